@@ -1,0 +1,344 @@
+//! Model bundle: a folder with `model.yml`, which says everything a node must know of a trained model
+//! (DESIGN: classes, modalities, spacing, patch, normalisation, network, weight files and their hashes).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Why a bundle cannot be used. Every variant names the file.
+#[derive(Debug, Error)]
+pub enum BundleError {
+    /// A file of the bundle is missing or cannot be read.
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    /// `model.yml` is not valid YAML, lacks a field or has an unknown one.
+    #[error("{path}: {source}")]
+    Parse { path: PathBuf, source: serde_yaml::Error },
+    /// A field has a value that cannot work.
+    #[error("{path}: {reason}")]
+    Invalid { path: PathBuf, reason: String },
+    /// A weight file is not the one the bundle was made with.
+    #[error("{path}: sha256 is {found}, the bundle expects {expected}")]
+    Hash { path: PathBuf, expected: String, found: String },
+}
+
+/// The contents of `model.yml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundleConfig {
+    /// Short name, shown in reports.
+    pub name: String,
+    /// Class names; index 0 is the background.
+    pub classes: Vec<String>,
+    /// Image channels in the order the network expects them, such as `[MR]` or `[T1, FLAIR]`.
+    pub modalities: Vec<String>,
+    /// Voxel spacing the network works at, mm, `[z, y, x]` with z the slice axis; absent = as stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spacing_mm: Option<[f64; 3]>,
+    /// How slices are cut for the network.
+    pub patch: Patch,
+    /// Intensity normalisation.
+    pub normalisation: Normalisation,
+    /// The network and which of the paper's modules it has.
+    pub network: NetworkConfig,
+    /// Frozen backbone weights (`.pth` or `.safetensors`).
+    pub weights: WeightFile,
+    /// Trained parts (`.safetensors`); absent = plain SAM, or everything is in `weights`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapters: Option<WeightFile>,
+}
+
+/// How a volume is cut into windows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Patch {
+    /// Slices in a window.
+    pub depth: usize,
+    /// In-plane size.
+    pub plane: Plane,
+    /// Fraction by which neighbouring windows overlap in depth, 0 to under 1. Default 0.5.
+    #[serde(default = "default_overlap")]
+    pub depth_overlap: f64,
+    /// Fraction by which neighbouring windows overlap in-plane, 0 to under 1. Default 0.5.
+    #[serde(default = "default_overlap")]
+    pub plane_overlap: f64,
+}
+
+fn default_overlap() -> f64 {
+    0.5
+}
+
+/// In-plane part of [`Patch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Plane {
+    /// Whole slices, their longest side scaled to this many pixels, padded at right and bottom to a
+    /// square (what SAM does with a photograph).
+    WholeSlice(usize),
+    /// Windows of `[height, width]` pixels at the bundle's spacing.
+    Window([usize; 2]),
+}
+
+impl Plane {
+    /// `[height, width]` of a window, pixels.
+    pub fn size(self) -> [usize; 2] {
+        match self {
+            Plane::WholeSlice(side) => [side, side],
+            Plane::Window(size) => size,
+        }
+    }
+}
+
+/// Intensity normalisation of a volume, one modality at a time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Normalisation {
+    /// Subtract the volume's mean, divide by its standard deviation (MR).
+    ZScore,
+    /// Clip to `[low, high]`, then subtract `mean` and divide by `std`, all of the dataset (CT, HU).
+    Clip { low: f64, high: f64, mean: f64, std: f64 },
+    /// Clip to the given percentiles (0 to 100) of the volume's voxels that are not 0, then scale to
+    /// `[0, 1]` by minimum and maximum (what MedSAM does with MR).
+    Percentile { low: f64, high: f64 },
+    /// Clip to a window in stored units (HU), then scale to `[0, 1]` (what MedSAM does with CT).
+    Window { low: f64, high: f64 },
+}
+
+/// Which backbone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backbone {
+    /// SAM ViT-B.
+    VitB,
+    /// SAM ViT-L.
+    VitL,
+    /// SAM ViT-H.
+    VitH,
+    /// A 6-block, 160-wide SAM ViT with 4-pixel patches, for tests and for training from scratch.
+    VitTiny,
+    /// LiteMedSAM's TinyViT.
+    LiteMedsam,
+}
+
+/// The adapter injected into every transformer block (paper Table 3, S2 to S6).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdapterKind {
+    /// No adapter (S1, S2).
+    None,
+    /// Down-projection, GELU, up-projection (S3).
+    Vanilla,
+    /// Depth MLP with skip, then the vanilla adapter (S4).
+    DepthBefore,
+    /// The vanilla adapter, then a depth MLP with skip (S5).
+    DepthAfter,
+    /// Depth MLP with skip in the bottleneck: DFusedAdapter (S6 to S9).
+    #[default]
+    DepthFused,
+}
+
+/// What makes the auxiliary masks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GeneratorKind {
+    /// Nothing: prompts come from outside.
+    None,
+    /// Stacked convolutions on the image embedding (S1).
+    Stacked,
+    /// MSPGenerator (S2 to S9).
+    #[default]
+    MultiScale,
+}
+
+/// How the point prompt is chosen from a mask (paper Figure 3a).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PointRule {
+    /// The pixel farthest from the mask's border (exact Euclidean distance transform).
+    #[default]
+    DistanceTransform,
+    /// The centre of the bounding box, inside the mask or not.
+    BoxCentre,
+    /// A pixel of the mask drawn at random, the same for the same mask.
+    Random,
+}
+
+/// Which prompts the decoder is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptConfig {
+    /// Point prompt and its rule; absent = no point.
+    #[serde(default)]
+    pub point: Option<PointRule>,
+    /// Box prompt. Default false.
+    #[serde(default, rename = "box")]
+    pub boxes: bool,
+    /// Mask prompt. Default false.
+    #[serde(default)]
+    pub mask: bool,
+}
+
+impl Default for PromptConfig {
+    /// The paper's choice: point by distance transform, box and mask.
+    fn default() -> Self {
+        Self { point: Some(PointRule::DistanceTransform), boxes: true, mask: true }
+    }
+}
+
+/// The network: backbone and the paper's modules, each of which can be switched off.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Backbone.
+    pub backbone: Backbone,
+    /// Side of the square model input, pixels (1024, 512 or 256 for SAM; 256 or 128 for LiteMedSAM).
+    pub image_size: i64,
+    /// Adapter in every block of the encoder and of the mask decoder. Default `depth_fused`.
+    #[serde(default)]
+    pub adapter: AdapterKind,
+    /// Learnable depth position embeddings (DPosEmbed). Default true.
+    #[serde(default = "default_true")]
+    pub depth_position: bool,
+    /// MAdapter: modalities to three channels, patch to model input size. Default true; without it one
+    /// modality is repeated three times and resized bilinearly.
+    #[serde(default = "default_true")]
+    pub modality_adapter: bool,
+    /// What makes the auxiliary masks. Default `multi_scale`.
+    #[serde(default)]
+    pub generator: GeneratorKind,
+    /// MC-Adapter: binary masks to classes. Default true.
+    #[serde(default = "default_true")]
+    pub classes_adapter: bool,
+    /// Prompts given to the decoder. Default: point by distance transform, box and mask.
+    #[serde(default)]
+    pub prompts: PromptConfig,
+    /// Blocks whose inputs feed the generator; absent = every n-th (paper Equation 1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taps: Option<Vec<usize>>,
+}
+
+fn default_true() -> bool {
+    true
+}
+
+impl NetworkConfig {
+    /// Plain SAM without any of the paper's modules, prompted by boxes.
+    pub fn plain(backbone: Backbone, image_size: i64) -> Self {
+        Self {
+            backbone,
+            image_size,
+            adapter: AdapterKind::None,
+            depth_position: false,
+            modality_adapter: false,
+            generator: GeneratorKind::None,
+            classes_adapter: false,
+            prompts: PromptConfig { point: None, boxes: true, mask: false },
+            taps: None,
+        }
+    }
+
+    /// The paper's full model (S9).
+    pub fn full(backbone: Backbone, image_size: i64) -> Self {
+        Self {
+            backbone,
+            image_size,
+            adapter: AdapterKind::DepthFused,
+            depth_position: true,
+            modality_adapter: true,
+            generator: GeneratorKind::MultiScale,
+            classes_adapter: true,
+            prompts: PromptConfig::default(),
+            taps: None,
+        }
+    }
+
+    /// Row `S1` to `S9` of the paper's Table 3; `None` for any other name.
+    pub fn ablation(row: &str, backbone: Backbone, image_size: i64) -> Option<Self> {
+        let s2 = Self {
+            adapter: AdapterKind::None,
+            depth_position: false,
+            modality_adapter: false,
+            classes_adapter: false,
+            ..Self::full(backbone, image_size)
+        };
+        let with_adapter = |adapter| Self { adapter, ..s2.clone() };
+        let s6 = with_adapter(AdapterKind::DepthFused);
+        Some(match row {
+            "S1" => Self { generator: GeneratorKind::Stacked, ..s2 },
+            "S2" => s2,
+            "S3" => with_adapter(AdapterKind::Vanilla),
+            "S4" => with_adapter(AdapterKind::DepthBefore),
+            "S5" => with_adapter(AdapterKind::DepthAfter),
+            "S6" => s6,
+            "S7" => Self { depth_position: true, ..s6 },
+            "S8" => Self { depth_position: true, modality_adapter: true, ..s6 },
+            "S9" => Self::full(backbone, image_size),
+            _ => return None,
+        })
+    }
+}
+
+/// A weight file and its hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightFile {
+    /// Path, relative to the bundle's folder or absolute.
+    pub file: PathBuf,
+    /// sha256 of the file, lower-case hex.
+    pub sha256: String,
+}
+
+/// A bundle on disk.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    /// Folder of `model.yml`.
+    pub folder: PathBuf,
+    /// Its contents.
+    pub config: BundleConfig,
+}
+
+impl Bundle {
+    /// Reads and checks `path` (the folder or its `model.yml`). Weights are checked when they are loaded
+    /// ([`Bundle::weight_path`]).
+    ///
+    /// # Errors
+    /// [`BundleError::Io`], [`BundleError::Parse`] and [`BundleError::Invalid`].
+    pub fn open(path: &Path) -> Result<Self, BundleError> {
+        let file = if path.is_dir() { path.join("model.yml") } else { path.to_path_buf() };
+        let text = fs::read_to_string(&file)
+            .map_err(|source| BundleError::Io { path: file.clone(), source })?;
+        let config: BundleConfig = serde_yaml::from_str(&text)
+            .map_err(|source| BundleError::Parse { path: file.clone(), source })?;
+        config
+            .check()
+            .map_err(|reason| BundleError::Invalid { path: file.clone(), reason })?;
+        let folder = file.parent().map(Path::to_path_buf).unwrap_or_default();
+        Ok(Self { folder, config })
+    }
+}
+
+impl BundleConfig {
+    fn check(&self) -> Result<(), String> {
+        let [height, width] = self.patch.plane.size();
+        let overlap_is_valid = |overlap: f64| (0.0..1.0).contains(&overlap);
+        if self.classes.len() < 2 || self.classes.len() > 255 {
+            Err("classes must name the background and 1 to 254 classes".into())
+        } else if self.modalities.is_empty() {
+            Err("modalities must not be empty".into())
+        } else if self.patch.depth == 0 || height == 0 || width == 0 {
+            Err("patch must not be empty".into())
+        } else if !overlap_is_valid(self.patch.depth_overlap) || !overlap_is_valid(self.patch.plane_overlap) {
+            Err("overlaps must be at least 0 and under 1".into())
+        } else if self.spacing_mm.is_some_and(|spacing| spacing.iter().any(|&mm| !(mm > 0.0 && mm.is_finite()))) {
+            Err("spacing_mm must be positive".into())
+        } else if self.network.image_size <= 0 || self.network.image_size % 32 != 0 {
+            Err("network.image_size must be a positive multiple of 32".into())
+        } else if !self.network.modality_adapter && !matches!(self.modalities.len(), 1 | 3) {
+            Err("without modality_adapter there must be 1 or 3 modalities".into())
+        } else {
+            Ok(())
+        }
+    }
+}
