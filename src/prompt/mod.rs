@@ -1,1 +1,17 @@
-//! stub
+//! Prompts for the mask decoder: made by the MSPGenerator's auxiliary masks or by a label volume
+//! (paper section 3.1, Figures 1 and 3).
+
+use ndarray::Array3;
+
+/// Prompts of the N classes of one slice, background included, in pixels of the square model input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SlicePrompts {
+    /// For each class 1 where the class is in the slice, -1 where it is not ("not a point").
+    pub labels: Vec<f32>,
+    /// Point of each class, `(x, y)`.
+    pub points: Option<Vec<[f32; 2]>>,
+    /// Box of each class, `(x0, y0, x1, y1)`.
+    pub boxes: Option<Vec<[f32; 4]>>,
+    /// Mask logits `[N, 4h, 4w]` for an embedding grid of h × w.
+    pub masks: Option<Array3<f32>>,
+}
