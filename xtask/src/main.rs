@@ -1,1 +1,70 @@
-fn main(){}
+//! `cargo xtask`: the set-up, the demo and the tests of the project, each with one command.
+//!
+//! Everything is put into `.spsam/` in the project folder; removing that folder undoes the set-up.
+
+mod asset;
+mod demo;
+mod doctor;
+mod process;
+mod project;
+mod python;
+mod requirements;
+mod setup;
+mod suite;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+use crate::project::Project;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Set-up, demo and tests of self-prompt-sam"
+)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Put the Python environment, libtorch, the dora CLI, the weights and the sample volume into .spsam/
+    ///
+    /// Python 3.11 to 3.14 is looked for as python3, python3.14, … on PATH; SPSAM_PYTHON3 names another.
+    /// A libtorch 2.11 of your own is used when LIBTORCH is set. pip reads its usual settings.
+    Setup {
+        /// Also install the reference packages that the tests compare with
+        #[arg(long)]
+        test: bool,
+    },
+    /// Set up, build, and segment two structures of the MNI152 head with the real LiteMedSAM weights
+    Demo(demo::DemoArgs),
+    /// Set up, then check formatting, lints, documentation, tests and dataflow files
+    Test(suite::TestArgs),
+    /// Say what is there, what is missing and how to get it; exits 1 if something needed is missing
+    Doctor,
+}
+
+fn main() -> ExitCode {
+    match perform(Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> eyre::Result<ExitCode> {
+    let project = Project::find()?;
+    match task {
+        Task::Setup { test: false } => setup::set_up(&project, setup::Purpose::Demo)?,
+        Task::Setup { test: true } => setup::set_up(&project, setup::Purpose::Test)?,
+        Task::Demo(args) => demo::demo(&project, &args)?,
+        Task::Test(args) => suite::test(&project, &args)?,
+        Task::Doctor => return doctor::doctor(&project),
+    }
+    Ok(ExitCode::SUCCESS)
+}

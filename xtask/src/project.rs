@@ -1,0 +1,130 @@
+//! Where things lie in the project folder.
+
+use eyre::WrapErr;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The project folder and the places in its `.spsam/`.
+pub struct Project {
+    root: PathBuf,
+    /// `LIBTORCH` of the caller, unless it is only the one that `.cargo/config.toml` sets.
+    own_libtorch: Option<PathBuf>,
+}
+
+impl Project {
+    /// The project that cargo runs this program for (cargo says so at run time: the folder may have moved
+    /// since the build), else the one it was built in.
+    ///
+    /// # Errors
+    /// When the folder is gone.
+    pub fn find() -> eyre::Result<Self> {
+        let xtask = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
+        let root = Path::new(&xtask).join("..");
+        let root = root.canonicalize().wrap_err_with(|| root.display().to_string())?;
+        Ok(Self::at(root, std::env::var_os("LIBTORCH")))
+    }
+
+    /// The project in `root`, for a caller whose environment has `libtorch` as LIBTORCH.
+    pub fn at(root: PathBuf, libtorch: Option<OsString>) -> Self {
+        let own_libtorch = libtorch.map(PathBuf::from).filter(|path| *path != root.join(".spsam/libtorch"));
+        Self { root, own_libtorch }
+    }
+
+    /// The top folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A libtorch that the caller brought along.
+    pub fn own_libtorch(&self) -> Option<&Path> {
+        self.own_libtorch.as_deref()
+    }
+
+    /// The libtorch that the build uses.
+    pub fn libtorch(&self) -> PathBuf {
+        self.own_libtorch.clone().unwrap_or_else(|| self.libtorch_link())
+    }
+
+    /// Everything that set-up makes.
+    pub fn dot_spsam(&self) -> PathBuf {
+        self.root.join(".spsam")
+    }
+
+    /// The Python environment.
+    pub fn venv(&self) -> PathBuf {
+        self.dot_spsam().join("venv")
+    }
+
+    /// Python of that environment.
+    pub fn venv_python(&self) -> PathBuf {
+        self.venv().join("bin/python")
+    }
+
+    /// Link to the libtorch inside the Python environment.
+    pub fn libtorch_link(&self) -> PathBuf {
+        self.dot_spsam().join("libtorch")
+    }
+
+    /// Folder of the commands that dataflows need.
+    pub fn bin(&self) -> PathBuf {
+        self.dot_spsam().join("bin")
+    }
+
+    /// The dora command line.
+    pub fn dora(&self) -> PathBuf {
+        self.bin().join("dora")
+    }
+
+    /// The folder of pinned Python packages.
+    pub fn requirements(&self) -> PathBuf {
+        self.root.join("requirements")
+    }
+
+    /// cargo in the project folder, with the dora command line found first on PATH.
+    pub fn cargo(&self) -> Command {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        self.prepare(&mut command);
+        command
+    }
+
+    /// dora in the project folder.
+    pub fn dora_command(&self) -> Command {
+        let mut command = Command::new(self.dora());
+        self.prepare(&mut command);
+        command
+    }
+
+    fn prepare(&self, command: &mut Command) {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = std::iter::once(self.bin()).chain(std::env::split_paths(&path));
+        if let Ok(path) = std::env::join_paths(folders) {
+            command.env("PATH", path);
+        }
+        // The dataflows read PWD to resolve relative paths.
+        command.current_dir(&self.root).env("PWD", &self.root);
+    }
+
+    /// `path` as seen from the project folder, for messages.
+    pub fn shown<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
+        path.strip_prefix(&self.root).unwrap_or(path).display()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libtorch_of_the_caller_wins() {
+        let project = Project::at("/p".into(), Some("/opt/libtorch".into()));
+        assert_eq!(project.libtorch(), Path::new("/opt/libtorch"));
+    }
+
+    #[test]
+    fn libtorch_set_by_cargo_is_not_the_callers() {
+        let project = Project::at("/p".into(), Some("/p/.spsam/libtorch".into()));
+        assert_eq!(project.own_libtorch(), None);
+        assert_eq!(project.libtorch(), Path::new("/p/.spsam/libtorch"));
+    }
+}
