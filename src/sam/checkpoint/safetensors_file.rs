@@ -1,0 +1,170 @@
+//! `.safetensors` files (<https://github.com/huggingface/safetensors>): reading, and writing in one step that
+//! leaves either the whole file or none.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, View};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+use super::{CheckpointError, kind_name};
+
+/// Precision weights are stored in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredAs {
+    /// 32-bit floating point.
+    Float32,
+    /// IEEE 16-bit floating point: half the size, three digits.
+    Float16,
+}
+
+/// A `.safetensors` file in memory.
+pub(super) struct SafetensorsFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    /// Where the numbers begin.
+    start: usize,
+    metadata: Metadata,
+}
+
+impl SafetensorsFile {
+    /// Reads the file and checks its header.
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let io = |source| CheckpointError::Io { path: path.into(), source };
+        let mut bytes = Vec::new();
+        fs::File::open(path).map_err(io)?.read_to_end(&mut bytes).map_err(io)?;
+        let wrong = |e: SafeTensorError| {
+            let (path, reason) = (path.into(), e.to_string());
+            match e {
+                SafeTensorError::MetadataIncompleteBuffer | SafeTensorError::InvalidHeaderLength => {
+                    CheckpointError::Truncated { path, reason }
+                }
+                _ => CheckpointError::Damaged { path, reason },
+            }
+        };
+        SafeTensors::deserialize(&bytes).map_err(wrong)?;
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(wrong)?;
+        Ok(Self { path: path.into(), bytes, start: header + size_of::<u64>(), metadata })
+    }
+
+    /// Key, shape and type of every tensor.
+    pub fn entries(&self) -> Result<BTreeMap<String, (Vec<i64>, Kind)>, CheckpointError> {
+        let entry = |(key, info): (String, &safetensors::tensor::TensorInfo)| {
+            let kind = kind_of(info.dtype).ok_or_else(|| CheckpointError::NotATensor {
+                path: self.path.clone(),
+                key: key.clone(),
+                reason: format!("type {:?} is not supported", info.dtype),
+            })?;
+            Ok((key, (info.shape.iter().map(|&size| size as i64).collect(), kind)))
+        };
+        self.metadata.tensors().into_iter().map(entry).collect()
+    }
+
+    /// The tensor `key`, on the CPU.
+    pub fn read(&self, key: &str) -> Result<Tensor, CheckpointError> {
+        let missing = || CheckpointError::Missing { path: self.path.clone(), key: key.into(), more: 0 };
+        let info = self.metadata.info(key).ok_or_else(missing)?;
+        let (first, end) = info.data_offsets;
+        let bytes = self.bytes.get(self.start + first..self.start + end).ok_or_else(missing)?;
+        let shape: Vec<i64> = info.shape.iter().map(|&size| size as i64).collect();
+        let kind = kind_of(info.dtype).ok_or_else(missing)?;
+        Tensor::f_from_data_size(bytes, &shape, kind).map_err(|e| CheckpointError::Torch {
+            path: self.path.clone(),
+            key: key.into(),
+            reason: e.to_string(),
+        })
+    }
+}
+
+fn kind_of(dtype: Dtype) -> Option<Kind> {
+    Some(match dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::F64 => Kind::Double,
+        Dtype::I64 => Kind::Int64,
+        Dtype::I32 => Kind::Int,
+        Dtype::I16 => Kind::Int16,
+        Dtype::I8 => Kind::Int8,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::BOOL => Kind::Bool,
+        _ => return None,
+    })
+}
+
+/// Writes every variable of `vs`, atomically: a temporary file beside `path` is renamed when it is complete.
+///
+/// # Errors
+/// [`CheckpointError::Io`]; [`CheckpointError::NonFinite`] where a weight is NaN or too large for `stored_as`.
+pub fn save_safetensors(vs: &VarStore, path: &Path, stored_as: StoredAs) -> Result<(), CheckpointError> {
+    let (kind, dtype) = match stored_as {
+        StoredAs::Float32 => (Kind::Float, Dtype::F32),
+        StoredAs::Float16 => (Kind::Half, Dtype::F16),
+    };
+    let variables: BTreeMap<String, Tensor> = vs.variables().into_iter().collect();
+    let mut views = Vec::with_capacity(variables.len());
+    for (key, variable) in variables {
+        let torch = |e: tch::TchError| CheckpointError::Torch {
+            path: path.into(),
+            key: key.clone(),
+            reason: e.to_string(),
+        };
+        let stored = variable.detach().to_device(Device::Cpu).to_kind(kind).contiguous();
+        if !super::all_finite(&stored) {
+            return Err(CheckpointError::NonFinite { path: path.into(), key, kind: kind_name(kind) });
+        }
+        let mut bytes = vec![0; stored.numel() * kind.elt_size_in_bytes()];
+        stored.f_copy_data_u8(&mut bytes, stored.numel()).map_err(torch)?;
+        let shape = stored.size().iter().map(|&size| size as usize).collect();
+        views.push((key, Stored { dtype, shape, bytes }));
+    }
+    write_atomically(path, views)
+}
+
+fn write_atomically(path: &Path, views: Vec<(String, Stored)>) -> Result<(), CheckpointError> {
+    let io = |source| CheckpointError::Io { path: path.into(), source };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666)); // less the umask, as for any file
+    }
+    let temporary = builder.prefix(".weights-").tempfile_in(folder.unwrap_or(Path::new("."))).map_err(io)?;
+    safetensors::tensor::serialize_to_file(views, None, temporary.path()).map_err(|e| match e {
+        SafeTensorError::IoError(source) => CheckpointError::Io { path: path.into(), source },
+        other => CheckpointError::Damaged { path: path.into(), reason: other.to_string() },
+    })?;
+    fs::File::open(temporary.path()).and_then(|file| file.sync_all()).map_err(io)?;
+    temporary.persist(path).map_err(|e| io(e.error))?;
+    Ok(())
+}
+
+/// A tensor on its way to the file.
+struct Stored {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl View for Stored {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}

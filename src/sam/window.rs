@@ -1,0 +1,45 @@
+//! Windows of the image encoder's local attention (`window_partition` and `window_unpartition` in
+//! `segment_anything/modeling/image_encoder.py`).
+
+use tch::Tensor;
+
+use super::common::dims;
+
+/// Cuts `[B, H, W, C]` into windows `[B·n, window, window, C]`, padding with zeros at the right and the bottom.
+pub(super) fn partition(x: &Tensor, window: i64) -> Tensor {
+    let [batch, height, width, channels] = dims(x);
+    let [rows, columns] = [height, width].map(|length| (length as u64).div_ceil(window as u64) as i64);
+    let padded = x.constant_pad_nd([0, 0, 0, columns * window - width, 0, rows * window - height]);
+    padded
+        .view([batch, rows, window, columns, window, channels])
+        .permute([0, 1, 3, 2, 4, 5])
+        .reshape([-1, window, window, channels])
+}
+
+/// Undoes [`partition`]: `[B·n, window, window, C]` to contiguous `[B, height, width, C]`.
+pub(super) fn unpartition(windows: &Tensor, [height, width]: [i64; 2]) -> Tensor {
+    let [_, window, _, channels] = dims(windows);
+    let [rows, columns] = [height, width].map(|length| (length as u64).div_ceil(window as u64) as i64);
+    windows
+        .view([-1, rows, columns, window, window, channels])
+        .permute([0, 1, 3, 2, 4, 5])
+        .reshape([-1, rows * window, columns * window, channels])
+        .narrow(1, 0, height)
+        .narrow(2, 0, width)
+        .contiguous()
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    #[test]
+    fn unpartition_undoes_partition_of_uneven_grids() {
+        let x = Tensor::randn([2, 7, 9, 3], (Kind::Float, Device::Cpu));
+        let windows = partition(&x, 4);
+        assert_eq!(windows.size(), [2 * 2 * 3, 4, 4, 3]);
+        assert!(unpartition(&windows, [7, 9]).equal(&x));
+    }
+}
