@@ -2,8 +2,8 @@
 //!
 //! Bottleneck of Houlsby et al. (2019) with, in its middle, an inverted bottleneck along depth with a skip.
 
-use tch::nn::{self, Module};
 use tch::Tensor;
+use tch::nn::{self, Module};
 
 use crate::bundle::AdapterKind;
 
@@ -66,12 +66,8 @@ impl Adapter {
     pub fn forward(&self, features: &Tensor) -> Tensor {
         let bottleneck = |x: &Tensor| self.down.forward(x).gelu("none");
         match (&self.depth_mlp, self.kind) {
-            (Some(depth), AdapterKind::DepthBefore) => {
-                self.up.forward(&bottleneck(&depth.forward(features)))
-            }
-            (Some(depth), AdapterKind::DepthAfter) => {
-                depth.forward(&self.up.forward(&bottleneck(features)))
-            }
+            (Some(depth), AdapterKind::DepthBefore) => self.up.forward(&bottleneck(&depth.forward(features))),
+            (Some(depth), AdapterKind::DepthAfter) => depth.forward(&self.up.forward(&bottleneck(features))),
             (Some(depth), _) => self.up.forward(&depth.forward(&bottleneck(features))),
             (None, _) => self.up.forward(&bottleneck(features)),
         }
