@@ -1,7 +1,24 @@
 //! Prompts for the mask decoder: made by the MSPGenerator's auxiliary masks or by a label volume
 //! (paper section 3.1, Figures 1 and 3).
 
+mod boxes;
+mod generator;
+mod masks;
+mod points;
+mod regions;
+mod strategy;
+
 use ndarray::Array3;
+
+pub use boxes::{model_from_slice, region_box};
+pub use generator::{
+    AuxiliaryMasks, Generator, MspGenerator, MspGeneratorConfig, StackedGenerator, Widths,
+    deep_supervision_weights,
+};
+pub use masks::{LABEL_LOGIT, labels_from_logits, logits_from_labels, resize_bilinear};
+pub use points::{region_point, squared_distance_to_border};
+pub use regions::{Components, PixelBox, Region, class_regions};
+pub use strategy::{ConfiguredPrompts, PromptError, PromptStrategy, SliceMasks};
 
 /// Prompts of the N classes of one slice, background included, in pixels of the square model input.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,0 +1,87 @@
+//! Point prompts: one pixel of each class (paper section 3.1 and Figure 3a).
+//!
+//! The paper's choice is the pixel farthest from the mask's border by the exact Euclidean distance transform
+//! (Felzenszwalb and Huttenlocher 2012, in `imageproc`).
+
+use image::{GrayImage, Luma};
+use imageproc::distance_transform::euclidean_squared_distance_transform;
+use ndarray::{Array2, ArrayView2};
+
+use super::regions::Region;
+use crate::bundle::PointRule;
+
+/// Point `(x, y)` of a region in pixel indices of the slice; half indices are possible for the box's centre.
+pub fn region_point(region: &Region, rule: PointRule) -> [f32; 2] {
+    let Region { bounds, mask } = region;
+    let [row, column] = match rule {
+        PointRule::DistanceTransform => deepest_pixel(mask.view()),
+        PointRule::Random => random_pixel(region),
+        PointRule::BoxCentre => {
+            return [bounds.x, bounds.y].map(|[first, last]| (first + last) as f32 / 2.0);
+        }
+    };
+    [(bounds.x[0] + column) as f32, (bounds.y[0] + row) as f32]
+}
+
+/// `[row, column]` of the pixel farthest from the border of `mask`; of several the first in row-major order.
+fn deepest_pixel(mask: ArrayView2<'_, bool>) -> [usize; 2] {
+    let mut deepest = ([0, 0], 0.0);
+    for ((row, column), &distance) in squared_distance_to_border(mask).indexed_iter() {
+        if distance > deepest.1 {
+            deepest = ([row, column], distance);
+        }
+    }
+    deepest.0
+}
+
+/// Squared distance, pixels², of every pixel of `mask` `[H, W]` to the nearest pixel not in it; 0 outside
+/// the mask. What lies beyond the edges of the array is not in the mask.
+pub fn squared_distance_to_border(mask: ArrayView2<'_, bool>) -> Array2<f64> {
+    let (height, width) = mask.dim();
+    let outside = GrayImage::from_fn(width as u32 + 2, height as u32 + 2, |x, y| {
+        let (row, column) = ((y as usize).wrapping_sub(1), (x as usize).wrapping_sub(1));
+        let inside = mask.get([row, column]).copied().unwrap_or(false);
+        Luma([u8::from(!inside)])
+    });
+    let squared = euclidean_squared_distance_transform(&outside);
+    Array2::from_shape_fn((height, width), |(y, x)| squared.get_pixel(x as u32 + 1, y as u32 + 1)[0])
+}
+
+/// `[row, column]` of a pixel that depends on nothing but the region: every pixel is equally likely.
+fn random_pixel(region: &Region) -> [usize; 2] {
+    let Region { bounds, mask } = region;
+    let pixels: Vec<[usize; 2]> =
+        mask.indexed_iter().filter(|&(_, &inside)| inside).map(|((row, column), _)| [row, column]).collect();
+    let seed = pixels.iter().fold(mix(bounds.x[0] as u64, bounds.y[0] as u64), |seed, &[row, column]| {
+        mix(seed, (row as u64) << 32 | column as u64)
+    });
+    let index = (u128::from(seed) * pixels.len() as u128) >> u64::BITS;
+    pixels.get(index as usize).copied().unwrap_or_default()
+}
+
+/// Mixes `value` into `seed` (the finaliser of SplitMix64), the same on every machine and in every release.
+fn mix(seed: u64, value: u64) -> u64 {
+    let mut bits = seed.wrapping_add(value).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_equally_deep_pixels_the_first_is_taken() {
+        let mask = Array2::from_elem((4, 6), true);
+        assert_eq!(deepest_pixel(mask.view()), [1, 1]);
+    }
+
+    #[test]
+    fn the_edge_of_the_image_is_a_border() {
+        let mask = Array2::from_shape_fn((5, 9), |(_, x)| x < 7);
+        assert_eq!(squared_distance_to_border(mask.view())[[2, 0]], 1.0);
+        assert_eq!(squared_distance_to_border(mask.view())[[2, 3]], 9.0);
+        assert_eq!(squared_distance_to_border(mask.view())[[2, 8]], 0.0);
+    }
+}
