@@ -1,0 +1,181 @@
+//! One case in memory, normalised, from which the network's windows are cut.
+//!
+//! The volume is kept at its own resolution and resampled window by window, so that memory does not grow with the
+//! network's resolution: while reading, two f32 copies of one modality; afterwards, one of each.
+
+use ndarray::{Array3, Array4, ArrayView3, Axis, s};
+
+use super::boxes::labels_from_boxes;
+use super::error::VolumeError;
+use super::grid::{BoxMm, Grid};
+use super::image::{VoxelReader, read_labels_and_header, reserve};
+use super::normalise::normalise;
+use super::plan::{CasePlan, expect_shape};
+use super::resample::{Interpolation, Tap, mix, resample_plane, taps};
+use crate::bundle::BundleConfig;
+
+/// A case that windows can be cut from.
+#[derive(Debug)]
+pub struct PreparedCase {
+    plan: CasePlan,
+    /// `[M, slice, row, column]`, cropped, normalised.
+    images: Array4<f32>,
+    /// `[slice, row, column]`, cropped.
+    labels: Option<Array3<u8>>,
+    image_taps: [Vec<Tap>; 3],
+    label_taps: [Vec<Tap>; 3],
+}
+
+impl PreparedCase {
+    /// Reads the case's images and, where it has them, labels.
+    ///
+    /// # Errors
+    /// Those of [`super::Image::read`] and [`super::read_labels`]; [`VolumeError::ShapeMismatch`] where a file
+    /// is not what it was when the plan was made.
+    pub fn open(plan: &CasePlan, config: &BundleConfig) -> Result<Self, VolumeError> {
+        let images = read_images(plan, config)?;
+        let labels = match &plan.files.labels {
+            None => None,
+            Some(path) => {
+                let (labels, header) = read_labels_and_header(path)?;
+                expect_shape(&header, plan.path(), plan.grid.original_shape)?;
+                let grid = Grid::new(header.shape(), header.world_from_voxel());
+                if (grid.axes, grid.flips) != (plan.grid.axes, plan.grid.flips) {
+                    let [path, image] = [path, plan.path()].map(std::path::Path::display);
+                    tracing::warn!("{path}: orientation differs from {image}; the image's is used");
+                }
+                Some(oriented(&plan.grid, labels.view()))
+            }
+        };
+        let to_network = |interpolations: [Interpolation; 3]| {
+            [0, 1, 2]
+                .map(|axis| taps(plan.grid.shape()[axis], plan.network_shape[axis], interpolations[axis]))
+        };
+        let in_plane = Interpolation::Linear;
+        Ok(Self {
+            images,
+            labels,
+            image_taps: to_network([plan.slice_interpolation, in_plane, in_plane]),
+            label_taps: to_network([Interpolation::Nearest; 3]),
+            plan: plan.clone(),
+        })
+    }
+
+    /// [`PreparedCase::open`] with labels made from named boxes in world millimetres (RAS) in place of a label
+    /// volume: class `position + 1` in voxels whose centre lies inside the box (at least in one voxel), later
+    /// boxes over earlier ones.
+    ///
+    /// # Errors
+    /// As [`PreparedCase::open`]; [`VolumeError::Outside`] naming a box that does not touch the volume.
+    pub fn from_boxes(
+        plan: &CasePlan,
+        config: &BundleConfig,
+        boxes: &[(String, BoxMm)],
+    ) -> Result<Self, VolumeError> {
+        let labels = labels_from_boxes(&plan.grid, boxes)
+            .map_err(|name| VolumeError::Outside { path: plan.path().into(), what: format!("box {name}") })?;
+        let mut plan = plan.clone();
+        plan.files.labels = None;
+        let mut case = Self::open(&plan, config)?;
+        case.labels = Some(oriented(&plan.grid, labels.view()));
+        Ok(case)
+    }
+
+    /// The plan it was made by.
+    pub fn plan(&self) -> &CasePlan {
+        &self.plan
+    }
+
+    /// Window `k` of [`CasePlan::windows`]: `[M, D, H, W]`, zero (after normalisation) beyond the volume.
+    ///
+    /// # Panics
+    /// Where the plan has no window `k`.
+    pub fn window(&self, k: usize) -> Array4<f32> {
+        let [depth, height, width] = self.plan.patch;
+        let [slices, rows, columns] = window_taps(&self.image_taps, self.plan.windows()[k], self.plan.patch);
+        let (modalities, _, _, row_length) = self.images.dim();
+        let mut window = Array4::zeros((modalities, depth, height, width));
+        for (image, mut out) in self.images.outer_iter().zip(window.outer_iter_mut()) {
+            for (tap, mut out) in slices.iter().zip(out.outer_iter_mut()) {
+                let low = image.index_axis_move(Axis(0), tap.low);
+                let high = image.index_axis_move(Axis(0), tap.high);
+                let (Some(low), Some(high), Some(out)) =
+                    (low.to_slice(), high.to_slice(), out.as_slice_mut())
+                else {
+                    continue; // cannot be: arrays of ours are contiguous
+                };
+                if tap.weight == 0.0 {
+                    resample_plane(low, row_length, rows, columns, out, width);
+                } else {
+                    let mut plane = vec![0.0; low.len()];
+                    mix(low, high, tap.weight, &mut plane);
+                    resample_plane(&plane, row_length, rows, columns, out, width);
+                }
+            }
+        }
+        window
+    }
+
+    /// Labels of window `k`: `[D, H, W]`, each voxel the nearest label, zero beyond the volume; `None` where the
+    /// case has no labels.
+    ///
+    /// # Panics
+    /// Where the plan has no window `k`.
+    pub fn label_window(&self, k: usize) -> Option<Array3<u8>> {
+        let labels = self.labels.as_ref()?;
+        let [slices, rows, columns] = window_taps(&self.label_taps, self.plan.windows()[k], self.plan.patch);
+        let mut window = Array3::zeros(self.plan.patch);
+        for (slice, mut out) in slices.iter().zip(window.outer_iter_mut()) {
+            for (row, mut out) in rows.iter().zip(out.outer_iter_mut()) {
+                let from = labels.slice(s![slice.low, row.low, ..]);
+                out.iter_mut().zip(columns).for_each(|(out, column)| *out = from[column.low]);
+            }
+        }
+        Some(window)
+    }
+}
+
+/// The part of the taps that a window covers.
+fn window_taps(taps: &[Vec<Tap>; 3], start: [usize; 3], patch: [usize; 3]) -> [&[Tap]; 3] {
+    [0, 1, 2].map(|axis| {
+        let end = (start[axis] + patch[axis]).min(taps[axis].len());
+        &taps[axis][start[axis]..end]
+    })
+}
+
+fn oriented<T: Copy + Default>(grid: &Grid, stored: ArrayView3<T>) -> Array3<T> {
+    let view = grid.to_network(stored);
+    let mut network = Array3::from_elem(view.dim(), T::default());
+    network.assign(&view);
+    network
+}
+
+/// All modalities `[M, slice, row, column]`, each normalised as a whole and then cropped.
+fn read_images(plan: &CasePlan, config: &BundleConfig) -> Result<Array4<f32>, VolumeError> {
+    let [slices, rows, columns] = plan.grid.shape();
+    let [x, y, z] = plan.grid.original_shape;
+    let modalities = config.modalities.len();
+    let too_large =
+        || VolumeError::TooLarge { path: plan.path().into(), voxels: (modalities * x * y * z) as u64 };
+    let mut images = Array4::zeros((modalities, slices, rows, columns));
+    let mut modality = 0;
+    for path in &plan.files.images {
+        let mut reader = VoxelReader::open(path)?;
+        expect_shape(&reader.header, plan.path(), plan.grid.original_shape)?;
+        let found = (plan.files.images.len() - 1) + reader.header.channels();
+        if found != modalities {
+            return Err(VolumeError::ModalityCount { path: path.clone(), found, expected: modalities });
+        }
+        for _ in 0..reader.header.channels() {
+            let mut voxels = reserve(path, x * y * z)?;
+            reader.read_f32(1, &mut voxels)?;
+            normalise(&mut voxels, &config.normalisation);
+            let voxels = Array3::from_shape_vec((z, y, x), voxels).map_err(|_| too_large())?;
+            let view = plan.grid.to_network(voxels.view().reversed_axes());
+            images.index_axis_mut(Axis(0), modality).assign(&view);
+            modality += 1;
+        }
+        reader.finish()?;
+    }
+    Ok(images)
+}

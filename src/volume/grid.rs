@@ -1,0 +1,180 @@
+//! From the stored grid to the network's and back: closest canonical orientation (RAS+), slices along the
+//! coarsest axis, region of interest. Nothing here interpolates, so every step can be undone exactly.
+
+use ndarray::{Array3, ArrayBase, ArrayView3, ArrayViewMut3, Axis, Ix3, RawData, Slice};
+use serde::{Deserialize, Serialize};
+
+use super::affine::{Affine, apply, column_norms, inverse, nearest_rotation};
+
+/// Two opposite corners of a box, world millimetres (RAS).
+pub type BoxMm = [[f64; 3]; 2];
+
+/// Spacings this close to the largest count as equal when the slice axis is chosen.
+const SPACING_TOLERANCE: f64 = 1e-3;
+
+/// How the cropped, canonically oriented volume lies in the stored one. "Network axes" are
+/// `[slice, row, column]`; that is `[z, y, x]` unless x or y is coarser than z.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Grid {
+    /// Voxels along the stored axes `[x, y, z]`.
+    pub original_shape: [usize; 3],
+    /// Stored axis of each network axis.
+    pub axes: [usize; 3],
+    /// Whether the network axis runs against its stored axis.
+    pub flips: [bool; 3],
+    /// Voxel sizes along the network axes, mm.
+    pub spacing_mm: [f64; 3],
+    /// Voxels kept, `[start, end)` along the network axes.
+    pub crop: [[usize; 2]; 3],
+    /// World millimetres (RAS) of stored voxel indices.
+    pub world_from_voxel: Affine,
+}
+
+impl Grid {
+    /// The grid of a whole volume.
+    ///
+    /// Orientation is nibabel's `as_closest_canonical`. Slices are cut along the axis with the largest spacing
+    /// (z where it is as coarse as any other), or along the only axis with a single voxel.
+    pub fn new(original_shape: [usize; 3], world_from_voxel: Affine) -> Self {
+        let (stored_axis, is_flipped) = closest_canonical(&world_from_voxel);
+        let stored_spacing = column_norms(&world_from_voxel);
+        let spacing = stored_axis.map(|axis| stored_spacing[axis]);
+        let shape = stored_axis.map(|axis| original_shape[axis]);
+        let slice_axis = slice_axis(shape, spacing);
+        let mut in_plane = [2, 1, 0].into_iter().filter(|&axis| axis != slice_axis);
+        let order = [slice_axis, in_plane.next().unwrap_or(1), in_plane.next().unwrap_or(0)];
+        Self {
+            original_shape,
+            axes: order.map(|axis| stored_axis[axis]),
+            flips: order.map(|axis| is_flipped[axis]),
+            spacing_mm: order.map(|axis| spacing[axis]),
+            crop: order.map(|axis| [0, shape[axis]]),
+            world_from_voxel,
+        }
+    }
+
+    /// The grid cropped to the voxels that `region` touches; `None` where it touches none.
+    pub fn cropped(&self, region: &BoxMm) -> Option<Self> {
+        let stored = self.voxel_range(region)?;
+        let mut crop = self.crop;
+        for (network_axis, [kept_start, kept_end]) in crop.iter_mut().enumerate() {
+            let axis = self.axes[network_axis];
+            let [start, end] = stored[axis];
+            let length = self.original_shape[axis];
+            let range = if self.flips[network_axis] { [length - end, length - start] } else { [start, end] };
+            *kept_start = range[0].max(*kept_start);
+            *kept_end = range[1].min(*kept_end);
+            if kept_start >= kept_end {
+                return None;
+            }
+        }
+        Some(Self { crop, ..self.clone() })
+    }
+
+    /// Stored voxels `[start, end)` that a world box touches, bounded by the volume; `None` where there are none.
+    pub fn voxel_range(&self, region: &BoxMm) -> Option<[[usize; 2]; 3]> {
+        const ROUNDING: f64 = 1e-6; // a face on the border between voxels does not touch the next one
+        let voxel_from_world = inverse(&self.world_from_voxel)?;
+        let mut low = [f64::INFINITY; 3];
+        let mut high = [f64::NEG_INFINITY; 3];
+        for corner in 0..8 {
+            let world = [0, 1, 2].map(|axis| region[(corner >> axis) & 1][axis]);
+            let voxel = apply(&voxel_from_world, world);
+            for axis in 0..3 {
+                low[axis] = low[axis].min(voxel[axis]);
+                high[axis] = high[axis].max(voxel[axis]);
+            }
+        }
+        let mut range = [[0; 2]; 3];
+        for axis in 0..3 {
+            let length = self.original_shape[axis] as f64;
+            let start = (low[axis] + 0.5 + ROUNDING).floor().max(0.0);
+            let end = (high[axis] + 0.5 - ROUNDING).ceil().max(start + 1.0).min(length);
+            if !(start < end && low[axis].is_finite() && high[axis] > -0.5) {
+                return None;
+            }
+            range[axis] = [start as usize, end as usize];
+        }
+        Some(range)
+    }
+
+    /// Voxels along the network axes before resampling.
+    pub fn shape(&self) -> [usize; 3] {
+        self.crop.map(|[start, end]| end - start)
+    }
+
+    /// The network's view `[slice, row, column]` of a stored volume `[x, y, z]`.
+    pub fn to_network<'a, T>(&self, stored: ArrayView3<'a, T>) -> ArrayView3<'a, T> {
+        self.oriented(stored)
+    }
+
+    /// Mutable [`Grid::to_network`].
+    pub fn to_network_mut<'a, T>(&self, stored: ArrayViewMut3<'a, T>) -> ArrayViewMut3<'a, T> {
+        self.oriented(stored)
+    }
+
+    /// The stored volume `[x, y, z]` (x fastest in memory) of a network volume `[slice, row, column]`; zero
+    /// outside of the crop.
+    pub fn to_stored<T: Clone + Default>(&self, network: ArrayView3<T>) -> Array3<T> {
+        let mut stored = self.empty_stored();
+        self.to_network_mut(stored.view_mut()).assign(&network);
+        stored
+    }
+
+    /// A stored volume `[x, y, z]` of zeros, x fastest in memory.
+    pub fn empty_stored<T: Clone + Default>(&self) -> Array3<T> {
+        let [x, y, z] = self.original_shape;
+        let reversed = Array3::from_elem((z, y, x), T::default());
+        reversed.reversed_axes()
+    }
+
+    fn oriented<S: RawData>(&self, stored: ArrayBase<S, Ix3>) -> ArrayBase<S, Ix3> {
+        let mut network = stored.permuted_axes(self.axes);
+        for (axis, (&is_flipped, &[start, end])) in self.flips.iter().zip(&self.crop).enumerate() {
+            if is_flipped {
+                network.invert_axis(Axis(axis));
+            }
+            network.slice_axis_inplace(Axis(axis), Slice::from(start..end));
+        }
+        network
+    }
+}
+
+/// Stored axis and direction for each of the world's axes (right, front, top).
+///
+/// nibabel's `io_orientation`: stored axes choose their world axis by the nearest rotation, the most decided first.
+fn closest_canonical(world_from_voxel: &Affine) -> ([usize; 3], [bool; 3]) {
+    let Some(mut rotation) = nearest_rotation(world_from_voxel) else {
+        return ([0, 1, 2], [false; 3]);
+    };
+    let decidedness = |axis: usize| rotation.iter().map(|row| row[axis] * row[axis]).fold(0.0, f64::max);
+    let mut by_decidedness = [0, 1, 2].map(|axis| (axis, decidedness(axis)));
+    by_decidedness.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let mut stored_axis = [0; 3];
+    let mut is_flipped = [false; 3];
+    let mut is_taken = [false; 3];
+    for (axis, _) in by_decidedness {
+        let mut best: Option<usize> = None;
+        for world in (0..3).filter(|&world| !is_taken[world]) {
+            if best.is_none_or(|best| rotation[world][axis].abs() > rotation[best][axis].abs()) {
+                best = Some(world);
+            }
+        }
+        let world = best.unwrap_or(axis);
+        stored_axis[world] = axis;
+        is_flipped[world] = rotation[world][axis] < 0.0;
+        is_taken[world] = true;
+        rotation[world] = [0.0; 3];
+    }
+    (stored_axis, is_flipped)
+}
+
+/// The canonical axis `x = 0, y = 1, z = 2` along which slices are cut.
+fn slice_axis(shape: [usize; 3], spacing: [f64; 3]) -> usize {
+    let mut single = (0..3).filter(|&axis| shape[axis] == 1);
+    if let (Some(axis), None) = (single.next(), single.next()) {
+        return axis;
+    }
+    let largest = spacing.iter().copied().fold(0.0, f64::max);
+    [2, 1, 0].into_iter().find(|&axis| spacing[axis] >= largest * (1.0 - SPACING_TOLERANCE)).unwrap_or(2)
+}

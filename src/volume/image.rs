@@ -1,0 +1,199 @@
+//! Voxels of a NIfTI-1 file as numbers, decoded and scaled block by block.
+
+use std::io::Read;
+use std::path::Path;
+
+use ndarray::{Array3, Array4, ShapeBuilder};
+
+use super::error::VolumeError;
+use super::header::{Header, VoxelType, read_exact};
+
+/// Voxels decoded at a time.
+const BLOCK: usize = 1 << 16;
+
+/// A volume in memory.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Header, extensions and affine.
+    pub header: Header,
+    /// Voxels `[channel, z, y, x]` (stored axes), slope and intercept applied.
+    pub voxels: Array4<f32>,
+}
+
+impl Image {
+    /// Reads a 2D, 3D or 4D file (the fourth dimension is channels).
+    ///
+    /// # Errors
+    /// Those of [`Header::read`], [`VolumeError::NonFinite`] and [`VolumeError::TooLarge`].
+    pub fn read(path: &Path) -> Result<Self, VolumeError> {
+        let mut reader = VoxelReader::open(path)?;
+        let [x, y, z] = reader.header.shape();
+        let channels = reader.header.channels();
+        let mut voxels = reserve(path, channels * z * y * x)?;
+        reader.read_f32(channels, &mut voxels)?;
+        reader.finish()?;
+        let voxels = shaped(path, voxels, |v| Array4::from_shape_vec((channels, z, y, x), v))?;
+        Ok(Self { header: reader.header, voxels })
+    }
+}
+
+/// Reads a label volume: `[x, y, z]` as stored, and the voxel sizes in the same order, mm.
+///
+/// # Errors
+/// Those of [`Header::read`], [`VolumeError::Labels`] and [`VolumeError::Dimensions`] for a 4D file.
+pub fn read_labels(path: &Path) -> Result<(Array3<u8>, [f64; 3]), VolumeError> {
+    let (labels, header) = read_labels_and_header(path)?;
+    Ok((labels, header.spacing_mm()))
+}
+
+pub(super) fn read_labels_and_header(path: &Path) -> Result<(Array3<u8>, Header), VolumeError> {
+    let mut reader = VoxelReader::open(path)?;
+    let [x, y, z] = reader.header.shape();
+    expect_one_channel(&reader.header)?;
+    let mut labels: Vec<u8> = reserve(path, x * y * z)?;
+    let mut wrong = None;
+    reader.read(1, |values| {
+        labels.extend(values.iter().map(|&value| {
+            let label = value.round();
+            // Scaled integers and files saved as float may be off by rounding, not by more.
+            if (value - label).abs() > 1e-3 || !(0.0..=255.0).contains(&label) {
+                wrong.get_or_insert(value);
+            }
+            label as u8
+        }));
+    })?;
+    reader.finish()?;
+    if let Some(value) = wrong {
+        return Err(VolumeError::Labels { path: path.into(), value });
+    }
+    let labels = shaped(path, labels, |v| Array3::from_shape_vec((x, y, z).f(), v))?;
+    Ok((labels, reader.header))
+}
+
+pub(super) fn expect_one_channel(header: &Header) -> Result<(), VolumeError> {
+    if header.channels() == 1 {
+        return Ok(());
+    }
+    let [x, y, z] = header.shape();
+    Err(VolumeError::Dimensions {
+        path: header.path().into(),
+        shape: vec![x, y, z, header.channels()],
+        expected: "one volume (2D or 3D)",
+    })
+}
+
+/// An empty vector with room for `voxels` items.
+pub(super) fn reserve<T>(path: &Path, voxels: usize) -> Result<Vec<T>, VolumeError> {
+    let mut items = Vec::new();
+    match items.try_reserve_exact(voxels) {
+        Ok(()) => Ok(items),
+        Err(_) => Err(VolumeError::TooLarge { path: path.into(), voxels: voxels as u64 }),
+    }
+}
+
+fn shaped<T, A>(
+    path: &Path,
+    voxels: Vec<T>,
+    to_array: impl FnOnce(Vec<T>) -> Result<A, ndarray::ShapeError>,
+) -> Result<A, VolumeError> {
+    let count = voxels.len() as u64;
+    to_array(voxels).map_err(|_| VolumeError::TooLarge { path: path.into(), voxels: count })
+}
+
+/// A file whose channels are read one after the other.
+pub(super) struct VoxelReader {
+    pub(super) header: Header,
+    source: Box<dyn Read>,
+    slope: f64,
+    intercept: f64,
+    non_finite: usize,
+}
+
+impl VoxelReader {
+    pub(super) fn open(path: &Path) -> Result<Self, VolumeError> {
+        let (header, source) = Header::open(path)?;
+        let (slope, intercept) = header.scaling()?;
+        Ok(Self { header, source, slope, intercept, non_finite: 0 })
+    }
+
+    /// Appends the next `channels` channels to `voxels`. NaN and infinity are counted, and reported by
+    /// [`VoxelReader::finish`].
+    pub(super) fn read_f32(&mut self, channels: usize, voxels: &mut Vec<f32>) -> Result<(), VolumeError> {
+        let mut non_finite = 0;
+        self.read(channels, |values| {
+            voxels.extend(values.iter().map(|&value| {
+                let voxel = value as f32;
+                non_finite += usize::from(!voxel.is_finite());
+                voxel
+            }));
+        })?;
+        self.non_finite += non_finite;
+        Ok(())
+    }
+
+    fn read(&mut self, channels: usize, mut take: impl FnMut(&[f64])) -> Result<(), VolumeError> {
+        let size = self.header.voxel_type.bytes();
+        let channel_voxels: usize = self.header.shape().iter().product();
+        let expected = (channel_voxels * self.header.channels() * size) as u64;
+        let mut bytes = vec![0; BLOCK * size];
+        let mut values = Vec::with_capacity(BLOCK);
+        let mut left = channels * channel_voxels;
+        while left > 0 {
+            let count = left.min(BLOCK);
+            let block = &mut bytes[..count * size];
+            read_exact(&mut self.source, block, self.header.path(), expected)?;
+            values.clear();
+            decode(block, self.header.voxel_type, self.header.is_little_endian(), &mut values);
+            if (self.slope, self.intercept) != (1.0, 0.0) {
+                values.iter_mut().for_each(|value| *value = *value * self.slope + self.intercept);
+            }
+            take(&values);
+            left -= count;
+        }
+        Ok(())
+    }
+
+    /// Reads to the end, so that a damaged gzip trailer is noticed, and reports what was found.
+    pub(super) fn finish(&mut self) -> Result<(), VolumeError> {
+        const MOST_TRAILING_BYTES: u64 = 1 << 20;
+        let path = self.header.path();
+        let mut rest = (&mut self.source).take(MOST_TRAILING_BYTES);
+        std::io::copy(&mut rest, &mut std::io::sink()).map_err(|source| match source.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                let voxels = self.header.shape().iter().product::<usize>() * self.header.channels();
+                let expected = (voxels * self.header.voxel_type.bytes()) as u64;
+                VolumeError::Truncated { path: path.into(), expected }
+            }
+            _ => VolumeError::Io { path: path.into(), source },
+        })?;
+        match self.non_finite {
+            0 => Ok(()),
+            count => Err(VolumeError::NonFinite { path: path.into(), count }),
+        }
+    }
+}
+
+fn decode(bytes: &[u8], voxel_type: VoxelType, is_little_endian: bool, values: &mut Vec<f64>) {
+    macro_rules! decode_as {
+        ($type:ty) => {{
+            let (voxels, _) = bytes.as_chunks::<{ size_of::<$type>() }>();
+            if is_little_endian {
+                values.extend(voxels.iter().map(|&voxel| <$type>::from_le_bytes(voxel) as f64));
+            } else {
+                values.extend(voxels.iter().map(|&voxel| <$type>::from_be_bytes(voxel) as f64));
+            }
+        }};
+    }
+    match voxel_type {
+        VoxelType::U8 => decode_as!(u8),
+        VoxelType::I8 => decode_as!(i8),
+        VoxelType::U16 => decode_as!(u16),
+        VoxelType::I16 => decode_as!(i16),
+        VoxelType::U32 => decode_as!(u32),
+        VoxelType::I32 => decode_as!(i32),
+        VoxelType::U64 => decode_as!(u64),
+        VoxelType::I64 => decode_as!(i64),
+        VoxelType::F32 => decode_as!(f32),
+        VoxelType::F64 => decode_as!(f64),
+    }
+}

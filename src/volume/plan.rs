@@ -1,0 +1,223 @@
+//! What is done to one case before and after the network, from headers only: small enough to travel with every
+//! window, complete enough to put labels together without reading the images again.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::dataset::CaseFiles;
+use super::error::VolumeError;
+use super::grid::{BoxMm, Grid};
+use super::header::Header;
+use super::image::expect_one_channel;
+use super::resample::Interpolation;
+use super::windows::starts;
+use crate::bundle::{BundleConfig, Plane};
+
+/// Largest ratio of voxel sizes up to which slices are interpolated (nnU-Net's `ANISO_THRESHOLD`).
+const ANISOTROPY: f64 = 3.0;
+/// Most windows of a case; more means a patch or spacing that does not belong to the volume.
+const MOST_WINDOWS: usize = 1 << 20;
+/// Longest side of the network's grid, pixels or slices.
+const LONGEST_SIDE: f64 = (1 << 16) as f64;
+
+/// How one case is cut into windows for the network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "PlanRecord", into = "PlanRecord")]
+pub struct CasePlan {
+    /// The case's files.
+    pub files: CaseFiles,
+    /// Orientation and region of interest.
+    pub grid: Grid,
+    /// Slices, rows and columns after resampling, without padding.
+    pub network_shape: [usize; 3],
+    /// Slices, rows and columns of a window.
+    pub patch: [usize; 3],
+    /// Fraction by which neighbouring windows overlap along each axis.
+    pub overlap: [f64; 3],
+    /// Images along the slice axis: between slices, or the nearest where voxels are much longer than wide.
+    pub slice_interpolation: Interpolation,
+    windows: Vec<[usize; 3]>,
+}
+
+/// [`CasePlan`] as it is sent: windows follow from the rest.
+#[derive(Clone, Serialize, Deserialize)]
+struct PlanRecord {
+    files: CaseFiles,
+    grid: Grid,
+    network_shape: [usize; 3],
+    patch: [usize; 3],
+    overlap: [f64; 3],
+    slice_interpolation: Interpolation,
+}
+
+impl From<CasePlan> for PlanRecord {
+    fn from(plan: CasePlan) -> Self {
+        let CasePlan { files, grid, network_shape, patch, overlap, slice_interpolation, .. } = plan;
+        Self { files, grid, network_shape, patch, overlap, slice_interpolation }
+    }
+}
+
+impl TryFrom<PlanRecord> for CasePlan {
+    type Error = String;
+
+    fn try_from(record: PlanRecord) -> Result<Self, String> {
+        let PlanRecord { files, grid, network_shape, patch, overlap, slice_interpolation } = record;
+        let mut axes = grid.axes;
+        axes.sort_unstable();
+        if axes != [0, 1, 2] {
+            return Err(format!("grid.axes {:?} is not a permutation", grid.axes));
+        }
+        for axis in 0..3 {
+            let [start, end] = grid.crop[axis];
+            if start >= end || end > grid.original_shape[grid.axes[axis]] {
+                return Err(format!("grid.crop {:?} is not inside the volume", grid.crop));
+            } else if network_shape[axis] == 0 || patch[axis] == 0 || !(0.0..1.0).contains(&overlap[axis]) {
+                return Err("shapes must be positive and overlaps at least 0 and under 1".into());
+            }
+        }
+        let [depth, rows, columns] = [0, 1, 2].map(|axis| axis_starts(network_shape, patch, overlap, axis));
+        let count = depth.len().saturating_mul(rows.len()).saturating_mul(columns.len());
+        if count > MOST_WINDOWS {
+            return Err(format!("{count} windows of {patch:?} over {network_shape:?} are too many"));
+        }
+        let mut windows = Vec::with_capacity(count);
+        for &slice in &depth {
+            for &row in &rows {
+                windows.extend(columns.iter().map(|&column| [slice, row, column]));
+            }
+        }
+        Ok(Self { files, grid, network_shape, patch, overlap, slice_interpolation, windows })
+    }
+}
+
+fn axis_starts(shape: [usize; 3], patch: [usize; 3], overlap: [f64; 3], axis: usize) -> Vec<usize> {
+    starts(shape[axis], patch[axis], overlap[axis])
+}
+
+impl CasePlan {
+    /// Plans a case from the headers of its files. `roi_mm`: opposite corners of a box in world millimetres (RAS)
+    /// outside of which nothing is computed and labels are zero.
+    ///
+    /// # Errors
+    /// Those of [`Header::read`], [`VolumeError::ModalityCount`], [`VolumeError::Dimensions`] (4D beside other
+    /// files), [`VolumeError::ShapeMismatch`] (modalities or labels), [`VolumeError::Outside`] (region) and
+    /// [`VolumeError::Header`] (a resampled grid or window count beyond reason).
+    pub fn new(files: &CaseFiles, config: &BundleConfig, roi_mm: Option<BoxMm>) -> Result<Self, VolumeError> {
+        let header = check_files(files, config.modalities.len())?;
+        let whole = Grid::new(header.shape(), header.world_from_voxel());
+        let grid = match &roi_mm {
+            None => whole,
+            Some(region) => whole.cropped(region).ok_or_else(|| VolumeError::Outside {
+                path: header.path().into(),
+                what: "the region of interest".into(),
+            })?,
+        };
+        let too_large = |reason: String| VolumeError::Header { path: header.path().into(), reason };
+        let network_shape = network_shape(&grid, config).map_err(too_large)?;
+        let [height, width] = config.patch.plane.size();
+        let depth = match config.depth_is_fixed() {
+            true => config.patch.depth,
+            false => config.patch.depth.min(network_shape[0]),
+        };
+        let record = PlanRecord {
+            files: files.clone(),
+            network_shape,
+            patch: [depth, height, width],
+            overlap: [config.patch.depth_overlap, config.patch.plane_overlap, config.patch.plane_overlap],
+            slice_interpolation: slice_interpolation(&grid, config),
+            grid,
+        };
+        Self::try_from(record).map_err(too_large)
+    }
+
+    /// First slice, row and column of each window in the network's grid, in order of slices, then rows, then
+    /// columns. A window that is larger than the grid reaches beyond it at its end.
+    pub fn windows(&self) -> &[[usize; 3]] {
+        &self.windows
+    }
+
+    /// Slices, rows and columns of every window: `[D, H, W]`.
+    pub fn patch(&self) -> [usize; 3] {
+        self.patch
+    }
+
+    /// Starts of windows along each axis; all their combinations are [`CasePlan::windows`].
+    pub(super) fn starts(&self) -> [Vec<usize>; 3] {
+        [0, 1, 2].map(|axis| axis_starts(self.network_shape, self.patch, self.overlap, axis))
+    }
+
+    /// The case's first image, for messages.
+    pub(super) fn path(&self) -> &Path {
+        self.files.images.first().map_or(Path::new(""), |path| path)
+    }
+}
+
+/// Checks that all files of the case fit together; returns the first image's header.
+fn check_files(files: &CaseFiles, modalities: usize) -> Result<Header, VolumeError> {
+    let (first, others) = files.images.split_first().ok_or_else(|| VolumeError::ModalityCount {
+        path: files.case_id.clone().into(),
+        found: 0,
+        expected: modalities,
+    })?;
+    let header = Header::read(first)?;
+    if !others.is_empty() {
+        expect_one_channel(&header)?;
+    }
+    let found = if others.is_empty() { header.channels() } else { files.images.len() };
+    if found != modalities {
+        return Err(VolumeError::ModalityCount { path: first.clone(), found, expected: modalities });
+    }
+    for path in others.iter().chain(&files.labels) {
+        let other = Header::read(path)?;
+        expect_one_channel(&other)?;
+        expect_shape(&other, first, header.shape())?;
+    }
+    Ok(header)
+}
+
+pub(super) fn expect_shape(other: &Header, image: &Path, image_shape: [usize; 3]) -> Result<(), VolumeError> {
+    if other.shape() == image_shape {
+        return Ok(());
+    }
+    Err(VolumeError::ShapeMismatch {
+        path: other.path().into(),
+        shape: other.shape(),
+        image: image.into(),
+        image_shape,
+    })
+}
+
+fn network_shape(grid: &Grid, config: &BundleConfig) -> Result<[usize; 3], String> {
+    let shape = grid.shape();
+    let at_spacing = |axis: usize| match config.spacing_mm {
+        Some(target) => shape[axis] as f64 * grid.spacing_mm[axis] / target[axis],
+        None => shape[axis] as f64,
+    };
+    let sides = match config.patch.plane {
+        Plane::WholeSlice(side) => {
+            let scale = side as f64 / shape[1].max(shape[2]) as f64;
+            [at_spacing(0), shape[1] as f64 * scale, shape[2] as f64 * scale]
+        }
+        Plane::Window(_) => [0, 1, 2].map(at_spacing),
+    };
+    if let Some(side) = sides.iter().find(|side| **side >= LONGEST_SIDE) {
+        return Err(format!("{side:.0} voxels along an axis after resampling"));
+    }
+    Ok(sides.map(|side| (side.round() as usize).max(1)))
+}
+
+/// nnU-Net's rule: slices are not interpolated where the stored or the network's voxels are more than three times
+/// as long as wide.
+fn slice_interpolation(grid: &Grid, config: &BundleConfig) -> Interpolation {
+    let is_anisotropic = |spacing: [f64; 3]| {
+        let shortest = spacing.iter().copied().fold(f64::INFINITY, f64::min);
+        let longest = spacing.iter().copied().fold(0.0, f64::max);
+        longest > ANISOTROPY * shortest && spacing[0] == longest
+    };
+    if is_anisotropic(grid.spacing_mm) || config.spacing_mm.is_some_and(is_anisotropic) {
+        Interpolation::Nearest
+    } else {
+        Interpolation::Linear
+    }
+}
