@@ -1,0 +1,99 @@
+//! Control messages, JSON in a string array: cases and the end of input from the loader, acknowledgements
+//! from the writer, signs of life from the nodes between.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::MessageError;
+use crate::volume::CasePlan;
+
+/// Loader to writer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CaseMessage {
+    /// A case whose windows follow.
+    Open(Box<CaseOpen>),
+    /// A case that cannot be segmented.
+    Failed {
+        /// Name of the case.
+        case_id: String,
+        /// One line naming the file and the cause.
+        error: String,
+    },
+    /// No case follows.
+    End {
+        /// Cases found in the input, failed ones included.
+        cases: usize,
+    },
+}
+
+/// A case whose windows follow.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CaseOpen {
+    /// Run of the dataflow.
+    pub session_id: String,
+    /// Segment id of the case's first window; the others follow in order.
+    pub first_segment: i64,
+    /// Place of the case in the input, from 0.
+    pub index: usize,
+    /// Cases found in the input.
+    pub cases: usize,
+    /// Class names, background first.
+    pub classes: Vec<String>,
+    /// When the loader started, milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// Geometry and files.
+    pub plan: CasePlan,
+}
+
+/// Writer to loader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ack {
+    /// The writer is there and remembers nothing: sent once at its start.
+    Hello,
+    /// A window has arrived. Its logits are in the writer's memory until the case is written.
+    Segment(i64),
+    /// The files of a case are on disk, its failure is noted, or the end is reached.
+    Case(String),
+    /// A case cannot be written; the loader need not send it again.
+    CaseFailed {
+        /// Name of the case.
+        case_id: String,
+        /// One line naming the file and the cause.
+        error: String,
+    },
+    /// The end of input has arrived and everything is written.
+    End,
+}
+
+/// An [`Ack`] and which start of the writer sent it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AckMessage {
+    /// Differs after a restart of the writer.
+    pub writer_id: String,
+    /// What is acknowledged.
+    pub ack: Ack,
+}
+
+/// Any node between loader and writer to the loader: these windows are being worked on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Segment ids held complete.
+    pub segments: Vec<i64>,
+}
+
+/// A control message as JSON.
+///
+/// # Errors
+/// [`MessageError::Json`].
+pub fn to_json(message: &impl Serialize) -> Result<String, MessageError> {
+    Ok(serde_json::to_string(message)?)
+}
+
+/// A control message from JSON.
+///
+/// # Errors
+/// [`MessageError::Json`].
+pub fn from_json<T: DeserializeOwned>(json: &str) -> Result<T, MessageError> {
+    Ok(serde_json::from_str(json)?)
+}

@@ -1,0 +1,187 @@
+//! Metadata of a slice message. The keys that dora's streaming pattern has keep dora's names.
+
+use dora_node_api::{MetadataParameters, Parameter};
+
+use super::MessageError;
+
+/// Names of the metadata keys.
+pub mod keys {
+    /// List of int: shape of the tensor in C order.
+    pub const SHAPE: &str = "shape";
+    /// String: one run of a dataflow.
+    pub const SESSION_ID: &str = dora_node_api::SESSION_ID;
+    /// Int: one window of one case, unique in the session.
+    pub const SEGMENT_ID: &str = dora_node_api::SEGMENT_ID;
+    /// Int: slice within the window, from 0.
+    pub const SEQ: &str = dora_node_api::SEQ;
+    /// Bool: this is the window's last slice.
+    pub const FIN: &str = dora_node_api::FIN;
+    /// Int: slices in the window.
+    pub const COUNT: &str = "count";
+    /// Int: how often the window was sent before.
+    pub const ATTEMPT: &str = "attempt";
+    /// String: the case the slice belongs to.
+    pub const CASE_ID: &str = "case_id";
+    /// Int: feature level, from 0 (the shallowest).
+    pub const LEVEL: &str = "level";
+    /// Int: number of feature levels.
+    pub const LEVELS: &str = "levels";
+    /// Int: number of classes, background included.
+    pub const CLASSES: &str = "classes";
+    /// List of int: height and width of the mask prompts.
+    pub const MASK_SHAPE: &str = "mask_shape";
+}
+
+/// Most slices a window may have: a bound on what a hostile message can make a node allocate.
+const MAX_COUNT: i64 = 4096;
+
+/// Where a message belongs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SliceHeader {
+    /// Run of the dataflow.
+    pub session_id: String,
+    /// Window of a case, unique in the session.
+    pub segment_id: i64,
+    /// How often the window was sent before.
+    pub attempt: i64,
+    /// Slice within the window.
+    pub seq: i64,
+    /// Slices in the window.
+    pub count: i64,
+    /// Case the slice belongs to.
+    pub case_id: String,
+    /// Number of classes, background included.
+    pub classes: i64,
+    /// `(level, levels)` of a feature map.
+    pub level: Option<(i64, i64)>,
+    /// Shape of the tensor.
+    pub shape: Vec<i64>,
+}
+
+impl SliceHeader {
+    /// Reads and checks metadata.
+    ///
+    /// # Errors
+    /// [`MessageError::Key`] and [`MessageError::Value`], naming the key.
+    pub fn parse(parameters: &MetadataParameters) -> Result<Self, MessageError> {
+        let count = integer(parameters, keys::COUNT)?;
+        in_range(keys::COUNT, count, 1, MAX_COUNT)?;
+        let seq = integer(parameters, keys::SEQ)?;
+        in_range(keys::SEQ, seq, 0, count - 1)?;
+        let level = match parameters.contains_key(keys::LEVEL) {
+            true => {
+                let levels = integer(parameters, keys::LEVELS)?;
+                in_range(keys::LEVELS, levels, 1, 64)?;
+                let level = integer(parameters, keys::LEVEL)?;
+                in_range(keys::LEVEL, level, 0, levels - 1)?;
+                Some((level, levels))
+            }
+            false => None,
+        };
+        let shape = match parameters.get(keys::SHAPE) {
+            Some(Parameter::ListInt(shape)) => shape.clone(),
+            _ => return Err(MessageError::Key { key: keys::SHAPE, expected: "a list of integers" }),
+        };
+        for &size in &shape {
+            in_range(keys::SHAPE, size, 1, 1 << 20)?;
+        }
+        Ok(Self {
+            session_id: string(parameters, keys::SESSION_ID)?,
+            segment_id: integer(parameters, keys::SEGMENT_ID)?,
+            attempt: integer(parameters, keys::ATTEMPT)?,
+            case_id: string(parameters, keys::CASE_ID)?,
+            classes: integer(parameters, keys::CLASSES)?,
+            seq,
+            count,
+            level,
+            shape,
+        })
+    }
+
+    /// The metadata of this header.
+    pub fn to_parameters(&self) -> MetadataParameters {
+        let mut parameters = MetadataParameters::from([
+            (keys::SHAPE.into(), Parameter::ListInt(self.shape.clone())),
+            (keys::SESSION_ID.into(), Parameter::String(self.session_id.clone())),
+            (keys::SEGMENT_ID.into(), Parameter::Integer(self.segment_id)),
+            (keys::SEQ.into(), Parameter::Integer(self.seq)),
+            (keys::FIN.into(), Parameter::Bool(self.seq + 1 == self.count)),
+            (keys::COUNT.into(), Parameter::Integer(self.count)),
+            (keys::ATTEMPT.into(), Parameter::Integer(self.attempt)),
+            (keys::CASE_ID.into(), Parameter::String(self.case_id.clone())),
+            (keys::CLASSES.into(), Parameter::Integer(self.classes)),
+        ]);
+        if let Some((level, levels)) = self.level {
+            parameters.insert(keys::LEVEL.into(), Parameter::Integer(level));
+            parameters.insert(keys::LEVELS.into(), Parameter::Integer(levels));
+        }
+        parameters
+    }
+
+    /// The same place in the window `seq` slices from its start, for a tensor of `shape`.
+    pub fn at(&self, seq: i64, shape: Vec<i64>) -> Self {
+        Self { seq, shape, level: None, ..self.clone() }
+    }
+}
+
+fn integer(parameters: &MetadataParameters, key: &'static str) -> Result<i64, MessageError> {
+    match parameters.get(key) {
+        Some(Parameter::Integer(value)) => Ok(*value),
+        _ => Err(MessageError::Key { key, expected: "an integer" }),
+    }
+}
+
+fn string(parameters: &MetadataParameters, key: &'static str) -> Result<String, MessageError> {
+    match parameters.get(key) {
+        Some(Parameter::String(value)) => Ok(value.clone()),
+        _ => Err(MessageError::Key { key, expected: "a string" }),
+    }
+}
+
+fn in_range(key: &'static str, value: i64, low: i64, high: i64) -> Result<(), MessageError> {
+    if (low..=high).contains(&value) {
+        Ok(())
+    } else {
+        Err(MessageError::Value { key, value: value.to_string(), expected: format!("in {low}..={high}") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> SliceHeader {
+        SliceHeader {
+            session_id: "run".into(),
+            segment_id: 7,
+            attempt: 1,
+            seq: 2,
+            count: 3,
+            case_id: "case".into(),
+            classes: 4,
+            level: Some((1, 5)),
+            shape: vec![4, 8, 8],
+        }
+    }
+
+    #[test]
+    fn a_header_survives_the_wire() {
+        assert_eq!(SliceHeader::parse(&header().to_parameters()).unwrap(), header());
+    }
+
+    #[test]
+    fn a_missing_or_impossible_key_is_named() {
+        for key in [keys::SHAPE, keys::SESSION_ID, keys::SEGMENT_ID, keys::SEQ, keys::COUNT, keys::LEVELS] {
+            let mut parameters = header().to_parameters();
+            parameters.remove(key);
+            let message = SliceHeader::parse(&parameters).unwrap_err().to_string();
+            assert!(message.contains(key), "{message}");
+        }
+        for (key, value) in [(keys::SEQ, 3), (keys::COUNT, 0), (keys::COUNT, i64::MAX), (keys::LEVEL, -1)] {
+            let mut parameters = header().to_parameters();
+            parameters.insert(key.into(), Parameter::Integer(value));
+            let message = SliceHeader::parse(&parameters).unwrap_err().to_string();
+            assert!(message.contains(key) || message.contains("seq"), "{message}");
+        }
+    }
+}

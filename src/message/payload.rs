@@ -1,0 +1,166 @@
+//! Tensors to and from Arrow arrays. The only module with `unsafe`: it lends memory between the two without
+//! copying.
+
+use std::panic::RefUnwindSafe;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, StringArray};
+use arrow::buffer::{Buffer, ScalarBuffer};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Float16Type, Float32Type, UInt8Type};
+use tch::{Device, Kind, Tensor};
+
+use super::MessageError;
+
+/// Element type of a tensor on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WireKind {
+    /// 32-bit float.
+    Float32,
+    /// 16-bit float (IEEE), for big tensors when compute has no more precision.
+    Float16,
+    /// Labels.
+    UInt8,
+}
+
+/// Keeps a tensor alive as long as an Arrow buffer points into it.
+struct TensorMemory(#[expect(dead_code, reason = "held for its Drop")] Tensor);
+
+// SAFETY: the tensor is never touched again, only dropped, and libtorch's reference count is atomic.
+unsafe impl Sync for TensorMemory {}
+impl RefUnwindSafe for TensorMemory {}
+
+/// A tensor of any shape as an Arrow array in C order, without a copy where the tensor already is in
+/// memory in the right type and order.
+pub fn encode_tensor(tensor: &Tensor, kind: WireKind) -> ArrayRef {
+    match kind {
+        WireKind::Float32 => primitive::<Float32Type>(tensor, Kind::Float),
+        WireKind::Float16 => primitive::<Float16Type>(tensor, Kind::Half),
+        WireKind::UInt8 => primitive::<UInt8Type>(tensor, Kind::Uint8),
+    }
+}
+
+fn primitive<T: ArrowPrimitiveType>(tensor: &Tensor, kind: Kind) -> ArrayRef {
+    let tensor = tensor.detach().to_device(Device::Cpu).to_kind(kind).contiguous();
+    let bytes = tensor.numel() * size_of::<T::Native>();
+    let Some(start) = NonNull::new(tensor.data_ptr().cast::<u8>()) else {
+        return Arc::new(PrimitiveArray::<T>::from_iter_values([]));
+    };
+    // SAFETY: `start` is valid for `bytes` bytes as long as the tensor lives, and the buffer owns the tensor.
+    let buffer = unsafe { Buffer::from_custom_allocation(start, bytes, Arc::new(TensorMemory(tensor))) };
+    Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(buffer), None))
+}
+
+/// Copies a slice message into `window[seq]`, converting to the window's type and device: the one copy of
+/// a hop.
+///
+/// # Errors
+/// [`MessageError`] for another type, nulls, or a length or shape that does not fit.
+pub fn copy_slice(array: &ArrayRef, shape: &[i64], window: &Tensor, seq: i64) -> Result<(), MessageError> {
+    if window.size()[1..] != *shape {
+        return Err(MessageError::Shape {
+            found: shape.to_vec(),
+            expected: format!("the window's first slice {:?}", &window.size()[1..]),
+        });
+    }
+    view_tensor(array, shape, |slice| window.get(seq).copy_(slice))
+}
+
+/// Lends an array as a tensor of `shape` to `use_it`, without a copy. The tensor must not be kept or changed.
+///
+/// # Errors
+/// [`MessageError`] for another type, nulls, or a length that does not fit.
+pub fn view_tensor<R>(
+    array: &ArrayRef,
+    shape: &[i64],
+    use_it: impl FnOnce(&Tensor) -> R,
+) -> Result<R, MessageError> {
+    if array.null_count() > 0 {
+        return Err(MessageError::Nulls(array.null_count()));
+    }
+    let expected = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size as usize));
+    if expected != Some(array.len()) {
+        return Err(MessageError::Length {
+            shape: shape.to_vec(),
+            expected: expected.unwrap_or(usize::MAX),
+            found: array.len(),
+        });
+    }
+    let (pointer, kind) = match array.data_type() {
+        DataType::Float32 => {
+            (array.as_primitive::<Float32Type>().values().as_ptr().cast::<u8>(), Kind::Float)
+        }
+        DataType::Float16 => (array.as_primitive::<Float16Type>().values().as_ptr().cast::<u8>(), Kind::Half),
+        DataType::UInt8 => (array.as_primitive::<UInt8Type>().values().as_ptr(), Kind::Uint8),
+        other => {
+            return Err(MessageError::Type {
+                found: other.to_string(),
+                expected: "Float32, Float16 or UInt8",
+            });
+        }
+    };
+    // SAFETY: the array outlives the tensor, its length was checked against the shape, and the tensor is
+    // only lent for reading.
+    let tensor = unsafe { Tensor::from_blob(pointer, shape, &[], kind, Device::Cpu) };
+    Ok(use_it(&tensor))
+}
+
+/// One string as an array.
+pub fn encode_text(text: &str) -> ArrayRef {
+    Arc::new(StringArray::from(vec![text]))
+}
+
+/// The one string of an array.
+///
+/// # Errors
+/// [`MessageError::Type`] and [`MessageError::Length`].
+pub fn text(array: &ArrayRef) -> Result<&str, MessageError> {
+    let strings = array
+        .as_string_opt::<i32>()
+        .ok_or_else(|| MessageError::Type { found: array.data_type().to_string(), expected: "Utf8" })?;
+    match strings.len() {
+        1 => Ok(strings.value(0)),
+        found => Err(MessageError::Length { shape: vec![1], expected: 1, found }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Float32Array, Int32Array};
+
+    use super::*;
+
+    #[test]
+    fn a_tensor_survives_the_wire() {
+        let window = Tensor::zeros([2, 3, 4], (Kind::Float, Device::Cpu));
+        let slice = Tensor::rand([4, 3], (Kind::Float, Device::Cpu)).transpose(0, 1); // not contiguous
+        copy_slice(&encode_tensor(&slice, WireKind::Float32), &[3, 4], &window, 1).unwrap();
+        assert_eq!(window.get(1), slice);
+        assert_eq!(window.get(0).abs().max().double_value(&[]), 0.0);
+    }
+
+    #[test]
+    fn half_floats_and_labels_arrive_converted() {
+        let window = Tensor::zeros([1, 3], (Kind::Float, Device::Cpu));
+        let values = Tensor::from_slice(&[0.5f32, -2.0, 8.0]);
+        for kind in [WireKind::Float16, WireKind::Float32] {
+            copy_slice(&encode_tensor(&values, kind), &[3], &window, 0).unwrap();
+            assert_eq!(window.get(0), values);
+        }
+        let labels = Tensor::from_slice(&[1u8, 0, 255]);
+        let kept = Tensor::zeros([1, 3], (Kind::Uint8, Device::Cpu));
+        copy_slice(&encode_tensor(&labels, WireKind::UInt8), &[3], &kept, 0).unwrap();
+        assert_eq!(kept.get(0), labels);
+    }
+
+    #[test]
+    fn wrong_type_length_shape_and_nulls_are_errors() {
+        let window = Tensor::zeros([1, 3], (Kind::Float, Device::Cpu));
+        let message =
+            |array: ArrayRef, shape: &[i64]| copy_slice(&array, shape, &window, 0).unwrap_err().to_string();
+        assert!(message(Arc::new(Int32Array::from(vec![1, 2, 3])), &[3]).contains("Int32"));
+        assert!(message(Arc::new(Float32Array::from(vec![1.0, 2.0])), &[3]).contains("needs 3 values"));
+        assert!(message(Arc::new(Float32Array::from(vec![1.0; 4])), &[4]).contains("[4]"));
+        assert!(message(Arc::new(Float32Array::from(vec![Some(1.0), None, None])), &[3]).contains("2 nulls"));
+    }
+}

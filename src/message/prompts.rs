@@ -1,0 +1,152 @@
+//! The prompts of a slice as one Arrow struct array: a row a class (background first), a field a kind of
+//! prompt. `label` is always there; `point`, `box` and `mask` are there when that kind is used.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, StructArray};
+use arrow::datatypes::{DataType, Field, Float32Type};
+use ndarray::Array3;
+
+use super::MessageError;
+use crate::prompt::SlicePrompts;
+
+const LABEL: &str = "label";
+const POINT: &str = "point";
+const BOX: &str = "box";
+const MASK: &str = "mask";
+
+/// Prompts to a struct array of N rows.
+pub fn encode_prompts(prompts: &SlicePrompts) -> ArrayRef {
+    let mut columns: Vec<(Arc<Field>, ArrayRef)> = vec![(
+        Arc::new(Field::new(LABEL, DataType::Float32, false)),
+        Arc::new(Float32Array::from(prompts.labels.clone())),
+    )];
+    let mut list = |name: &str, values: Vec<f32>, width: usize| {
+        let item = Arc::new(Field::new("item", DataType::Float32, false));
+        let width = i32::try_from(width).unwrap_or(i32::MAX);
+        let array = FixedSizeListArray::new(item, width, Arc::new(Float32Array::from(values)), None);
+        columns.push((Arc::new(Field::new(name, array.data_type().clone(), false)), Arc::new(array)));
+    };
+    if let Some(points) = &prompts.points {
+        list(POINT, points.concat(), 2);
+    }
+    if let Some(boxes) = &prompts.boxes {
+        list(BOX, boxes.concat(), 4);
+    }
+    if let Some(masks) = &prompts.masks {
+        let (_, height, width) = masks.dim();
+        list(MASK, masks.iter().copied().collect(), height * width);
+    }
+    Arc::new(StructArray::from(columns))
+}
+
+/// A struct array to prompts of `classes` classes with masks of `mask_size` (height, width).
+///
+/// # Errors
+/// [`MessageError`] where rows, fields or their widths are not those of the contract, or a value is not
+/// finite.
+pub fn decode_prompts(
+    array: &ArrayRef,
+    classes: usize,
+    mask_size: [usize; 2],
+) -> Result<SlicePrompts, MessageError> {
+    let rows = array.as_struct_opt().ok_or_else(|| MessageError::Type {
+        found: array.data_type().to_string(),
+        expected: "a struct of label, point, box and mask",
+    })?;
+    if rows.len() != classes {
+        return Err(MessageError::Shape {
+            found: vec![rows.len() as i64],
+            expected: format!("{classes} classes"),
+        });
+    }
+    let column = rows.column_by_name(LABEL);
+    let labels = column.and_then(|column| column.as_primitive_opt::<Float32Type>()).ok_or_else(|| {
+        MessageError::Type { found: array.data_type().to_string(), expected: "a struct with Float32 `label`" }
+    })?;
+    let labels = finite(LABEL, labels)?.to_vec();
+    let points = list(rows, POINT, 2)?.map(|values| values.as_chunks::<2>().0.to_vec());
+    let boxes = list(rows, BOX, 4)?.map(|values| values.as_chunks::<4>().0.to_vec());
+    let [height, width] = mask_size;
+    let masks = match list(rows, MASK, height * width)? {
+        None => None,
+        Some(values) => Some(Array3::from_shape_vec((classes, height, width), values).map_err(|_| {
+            MessageError::Shape { found: vec![rows.len() as i64], expected: format!("{classes} masks") }
+        })?),
+    };
+    Ok(SlicePrompts { labels, points, boxes, masks })
+}
+
+fn list(rows: &StructArray, name: &'static str, width: usize) -> Result<Option<Vec<f32>>, MessageError> {
+    let Some(column) = rows.column_by_name(name) else { return Ok(None) };
+    let lists = column.as_fixed_size_list_opt().ok_or_else(|| MessageError::Type {
+        found: format!("{name}: {}", column.data_type()),
+        expected: "a fixed-size list of Float32",
+    })?;
+    if lists.value_length() as usize != width {
+        return Err(MessageError::Shape {
+            found: vec![i64::from(lists.value_length())],
+            expected: format!("`{name}` of {width} values a class"),
+        });
+    }
+    let values = lists.values().as_primitive_opt::<Float32Type>().ok_or_else(|| MessageError::Type {
+        found: format!("{name}: {}", column.data_type()),
+        expected: "a fixed-size list of Float32",
+    })?;
+    if lists.null_count() > 0 {
+        return Err(MessageError::Nulls(lists.null_count()));
+    }
+    let start = lists.value_offset(0) as usize;
+    let used = values.slice(start, lists.len() * width);
+    finite(name, &used).map(|values| Some(values.to_vec()))
+}
+
+fn finite<'a>(name: &'static str, array: &'a Float32Array) -> Result<&'a [f32], MessageError> {
+    if array.null_count() > 0 {
+        return Err(MessageError::Nulls(array.null_count()));
+    }
+    match array.values().iter().find(|value| !value.is_finite()) {
+        Some(value) => {
+            Err(MessageError::Value { key: name, value: value.to_string(), expected: "finite".into() })
+        }
+        None => Ok(array.values()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompts() -> SlicePrompts {
+        SlicePrompts {
+            labels: vec![1.0, -1.0],
+            points: Some(vec![[1.0, 2.0], [0.0, 0.0]]),
+            boxes: Some(vec![[0.0, 1.0, 5.0, 6.0], [0.0; 4]]),
+            masks: Some(Array3::from_shape_fn((2, 3, 4), |(n, y, x)| (n * 12 + y * 4 + x) as f32)),
+        }
+    }
+
+    #[test]
+    fn every_combination_survives_the_wire() {
+        for bits in 0..8 {
+            let mut sent = prompts();
+            sent.points = sent.points.filter(|_| bits & 1 != 0);
+            sent.boxes = sent.boxes.filter(|_| bits & 2 != 0);
+            sent.masks = sent.masks.filter(|_| bits & 4 != 0);
+            assert_eq!(decode_prompts(&encode_prompts(&sent), 2, [3, 4]).unwrap(), sent);
+        }
+    }
+
+    #[test]
+    fn prompts_that_do_not_fit_are_errors() {
+        let array = encode_prompts(&prompts());
+        let message = |array: &ArrayRef, n, size| decode_prompts(array, n, size).unwrap_err().to_string();
+        assert!(message(&array, 3, [3, 4]).contains("3 classes"));
+        assert!(message(&array, 2, [3, 5]).contains("`mask`"));
+        let text: ArrayRef = Arc::new(Float32Array::from(vec![1.0, 2.0]));
+        assert!(message(&text, 2, [3, 4]).contains("struct"));
+        let mut bad = prompts();
+        bad.boxes = Some(vec![[f32::NAN; 4]; 2]);
+        assert!(message(&encode_prompts(&bad), 2, [3, 4]).contains("box"));
+    }
+}
