@@ -1,1 +1,46 @@
-//! stub
+//! What a run leaves for people and programs: `report.html`, `summary.json` and `metrics.csv`.
+
+mod html;
+mod montage;
+mod palette;
+mod results;
+mod summary;
+mod table;
+mod view;
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+pub use html::{CaseSection, ClassRow, Report};
+pub use montage::{Montage, MontageConfig, MontageInput, Panel};
+pub use palette::{CLASS_COLOURS, class_colour};
+pub use results::Results;
+pub use summary::{
+    CONVENTIONS, ClassMeans, Conventions, FailedCase, ModelInfo, RunSummary, Timings, Versions, now_utc,
+    write_summary,
+};
+pub use table::write_metrics;
+
+/// Why a report cannot be made or written.
+#[derive(Debug, Error)]
+pub enum ReportError {
+    /// The file cannot be written.
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    /// Image, prediction and truth of a montage are not on one grid.
+    #[error("montage: {what} has shape {found:?}, the image {expected:?}")]
+    Shape { what: &'static str, found: [usize; 3], expected: [usize; 3] },
+    /// A volume without voxels, or a voxel without size.
+    #[error("montage: {reason}")]
+    Grid { reason: String },
+    /// A picture cannot be encoded.
+    #[error("montage: PNG: {source}")]
+    Png { source: image::ImageError },
+}
+
+impl ReportError {
+    fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { path: path.to_path_buf(), source }
+    }
+}

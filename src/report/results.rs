@@ -1,0 +1,188 @@
+//! The folder of a run: label maps, `metrics.csv`, `summary.json` and `report.html`, kept up to date case by case.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use eyre::{Result, WrapErr};
+use ndarray::{Array3, ArrayView3};
+
+use super::{
+    CaseSection, ClassMeans, ClassRow, FailedCase, ModelInfo, Montage, MontageConfig, MontageInput, Report,
+    RunSummary, Timings, Versions, now_utc, write_metrics, write_summary,
+};
+use crate::bundle::Bundle;
+use crate::message::control::CaseOpen;
+use crate::metrics::{CaseMetrics, ClassMetrics, DEFAULT_TOLERANCE_MM, Summary, evaluate_case};
+use crate::volume::{self, Image};
+
+/// What a run has produced so far.
+pub struct Results {
+    folder: PathBuf,
+    report: Report,
+    summary: RunSummary,
+    measured: Vec<CaseMetrics>,
+    started_unix: Duration,
+    first_result: Option<Duration>,
+}
+
+impl Results {
+    /// Makes the folder and checks that it can be written to.
+    ///
+    /// # Errors
+    /// A folder that cannot be made or written to.
+    pub fn new(folder: &Path, bundle: &Bundle, device: String) -> Result<Self> {
+        fs::create_dir_all(folder).wrap_err_with(|| format!("{}", folder.display()))?;
+        tempfile::tempfile_in(folder).wrap_err_with(|| format!("{}", folder.display()))?;
+        let config = &bundle.config;
+        let backbone = serde_yaml::to_string(&config.network.backbone)?;
+        let summary = RunSummary {
+            started: now_utc(),
+            cases: 0,
+            failed: Vec::new(),
+            dice_mean: f64::NAN,
+            classes: Vec::new(),
+            conventions: super::Conventions,
+            model: ModelInfo {
+                name: config.name.clone(),
+                backbone: backbone.trim().to_owned(),
+                image_size: config.network.image_size,
+                classes: config.classes.clone(),
+                weights_sha256: config.weights.sha256.clone(),
+                adapters_sha256: config.adapters.as_ref().map(|adapters| adapters.sha256.clone()),
+            },
+            device,
+            versions: Versions {
+                self_prompt_sam: env!("CARGO_PKG_VERSION").into(),
+                dora: "1.1.0".into(),
+                torch: "2.11.0".into(),
+                tch: "0.24.0".into(),
+            },
+            timings: Timings::default(),
+        };
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            report: Report::new(),
+            summary,
+            measured: Vec::new(),
+            started_unix: now(),
+            first_result: None,
+        })
+    }
+
+    /// Tells when the loader started; times are counted from there.
+    pub fn started(&mut self, unix_ms: u64) {
+        self.started_unix = Duration::from_millis(unix_ms);
+    }
+
+    /// Notes a case without a result.
+    pub fn add_failure(&mut self, case: &str, error: &str) {
+        self.summary.failed.push(FailedCase { case: case.into(), error: error.into() });
+    }
+
+    /// Writes the label map `[x, y, z]` of a case, measures it where there is truth, and brings the other files up to
+    /// date. `slices` is the number of slices segmented so far.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written, truth that does not fit; nothing half-written is left.
+    pub fn add_case(&mut self, open: &CaseOpen, labels: &Array3<u8>, slices: usize) -> Result<()> {
+        let files = &open.plan.files;
+        let Some(image_path) = files.images.first() else { eyre::bail!("a case without images") };
+        let image = Image::read(image_path)?;
+        let spacing_mm = image.header.spacing_mm();
+        let truth = files.labels.as_deref().map(volume::read_labels).transpose()?.map(|(truth, _)| truth);
+        let undefined = |class: &String| ClassMetrics {
+            class: class.clone(),
+            dice: f64::NAN,
+            hd95_mm: f64::NAN,
+            nsd: f64::NAN,
+        };
+        let metrics = match &truth {
+            Some(truth) => {
+                evaluate_case(truth.view(), labels.view(), spacing_mm, &open.classes, DEFAULT_TOLERANCE_MM)
+                    .wrap_err_with(|| {
+                        format!("{}", files.labels.as_deref().unwrap_or(image_path).display())
+                    })?
+            }
+            None => open.classes.iter().skip(1).map(undefined).collect(),
+        };
+        let path = self.folder.join(format!("{}.nii.gz", files.case_id));
+        volume::write_labels(&path, labels, image_path)?;
+
+        let rows = metrics.iter().zip(1..).map(|(metrics, label)| ClassRow {
+            metrics: metrics.clone(),
+            volume_ml: millilitres(labels.view(), label, spacing_mm),
+            truth_ml: truth.as_ref().map(|truth| millilitres(truth.view(), label, spacing_mm)),
+        });
+        let section = CaseSection {
+            case_id: files.case_id.clone(),
+            classes: rows.collect(),
+            montage: Some(montage(open, &image, labels, truth.as_ref())?),
+        };
+        self.report.add_case(&section)?;
+        if truth.is_some() {
+            self.measured.push(CaseMetrics { case_id: files.case_id.clone(), classes: metrics });
+        }
+        let elapsed = now().saturating_sub(self.started_unix);
+        let first_result = *self.first_result.get_or_insert(elapsed);
+        self.summary.cases += 1;
+        self.summary.model.classes.clone_from(&open.classes);
+        self.summary.timings = Timings {
+            seconds_total: elapsed.as_secs_f64(),
+            seconds_per_case: elapsed.as_secs_f64() / self.summary.cases as f64,
+            slices_per_second: slices as f64 / elapsed.as_secs_f64().max(1e-3),
+            time_to_first_result_s: first_result.as_secs_f64(),
+        };
+        self.write_figures()
+    }
+
+    /// Writes everything for the last time, the report with it.
+    ///
+    /// # Errors
+    /// Files that cannot be written.
+    pub fn finish(&mut self) -> Result<()> {
+        self.write_figures()?;
+        Ok(self.report.write(&self.folder.join("report.html"), &self.summary)?)
+    }
+
+    fn write_figures(&mut self) -> Result<()> {
+        let means = Summary::from_cases(&self.measured, DEFAULT_TOLERANCE_MM);
+        let names = self.summary.model.classes.iter().skip(1);
+        self.summary.dice_mean = means.dice_mean;
+        self.summary.classes = names
+            .filter_map(|name| Some((name.clone(), means.classes.get(name)?)))
+            .map(|(name, class)| {
+                (name, ClassMeans { dice: class.dice, hd95_mm: class.hd95_mm, nsd: class.nsd })
+            })
+            .collect();
+        write_metrics(&self.folder.join("metrics.csv"), &self.measured)?;
+        Ok(write_summary(&self.folder.join("summary.json"), &self.summary)?)
+    }
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn millilitres(labels: ArrayView3<u8>, label: u8, spacing_mm: [f64; 3]) -> f64 {
+    let voxels = labels.iter().filter(|&&voxel| voxel == label).count();
+    voxels as f64 * spacing_mm.iter().product::<f64>() / 1000.0
+}
+
+/// Pictures in the orientation that the network saw.
+fn montage(
+    open: &CaseOpen,
+    image: &Image,
+    labels: &Array3<u8>,
+    truth: Option<&Array3<u8>>,
+) -> Result<Montage> {
+    let grid = &open.plan.grid;
+    let first_channel = image.voxels.index_axis(ndarray::Axis(0), 0).reversed_axes(); // [x, y, z]
+    let pictures = MontageInput {
+        image: grid.to_network(first_channel),
+        prediction: grid.to_network(labels.view()),
+        truth: truth.map(|truth| grid.to_network(truth.view())),
+        spacing_mm: grid.spacing_mm,
+    };
+    Ok(Montage::new(&pictures, &MontageConfig::default())?)
+}
