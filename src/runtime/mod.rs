@@ -1,1 +1,22 @@
-//! stub
+//! How a node runs: start-up, assembly of windows from slices, credits and re-sending, and the loops of the
+//! loader, of the stages between and of the writer.
+//!
+//! Nothing dora 1.1 offers is lossless, so the guarantee is made end to end: stages keep no state between
+//! windows, the loader keeps a window until the writer has acknowledged it and sends it again when it is lost.
+
+mod assembly;
+mod dispatch;
+mod events;
+pub mod loader;
+mod prompt_stage;
+mod settings;
+mod stage;
+mod startup;
+pub mod writer;
+
+pub use assembly::{Assembler, Input, InputKind, Window};
+pub use dispatch::{Action, Dispatcher, Timing};
+pub use prompt_stage::{PromptStage, decode_window_prompts};
+pub use settings::{NamedBox, Settings, device, number};
+pub use stage::{Emit, Stage, run_stage};
+pub use startup::{exit_code, prepare};

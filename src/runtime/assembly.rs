@@ -1,0 +1,238 @@
+//! Joins the slices of a window that arrive one by one, on one edge or on several.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use arrow::array::ArrayRef;
+use tch::{Device, Kind, Tensor};
+
+use crate::message::{MessageError, SliceHeader, copy_slice};
+
+/// Windows remembered as overtaken; older ones cannot be in flight any more.
+const REMEMBERED: usize = 4096;
+/// Windows that may be incomplete at a time; the oldest is dropped (and sent again) beyond it.
+const MAX_OPEN: usize = 64;
+
+/// What an edge carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputKind {
+    /// Floats, one tensor a slice or several levels a slice.
+    Floats,
+    /// Labels.
+    Labels,
+    /// Prompts; kept as they came.
+    Prompts,
+}
+
+/// An input edge of a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Input {
+    /// Name of the input in the dataflow.
+    pub name: &'static str,
+    /// What it carries.
+    pub kind: InputKind,
+}
+
+/// A complete window.
+#[derive(Debug)]
+pub struct Window {
+    /// Header of one of its messages; `seq`, `level` and `shape` mean nothing here.
+    pub header: SliceHeader,
+    tensors: HashMap<(&'static str, i64), Tensor>,
+    prompts: Vec<ArrayRef>,
+}
+
+impl Window {
+    /// Slices `[D, …]` of input `name`, or of its level `level`; empty tensor if there is none.
+    pub fn tensor(&self, name: &'static str, level: i64) -> Tensor {
+        self.tensors.get(&(name, level)).map(Tensor::shallow_clone).unwrap_or_default()
+    }
+
+    /// All levels of input `name`, shallowest first.
+    pub fn levels(&self, name: &'static str) -> Vec<Tensor> {
+        (0..).map_while(|level| self.tensors.get(&(name, level)).map(Tensor::shallow_clone)).collect()
+    }
+
+    /// Whether input `name` is connected.
+    pub fn has(&self, name: &'static str) -> bool {
+        self.tensors.contains_key(&(name, 0))
+    }
+
+    /// The prompt arrays, a slice each.
+    pub fn prompts(&self) -> &[ArrayRef] {
+        &self.prompts
+    }
+}
+
+#[derive(Debug)]
+struct Open {
+    header: SliceHeader,
+    tensors: HashMap<(&'static str, i64), Tensor>,
+    prompts: BTreeMap<i64, ArrayRef>,
+    seen: BTreeSet<(&'static str, i64, i64)>,
+    levels: HashMap<&'static str, i64>,
+}
+
+/// Windows being joined, keyed by segment; a newer attempt replaces an older one.
+#[derive(Debug)]
+pub struct Assembler {
+    inputs: Vec<Input>,
+    open: BTreeMap<i64, Open>,
+    /// Newest attempt seen of each segment and whether it was handed on.
+    newest: BTreeMap<i64, (i64, bool)>,
+}
+
+impl Assembler {
+    /// For the connected `inputs`.
+    pub fn new(inputs: Vec<Input>) -> Self {
+        Self { inputs, open: BTreeMap::new(), newest: BTreeMap::new() }
+    }
+
+    /// Segments that have begun to arrive but are not complete.
+    pub fn incomplete(&self) -> Vec<i64> {
+        self.open.keys().copied().collect()
+    }
+
+    /// Takes a message in; returns the window when this completes it. Late messages of an older attempt and
+    /// repeated ones are dropped.
+    ///
+    /// # Errors
+    /// A message that does not fit its window.
+    pub fn add(
+        &mut self,
+        input: &Input,
+        header: SliceHeader,
+        array: &ArrayRef,
+    ) -> Result<Option<Window>, MessageError> {
+        let segment = header.segment_id;
+        match self.newest.get(&segment) {
+            Some(&(attempt, _)) if header.attempt < attempt => return Ok(None),
+            Some(&(attempt, true)) if header.attempt == attempt => return Ok(None),
+            Some(&(attempt, false)) if header.attempt == attempt => {}
+            _ => {
+                self.open.remove(&segment);
+                self.newest.insert(segment, (header.attempt, false));
+            }
+        }
+        while self.newest.len() > REMEMBERED {
+            self.newest.pop_first();
+        }
+        while self.open.len() >= MAX_OPEN && !self.open.contains_key(&segment) {
+            self.open.pop_first();
+        }
+        let count = header.count;
+        let open = self.open.entry(segment).or_insert_with(|| Open {
+            header: header.clone(),
+            tensors: HashMap::new(),
+            prompts: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            levels: HashMap::new(),
+        });
+        if count != open.header.count {
+            return Err(MessageError::Value {
+                key: crate::message::keys::COUNT,
+                value: count.to_string(),
+                expected: format!("{} as in the window's other messages", open.header.count),
+            });
+        }
+        let (level, levels) = header.level.unwrap_or((0, 1));
+        if !open.seen.insert((input.name, header.seq, level)) {
+            return Ok(None);
+        }
+        open.levels.insert(input.name, levels);
+        match input.kind {
+            InputKind::Prompts => {
+                open.prompts.insert(header.seq, array.clone());
+            }
+            InputKind::Floats | InputKind::Labels => {
+                let kind = if input.kind == InputKind::Labels { Kind::Uint8 } else { Kind::Float };
+                let window = open.tensors.entry((input.name, level)).or_insert_with(|| {
+                    let shape = [&[count], header.shape.as_slice()].concat();
+                    Tensor::empty(shape, (kind, Device::Cpu))
+                });
+                copy_slice(array, &header.shape, window, header.seq)?;
+            }
+        }
+        let complete = self.inputs.iter().all(|input| {
+            open.levels.get(input.name).is_some_and(|&levels| {
+                let messages = open.seen.iter().filter(|(name, _, _)| *name == input.name).count();
+                messages as i64 == count * levels
+            })
+        });
+        if !complete {
+            return Ok(None);
+        }
+        self.newest.insert(segment, (header.attempt, true));
+        Ok(self.open.remove(&segment).map(|open| Window {
+            header: open.header,
+            tensors: open.tensors,
+            prompts: open.prompts.into_values().collect(),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{WireKind, encode_tensor};
+
+    const A: Input = Input { name: "a", kind: InputKind::Floats };
+    const B: Input = Input { name: "b", kind: InputKind::Floats };
+
+    fn header(attempt: i64, seq: i64, level: Option<(i64, i64)>) -> SliceHeader {
+        SliceHeader {
+            session_id: "s".into(),
+            segment_id: 5,
+            attempt,
+            seq,
+            count: 2,
+            case_id: "c".into(),
+            classes: 2,
+            level,
+            shape: vec![2],
+        }
+    }
+
+    fn array(value: f32) -> ArrayRef {
+        encode_tensor(&Tensor::from_slice(&[value, value]), WireKind::Float32)
+    }
+
+    #[test]
+    fn a_window_is_complete_when_every_level_of_every_input_is_there() {
+        let mut assembler = Assembler::new(vec![A, B]);
+        for seq in [1, 0] {
+            for level in [1, 0] {
+                let header = header(0, seq, Some((level, 2)));
+                assert!(assembler.add(&A, header, &array((10 * level + seq) as f32)).unwrap().is_none());
+            }
+        }
+        assert!(assembler.add(&B, header(0, 0, None), &array(7.0)).unwrap().is_none());
+        assert!(assembler.add(&B, header(0, 0, None), &array(7.0)).unwrap().is_none(), "a repeat");
+        let window = assembler.add(&B, header(0, 1, None), &array(8.0)).unwrap().unwrap();
+        let levels = window.levels("a");
+        assert_eq!(levels.len(), 2);
+        assert_eq!(Vec::<f32>::try_from(levels[1].flatten(0, -1)).unwrap(), [10.0, 10.0, 11.0, 11.0]);
+        assert_eq!(Vec::<f32>::try_from(window.tensor("b", 0).flatten(0, -1)).unwrap(), [7.0, 7.0, 8.0, 8.0]);
+        assert!(assembler.incomplete().is_empty());
+    }
+
+    #[test]
+    fn a_newer_attempt_replaces_an_older_one_and_late_messages_are_dropped() {
+        let mut assembler = Assembler::new(vec![A]);
+        assert!(assembler.add(&A, header(0, 0, None), &array(1.0)).unwrap().is_none());
+        assert!(assembler.add(&A, header(1, 1, None), &array(2.0)).unwrap().is_none());
+        assert!(assembler.add(&A, header(0, 1, None), &array(3.0)).unwrap().is_none(), "late");
+        let window = assembler.add(&A, header(1, 0, None), &array(4.0)).unwrap().unwrap();
+        assert_eq!(Vec::<f32>::try_from(window.tensor("a", 0).flatten(0, -1)).unwrap(), [4.0, 4.0, 2.0, 2.0]);
+        assert!(assembler.add(&A, header(1, 0, None), &array(5.0)).unwrap().is_none(), "already handed on");
+        assert!(assembler.add(&A, header(2, 0, None), &array(5.0)).unwrap().is_none());
+        assert!(assembler.add(&A, header(2, 1, None), &array(5.0)).unwrap().is_some(), "sent again");
+    }
+
+    #[test]
+    fn slices_of_different_shape_are_an_error() {
+        let mut assembler = Assembler::new(vec![A]);
+        assembler.add(&A, header(0, 0, None), &array(1.0)).unwrap();
+        let other = SliceHeader { shape: vec![1, 2], ..header(0, 1, None) };
+        assert!(assembler.add(&A, other, &array(1.0)).unwrap_err().to_string().contains("[1, 2]"));
+    }
+}

@@ -1,0 +1,249 @@
+//! The loader's book-keeping: which windows are in flight, which to send next, which to send again.
+//! Time is passed in, so that it can be tested without waiting.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+/// Limits of a [`Dispatcher`].
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Windows in flight.
+    pub credits: usize,
+    /// A window of which no node has reported work for so long counts as lost.
+    pub ack_timeout: Duration,
+    /// A window lost so often makes its case fail.
+    pub max_attempts: i64,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    attempt: i64,
+    deadline: Instant,
+}
+
+/// Windows of the open cases, by segment id.
+#[derive(Debug)]
+pub struct Dispatcher {
+    timing: Timing,
+    pending: VecDeque<i64>,
+    in_flight: BTreeMap<i64, InFlight>,
+    attempts: BTreeMap<i64, i64>,
+    /// Acknowledged segments of cases that are not written yet, by the case's first segment.
+    cases: BTreeMap<i64, CaseState>,
+}
+
+#[derive(Debug)]
+struct CaseState {
+    windows: i64,
+    acked: BTreeSet<i64>,
+    /// When the last window was acknowledged, if all are.
+    complete_since: Option<Instant>,
+}
+
+/// What [`Dispatcher::next`] asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Send this window.
+    Send {
+        /// Window.
+        segment: i64,
+        /// How often it was sent before.
+        attempt: i64,
+    },
+    /// This window was lost too often: give its case up.
+    GiveUp {
+        /// First segment of the case.
+        case: i64,
+    },
+    /// Nothing now.
+    Wait,
+}
+
+impl Dispatcher {
+    /// Nothing to send yet.
+    pub fn new(timing: Timing) -> Self {
+        Self {
+            timing,
+            pending: VecDeque::new(),
+            in_flight: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            cases: BTreeMap::new(),
+        }
+    }
+
+    /// Queues a case of `windows` windows whose first segment id is `first`.
+    pub fn open_case(&mut self, first: i64, windows: usize) {
+        let windows = windows as i64;
+        self.pending.extend(first..first + windows);
+        self.cases.insert(first, CaseState { windows, acked: BTreeSet::new(), complete_since: None });
+    }
+
+    /// First segments of the cases that are not closed.
+    pub fn open_cases(&self) -> Vec<i64> {
+        self.cases.keys().copied().collect()
+    }
+
+    /// Whether there is no window left to send for the first time.
+    pub fn wants_a_case(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Forgets a case, written or given up.
+    pub fn close_case(&mut self, first: i64) {
+        let Some(case) = self.cases.remove(&first) else { return };
+        let segments = first..first + case.windows;
+        self.pending.retain(|segment| !segments.contains(segment));
+        self.in_flight.retain(|segment, _| !segments.contains(segment));
+        self.attempts.retain(|segment, _| !segments.contains(segment));
+    }
+
+    /// The writer has this window.
+    pub fn acknowledge(&mut self, segment: i64, now: Instant) {
+        self.in_flight.remove(&segment);
+        self.pending.retain(|&other| other != segment);
+        if let Some((_, case)) = self.cases.range_mut(..=segment).next_back()
+            && case.acked.insert(segment)
+            && case.acked.len() as i64 == case.windows
+        {
+            case.complete_since = Some(now);
+        }
+    }
+
+    /// A node reports that it works on this window.
+    pub fn alive(&mut self, segment: i64, now: Instant) {
+        if let Some(flight) = self.in_flight.get_mut(&segment) {
+            let patience = self.timing.ack_timeout * 2u32.pow(flight.attempt.clamp(0, 5) as u32);
+            flight.deadline = flight.deadline.max(now + patience);
+        }
+    }
+
+    /// The writer has started afresh and remembers nothing: everything of the open cases is sent again.
+    pub fn restart(&mut self) {
+        self.in_flight.clear();
+        self.pending.clear();
+        for (&first, case) in &mut self.cases {
+            case.acked.clear();
+            case.complete_since = None;
+            self.pending.extend(first..first + case.windows);
+        }
+    }
+
+    /// What to do at `now`.
+    pub fn next(&mut self, now: Instant) -> Action {
+        let lost = self.in_flight.iter().find(|(_, flight)| flight.deadline <= now);
+        if let Some((&segment, _)) = lost {
+            if self.attempts.get(&segment).is_some_and(|&attempts| attempts >= self.timing.max_attempts) {
+                let case = self.cases.range(..=segment).next_back().map_or(segment, |(&first, _)| first);
+                return Action::GiveUp { case };
+            }
+            return self.send(segment, now);
+        }
+        if self.in_flight.len() >= self.timing.credits {
+            return Action::Wait;
+        }
+        match self.pending.pop_front() {
+            Some(segment) => self.send(segment, now),
+            None => Action::Wait,
+        }
+    }
+
+    fn send(&mut self, segment: i64, now: Instant) -> Action {
+        let attempts = self.attempts.entry(segment).or_insert(0);
+        let attempt = *attempts;
+        *attempts += 1;
+        // Slowness alone must not thrash: the patience doubles with every attempt.
+        let patience = self.timing.ack_timeout * 2u32.pow(attempt.clamp(0, 5) as u32);
+        self.in_flight.insert(segment, InFlight { attempt, deadline: now + patience });
+        Action::Send { segment, attempt }
+    }
+
+    /// Whether a case has all its windows acknowledged but was not reported written for `patience`.
+    pub fn overdue_case(&self, now: Instant, patience: Duration) -> Option<i64> {
+        let overdue = |case: &CaseState| case.complete_since.is_some_and(|since| now > since + patience);
+        self.cases.iter().find(|(_, case)| overdue(case)).map(|(&first, _)| first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn dispatcher() -> Dispatcher {
+        Dispatcher::new(Timing { credits: 2, ack_timeout: 10 * SECOND, max_attempts: 3 })
+    }
+
+    fn send(segment: i64, attempt: i64) -> Action {
+        Action::Send { segment, attempt }
+    }
+
+    #[test]
+    fn never_more_windows_are_in_flight_than_there_are_credits() {
+        let (mut dispatcher, now) = (dispatcher(), Instant::now());
+        dispatcher.open_case(100, 3);
+        assert_eq!(dispatcher.next(now), send(100, 0));
+        assert_eq!(dispatcher.next(now), send(101, 0));
+        assert_eq!(dispatcher.next(now), Action::Wait);
+        dispatcher.acknowledge(101, now);
+        assert_eq!(dispatcher.next(now), send(102, 0));
+        dispatcher.acknowledge(100, now);
+        dispatcher.acknowledge(102, now);
+        assert_eq!(dispatcher.next(now), Action::Wait);
+        assert!(dispatcher.wants_a_case());
+    }
+
+    #[test]
+    fn a_lost_window_is_sent_again_and_a_working_one_is_not() {
+        let (mut dispatcher, start) = (dispatcher(), Instant::now());
+        dispatcher.open_case(0, 2);
+        dispatcher.next(start);
+        dispatcher.next(start);
+        dispatcher.alive(0, start + 9 * SECOND);
+        assert_eq!(dispatcher.next(start + 11 * SECOND), send(1, 1));
+        assert_eq!(dispatcher.next(start + 18 * SECOND), Action::Wait);
+        assert_eq!(dispatcher.next(start + 19 * SECOND), send(0, 1));
+    }
+
+    #[test]
+    fn a_window_lost_too_often_gives_its_case_up() {
+        let (mut dispatcher, mut now) = (dispatcher(), Instant::now());
+        dispatcher.open_case(0, 1);
+        dispatcher.open_case(1, 1);
+        dispatcher.next(now);
+        dispatcher.next(now);
+        dispatcher.acknowledge(0, now);
+        for attempt in 1..3 {
+            now += 100 * SECOND;
+            assert_eq!(dispatcher.next(now), send(1, attempt));
+        }
+        now += 100 * SECOND;
+        assert_eq!(dispatcher.next(now), Action::GiveUp { case: 1 });
+        dispatcher.close_case(1);
+        assert_eq!(dispatcher.next(now), Action::Wait);
+        assert_eq!(dispatcher.open_cases(), [0]);
+    }
+
+    #[test]
+    fn a_restarted_writer_gets_every_window_of_the_open_cases_again() {
+        let (mut dispatcher, now) = (dispatcher(), Instant::now());
+        dispatcher.open_case(0, 2);
+        dispatcher.next(now);
+        dispatcher.acknowledge(0, now);
+        dispatcher.next(now);
+        dispatcher.restart();
+        assert_eq!(dispatcher.next(now), send(0, 1));
+        assert_eq!(dispatcher.next(now), send(1, 1));
+    }
+
+    #[test]
+    fn a_case_that_is_never_reported_written_is_overdue() {
+        let (mut dispatcher, now) = (dispatcher(), Instant::now());
+        dispatcher.open_case(4, 1);
+        dispatcher.next(now);
+        assert_eq!(dispatcher.overdue_case(now + 100 * SECOND, 60 * SECOND), None);
+        dispatcher.acknowledge(4, now);
+        assert_eq!(dispatcher.overdue_case(now + 59 * SECOND, 60 * SECOND), None);
+        assert_eq!(dispatcher.overdue_case(now + 61 * SECOND, 60 * SECOND), Some(4));
+    }
+}

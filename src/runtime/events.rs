@@ -1,0 +1,134 @@
+//! The loop that every node runs: dora's events, a tick every second, and what the compute thread has to say.
+
+use std::time::Duration;
+
+use arrow::array::ArrayRef;
+use dora_node_api::dora_core::config::DataId;
+use dora_node_api::{DoraArray, DoraNode, Event, EventStream, MetadataParameters, StopCause};
+use eyre::{Result, eyre};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{MissedTickBehavior, interval};
+
+const TICK: Duration = Duration::from_secs(1);
+
+/// Something a node must react to.
+pub enum Happening<T> {
+    /// A message on an input.
+    Input {
+        /// Name of the input.
+        id: String,
+        /// Its metadata.
+        parameters: MetadataParameters,
+        /// Its array.
+        array: ArrayRef,
+    },
+    /// Something from the compute thread.
+    Computed(T),
+    /// A second has passed.
+    Tick,
+    /// The compute thread has ended.
+    ComputeEnded,
+    /// One input is closed.
+    InputClosed(String),
+    /// All inputs are closed.
+    InputsClosed,
+    /// The user stops the dataflow.
+    Stopped,
+}
+
+/// Whether to go on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Wait for the next event.
+    Continue,
+    /// Leave the loop.
+    Finish,
+}
+
+/// Serves events until `react` finishes or fails.
+///
+/// # Errors
+/// What `react` returns, or an error event of dora's.
+pub fn serve<T>(
+    node: &mut DoraNode,
+    events: &mut EventStream,
+    mut computed: UnboundedReceiver<T>,
+    mut react: impl FnMut(&mut DoraNode, Happening<T>) -> Result<Flow>,
+) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    runtime.block_on(async {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut compute_is_running = true;
+        loop {
+            let happening = tokio::select! {
+                event = events.recv_async() => match event {
+                    None => Happening::InputsClosed,
+                    Some(event) => match translate(event)? {
+                        Some(happening) => happening,
+                        None => continue,
+                    },
+                },
+                message = computed.recv(), if compute_is_running => match message {
+                    Some(message) => Happening::Computed(message),
+                    None => {
+                        compute_is_running = false;
+                        Happening::ComputeEnded
+                    }
+                },
+                _ = ticks.tick() => {
+                    for (input, dropped) in events.drain_drop_counts() {
+                        tracing::error!("{dropped} messages lost on input `{input}`");
+                    }
+                    Happening::Tick
+                }
+            };
+            if react(node, happening)? == Flow::Finish {
+                return Ok(());
+            }
+        }
+    })
+}
+
+fn translate<T>(event: Event) -> Result<Option<Happening<T>>> {
+    Ok(match event {
+        Event::Input { id, metadata, data } => {
+            Some(Happening::Input { id: id.to_string(), parameters: metadata.parameters, array: array(data) })
+        }
+        Event::InputClosed { id } => Some(Happening::InputClosed(id.to_string())),
+        Event::Stop(StopCause::AllInputsClosed) => Some(Happening::InputsClosed),
+        Event::Stop(_) => Some(Happening::Stopped),
+        Event::NodeRestarted { id } => {
+            tracing::warn!("node `{id}` has restarted");
+            None
+        }
+        Event::NodeFailed { source_node_id, error, .. } => {
+            tracing::warn!("node `{source_node_id}` failed: {error}");
+            None
+        }
+        Event::Error(error) => {
+            tracing::error!("dora: {error}");
+            None
+        }
+        _ => None,
+    })
+}
+
+fn array(data: DoraArray) -> ArrayRef {
+    ArrayRef::from(data)
+}
+
+/// Sends an array on an output.
+///
+/// # Errors
+/// An output that dora refuses.
+pub fn send(
+    node: &mut DoraNode,
+    output: &str,
+    parameters: MetadataParameters,
+    array: ArrayRef,
+) -> Result<()> {
+    let output = DataId::from(output.to_owned());
+    node.send_output(output.clone(), parameters, DoraArray::from(array))
+        .map_err(|error| eyre!("output `{output}`: {error}"))
+}

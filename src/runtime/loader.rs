@@ -1,0 +1,407 @@
+//! The loader: reads cases ahead on a thread of its own, sends their windows within the credits, sends again
+//! what was lost, and ends when the writer has every case on disk.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arrow::array::{ArrayRef, Float32Array, UInt8Array};
+use dora_node_api::{DoraNode, EventStream, MetadataParameters};
+use eyre::{Result, WrapErr, bail, eyre};
+use ndarray::Axis;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use uuid::Uuid;
+
+use super::dispatch::{Action, Dispatcher, Timing};
+use super::events::{Flow, Happening, send, serve};
+use super::settings::{Settings, variable};
+use super::stage::panic_text;
+use crate::bundle::{Bundle, BundleConfig};
+use crate::message::control::{Ack, AckMessage, CaseMessage, CaseOpen, Status, from_json, to_json};
+use crate::message::{SliceHeader, encode_text, text};
+use crate::volume::{self, CaseFiles, CasePlan, PreparedCase};
+
+const LABELS: &str = "labels";
+
+/// Cases held at a time: the one being sent, the one being read, and those waiting to be written.
+const MAX_OPEN_CASES: usize = 3;
+/// A window lost so often makes its case fail.
+const MAX_ATTEMPTS: i64 = 6;
+/// How long the writer may take for a control message before it is sent again.
+const REPEAT_AFTER: Duration = Duration::from_secs(30);
+
+/// What the loader will do, checked before it joins the dataflow.
+#[derive(Debug)]
+pub struct Loader {
+    settings: Settings,
+    config: BundleConfig,
+    cases: Vec<CaseFiles>,
+    classes: Vec<String>,
+    /// Prompts come from labels: cases without are failures.
+    oracle: bool,
+}
+
+impl Loader {
+    /// Finds the cases of the input and the classes.
+    ///
+    /// # Errors
+    /// No input, nothing in it, or labels that cannot be read.
+    pub fn new(settings: Settings, bundle: &Bundle) -> Result<Self> {
+        let input = settings.input.as_deref().ok_or_else(|| eyre!("SPSAM_INPUT is not set"))?;
+        let config = bundle.config.clone();
+        let cases = volume::discover(input, settings.labels.as_deref(), config.modalities.len())?;
+        let oracle = variable("SPSAM_PROMPT_SOURCE").is_some_and(|source| source == "labels");
+        if oracle && settings.labels.is_none() && settings.boxes.is_empty() {
+            bail!("prompts come from labels in this dataflow: set SPSAM_LABELS or SPSAM_BOXES");
+        }
+        let classes = match (&settings.model, settings.boxes.is_empty()) {
+            (Some(_), _) => config.classes.clone(),
+            (None, false) => {
+                let names = settings.boxes.iter().map(|named| named.name.clone());
+                std::iter::once("background".to_owned()).chain(names).collect()
+            }
+            (None, true) => classes_in_labels(&cases)?,
+        };
+        Ok(Self { settings, config, cases, classes, oracle })
+    }
+
+    fn prepare(&self, files: &CaseFiles) -> Result<(CasePlan, PreparedCase)> {
+        let plan = CasePlan::new(files, &self.config, self.settings.roi_mm)?;
+        let boxes: Vec<_> = self.settings.boxes.iter().map(|b| (b.name.clone(), b.corners_mm)).collect();
+        let prepared = if boxes.is_empty() {
+            PreparedCase::open(&plan, &self.config)?
+        } else {
+            PreparedCase::from_boxes(&plan, &self.config, &boxes)?
+        };
+        if self.oracle && prepared.label_window(0).is_none() {
+            bail!("case {} has no labels to make prompts from", files.case_id);
+        }
+        Ok((plan, prepared))
+    }
+
+    /// Joins the dataflow and serves it until every case is on disk.
+    ///
+    /// # Errors
+    /// Names every case that could not be segmented.
+    pub fn run(self) -> Result<()> {
+        let (mut node, mut events) =
+            DoraNode::init_from_env().map_err(|error| eyre!("joining the dataflow: {error}"))?;
+        self.serve(&mut node, &mut events)
+    }
+
+    fn serve(self, node: &mut DoraNode, events: &mut EventStream) -> Result<()> {
+        let (to_reader, requests) = mpsc::channel::<usize>();
+        let (to_io, prepared) = unbounded_channel();
+        let reader = std::sync::Arc::new(self);
+        let sends_labels = node.node_config().outputs.iter().any(|output| output.as_ref() as &str == LABELS);
+        let mut run = Run::new(reader.clone(), to_reader, sends_labels);
+        thread::Builder::new().name("reader".into()).spawn(move || read_cases(&reader, &requests, &to_io))?;
+        serve(node, events, prepared, |node, happening| {
+            match happening {
+                Happening::Input { id, array, .. } => run.on_input(node, &id, &array)?,
+                Happening::Computed((index, outcome)) => run.on_prepared(node, index, outcome)?,
+                Happening::Tick => run.on_tick(node)?,
+                Happening::ComputeEnded => bail!("the reader has ended"),
+                Happening::InputClosed(id) if id == "ack" => return Err(run.ended_early("the writer ended")),
+                Happening::InputClosed(_) => {}
+                Happening::InputsClosed => return Err(run.ended_early("all nodes ended")),
+                Happening::Stopped => return Err(run.ended_early("stopped")),
+            }
+            run.send_what_is_due(node)?;
+            Ok(if run.end_is_acknowledged { Flow::Finish } else { Flow::Continue })
+        })?;
+        run.outcome()
+    }
+}
+
+type Prepared = (usize, Result<(CasePlan, PreparedCase)>);
+
+fn read_cases(loader: &Loader, requests: &mpsc::Receiver<usize>, to_io: &UnboundedSender<Prepared>) {
+    for index in requests {
+        let files = &loader.cases[index];
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| loader.prepare(files)))
+            .unwrap_or_else(|panic| Err(eyre!("{}", panic_text(&*panic))));
+        if to_io.send((index, outcome)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Names of the classes in the cases' labels: `class_1` to the largest label.
+fn classes_in_labels(cases: &[CaseFiles]) -> Result<Vec<String>> {
+    let mut largest = 1;
+    for labels in cases.iter().filter_map(|case| case.labels.as_deref()) {
+        let (voxels, _) = volume::read_labels(labels)?;
+        largest = largest.max(voxels.iter().copied().max().unwrap_or(0));
+    }
+    let names = (1..=largest).map(|class| format!("class_{class}"));
+    Ok(std::iter::once("background".to_owned()).chain(names).collect())
+}
+
+struct OpenCase {
+    message: CaseMessage,
+    plan: CasePlan,
+    prepared: PreparedCase,
+}
+
+/// A run of the loader.
+struct Run {
+    loader: std::sync::Arc<Loader>,
+    to_reader: mpsc::Sender<usize>,
+    session_id: String,
+    started_unix_ms: u64,
+    dispatcher: Dispatcher,
+    /// By first segment.
+    open: BTreeMap<i64, OpenCase>,
+    requested: usize,
+    prepared: usize,
+    next_segment: i64,
+    failures: BTreeMap<String, String>,
+    /// Control messages that the writer must acknowledge, by case, with the time they were last sent.
+    unconfirmed: BTreeMap<String, (CaseMessage, Instant)>,
+    end_sent: Option<Instant>,
+    end_is_acknowledged: bool,
+    writer_id: Option<String>,
+    /// Whether the dataflow wants the labels.
+    sends_labels: bool,
+}
+
+impl Run {
+    fn new(loader: std::sync::Arc<Loader>, to_reader: mpsc::Sender<usize>, sends_labels: bool) -> Self {
+        let timing = Timing {
+            credits: loader.settings.credits,
+            ack_timeout: loader.settings.ack_timeout,
+            max_attempts: MAX_ATTEMPTS,
+        };
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            loader,
+            to_reader,
+            session_id: Uuid::new_v4().to_string(),
+            started_unix_ms: u64::try_from(started.as_millis()).unwrap_or(u64::MAX),
+            dispatcher: Dispatcher::new(timing),
+            open: BTreeMap::new(),
+            requested: 0,
+            prepared: 0,
+            next_segment: 0,
+            failures: BTreeMap::new(),
+            unconfirmed: BTreeMap::new(),
+            end_sent: None,
+            end_is_acknowledged: false,
+            writer_id: None,
+            sends_labels,
+        }
+    }
+
+    fn on_input(&mut self, node: &mut DoraNode, id: &str, array: &ArrayRef) -> Result<()> {
+        let json = text(array).wrap_err_with(|| format!("input `{id}`"))?;
+        if id != "ack" {
+            let status: Status = from_json(json).wrap_err_with(|| format!("input `{id}`"))?;
+            for segment in status.segments {
+                self.dispatcher.alive(segment, Instant::now());
+            }
+            return Ok(());
+        }
+        let AckMessage { writer_id, ack } = from_json(json).wrap_err("input `ack`")?;
+        match &self.writer_id {
+            Some(known) if *known == writer_id => {}
+            known => {
+                if known.is_some() {
+                    tracing::warn!("the writer has restarted: its open cases are sent again");
+                    self.dispatcher.restart();
+                    for case in self.open.values() {
+                        send_case(node, &case.message)?;
+                    }
+                    self.repeat_control(node, Duration::ZERO)?;
+                }
+                self.writer_id = Some(writer_id);
+            }
+        }
+        match ack {
+            Ack::Hello => {}
+            Ack::Segment(segment) => self.dispatcher.acknowledge(segment, Instant::now()),
+            Ack::Case(case_id) => {
+                self.unconfirmed.remove(&case_id);
+                self.close(&case_id);
+            }
+            Ack::CaseFailed { case_id, error } => {
+                tracing::error!("{error}");
+                self.failures.insert(case_id.clone(), error);
+                self.close(&case_id);
+            }
+            Ack::End => self.end_is_acknowledged = true,
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, case_id: &str) {
+        let first = self
+            .open
+            .iter()
+            .find(|(_, case)| case.plan.files.case_id.as_str() == case_id)
+            .map(|(&first, _)| first);
+        if let Some(first) = first {
+            self.open.remove(&first);
+            self.dispatcher.close_case(first);
+        }
+    }
+
+    fn on_prepared(
+        &mut self,
+        node: &mut DoraNode,
+        index: usize,
+        outcome: Result<(CasePlan, PreparedCase)>,
+    ) -> Result<()> {
+        self.prepared += 1;
+        let case_id = self.loader.cases[index].case_id.clone();
+        let (plan, prepared) = match outcome {
+            Ok(case) => case,
+            Err(error) => return self.fail(node, case_id, format!("{error:#}")),
+        };
+        let first = self.next_segment;
+        let windows = plan.windows().len();
+        self.next_segment += windows as i64;
+        let message = CaseMessage::Open(Box::new(CaseOpen {
+            session_id: self.session_id.clone(),
+            first_segment: first,
+            index,
+            cases: self.loader.cases.len(),
+            classes: self.loader.classes.clone(),
+            started_unix_ms: self.started_unix_ms,
+            plan: plan.clone(),
+        }));
+        send_case(node, &message)?;
+        tracing::info!("case {case_id}: {windows} windows");
+        self.dispatcher.open_case(first, windows);
+        self.open.insert(first, OpenCase { message, plan, prepared });
+        Ok(())
+    }
+
+    fn fail(&mut self, node: &mut DoraNode, case_id: String, error: String) -> Result<()> {
+        tracing::error!("{error}");
+        self.close(&case_id);
+        self.failures.insert(case_id.clone(), error.clone());
+        let message = CaseMessage::Failed { case_id: case_id.clone(), error };
+        send_case(node, &message)?;
+        self.unconfirmed.insert(case_id, (message, Instant::now()));
+        Ok(())
+    }
+
+    fn on_tick(&mut self, node: &mut DoraNode) -> Result<()> {
+        self.repeat_control(node, REPEAT_AFTER)?;
+        if let Some(first) = self.dispatcher.overdue_case(Instant::now(), REPEAT_AFTER)
+            && let Some(case) = self.open.get(&first)
+        {
+            // A case that was written answers at once; one that is being written answers when it is.
+            send_case(node, &case.message)?;
+        }
+        if self.end_sent.is_some_and(|sent| sent.elapsed() > REPEAT_AFTER) {
+            self.end_sent = None;
+        }
+        Ok(())
+    }
+
+    fn repeat_control(&mut self, node: &mut DoraNode, after: Duration) -> Result<()> {
+        for (message, sent) in self.unconfirmed.values_mut() {
+            if sent.elapsed() >= after {
+                send_case(node, message)?;
+                *sent = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    fn send_what_is_due(&mut self, node: &mut DoraNode) -> Result<()> {
+        let waiting_for_reader = self.requested > self.prepared;
+        let total = self.loader.cases.len();
+        if !waiting_for_reader && self.requested < total && self.open.len() < MAX_OPEN_CASES {
+            self.to_reader.send(self.requested).map_err(|_| eyre!("the reader has ended"))?;
+            self.requested += 1;
+        }
+        loop {
+            match self.dispatcher.next(Instant::now()) {
+                Action::Wait => break,
+                Action::Send { segment, attempt } => self.send_window(node, segment, attempt)?,
+                Action::GiveUp { case } => {
+                    let case_id =
+                        self.open.get(&case).map(|c| c.plan.files.case_id.clone()).unwrap_or_default();
+                    let error = format!("case {case_id}: a window was lost {MAX_ATTEMPTS} times");
+                    self.fail(node, case_id, error)?;
+                    self.dispatcher.close_case(case);
+                }
+            }
+        }
+        if self.prepared == total
+            && self.open.is_empty()
+            && self.unconfirmed.is_empty()
+            && self.end_sent.is_none()
+        {
+            send_case(node, &CaseMessage::End { cases: total })?;
+            self.end_sent = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn send_window(&mut self, node: &mut DoraNode, segment: i64, attempt: i64) -> Result<()> {
+        let Some((&first, case)) = self.open.range(..=segment).next_back() else { return Ok(()) };
+        if attempt > 0 {
+            tracing::warn!(
+                "case {}: window {} is sent again ({attempt})",
+                case.plan.files.case_id.as_str(),
+                segment - first
+            );
+            send_case(node, &case.message)?;
+        }
+        let window = usize::try_from(segment - first)?;
+        let voxels = case.prepared.window(window);
+        let labels = self.sends_labels.then(|| case.prepared.label_window(window)).flatten();
+        let (modalities, depth, height, width) = voxels.dim();
+        let header = SliceHeader {
+            session_id: self.session_id.clone(),
+            segment_id: segment,
+            attempt,
+            seq: 0,
+            count: depth as i64,
+            case_id: case.plan.files.case_id.clone(),
+            classes: self.loader.classes.len() as i64,
+            level: None,
+            shape: Vec::new(),
+        };
+        for seq in 0..depth {
+            let shape = [modalities, height, width].map(|size| size as i64).to_vec();
+            let slice: Float32Array =
+                voxels.index_axis(Axis(1), seq).iter().copied().collect::<Vec<_>>().into();
+            send(node, "slices", header.at(seq as i64, shape).to_parameters(), std::sync::Arc::new(slice))?;
+            if let Some(labels) = &labels {
+                let slice: UInt8Array =
+                    labels.index_axis(Axis(0), seq).iter().copied().collect::<Vec<_>>().into();
+                let shape = [height, width].map(|size| size as i64).to_vec();
+                send(node, LABELS, header.at(seq as i64, shape).to_parameters(), std::sync::Arc::new(slice))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ended_early(&self, why: &str) -> eyre::Report {
+        let mut missing: Vec<&str> =
+            self.open.values().map(|case| case.plan.files.case_id.as_str()).collect();
+        missing.extend(self.loader.cases[self.prepared..].iter().map(|case| case.case_id.as_str()));
+        missing.extend(self.failures.keys().map(String::as_str));
+        eyre!("{why} before these cases were written: {}", missing.join(", "))
+    }
+
+    fn outcome(self) -> Result<()> {
+        match self.failures.len() {
+            0 => Ok(()),
+            failed => {
+                let reasons: Vec<&str> = self.failures.values().map(String::as_str).collect();
+                bail!("{failed} of {} cases failed: {}", self.loader.cases.len(), reasons.join("; "))
+            }
+        }
+    }
+}
+
+fn send_case(node: &mut DoraNode, message: &CaseMessage) -> Result<()> {
+    send(node, "cases", MetadataParameters::new(), encode_text(&to_json(message)?))
+}

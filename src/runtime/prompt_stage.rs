@@ -1,0 +1,71 @@
+//! The stage that turns masks into prompts, around any [`PromptStrategy`].
+
+use eyre::{Result, WrapErr, eyre};
+use ndarray::{ArrayView2, ArrayView3};
+use tch::Tensor;
+
+use super::assembly::{Input, InputKind, Window};
+use super::stage::{Emit, Stage};
+use crate::message::{decode_prompts, encode_prompts};
+use crate::prompt::{PromptStrategy, SliceMasks, SlicePrompts};
+
+const AUX_MASKS: Input = Input { name: "aux_masks", kind: InputKind::Floats };
+const LABELS: Input = Input { name: "labels", kind: InputKind::Labels };
+
+/// Inputs `aux_masks` (logits `[N, H, W]`) or `labels` (`[H, W]`), output `prompts`.
+pub struct PromptStage<S> {
+    strategy: S,
+}
+
+impl<S: PromptStrategy + Send + 'static> PromptStage<S> {
+    /// Around a strategy.
+    pub fn new(strategy: S) -> Self {
+        Self { strategy }
+    }
+}
+
+impl<S: PromptStrategy + Send + 'static> Stage for PromptStage<S> {
+    fn inputs(&self) -> &'static [Input] {
+        &[AUX_MASKS, LABELS]
+    }
+
+    fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()> {
+        let classes = usize::try_from(window.header.classes).wrap_err("metadata key `classes`")?;
+        for seq in 0..window.header.count {
+            let prompts = if window.has(LABELS.name) {
+                let labels = window.tensor(LABELS.name, 0).get(seq);
+                let [height, width] = sizes(&labels)?;
+                let values = Vec::<u8>::try_from(labels.contiguous().view(-1))?;
+                let labels = ArrayView2::from_shape((height, width), &values)?;
+                self.strategy.prompts(&SliceMasks::Labels { labels, classes })
+            } else {
+                let logits = window.tensor(AUX_MASKS.name, 0).get(seq);
+                let [classes, height, width] = sizes(&logits)?;
+                let values = Vec::<f32>::try_from(logits.contiguous().view(-1))?;
+                let logits = ArrayView3::from_shape((classes, height, width), &values)?;
+                self.strategy.prompts(&SliceMasks::Logits(logits))
+            };
+            let prompts = prompts.wrap_err_with(|| format!("slice {seq}"))?;
+            let header = window.header.at(seq, vec![prompts.labels.len() as i64]);
+            emit.array("prompts", header, encode_prompts(&prompts));
+        }
+        Ok(())
+    }
+}
+
+fn sizes<const N: usize>(tensor: &Tensor) -> Result<[usize; N]> {
+    let sizes: Vec<usize> = tensor.size().iter().map(|&size| size as usize).collect();
+    sizes.try_into().map_err(|sizes| eyre!("masks of the shape {sizes:?} in place of {N} dimensions"))
+}
+
+/// The prompts of a window, a slice each, with masks of `mask_size` (height, width).
+///
+/// # Errors
+/// An array that is not as the wire contract says, with the number of its slice.
+pub fn decode_window_prompts(window: &Window, mask_size: [usize; 2]) -> Result<Vec<SlicePrompts>> {
+    let classes = usize::try_from(window.header.classes).wrap_err("metadata key `classes`")?;
+    let decode = |(seq, array)| {
+        decode_prompts(array, classes, mask_size).wrap_err_with(|| format!("input `prompts`, slice {seq}"))
+    };
+    window.prompts().iter().enumerate().map(decode).collect()
+}

@@ -1,0 +1,175 @@
+//! Settings of the nodes, from the environment that the dataflow's `env:` fills.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use eyre::{Result, WrapErr, bail, eyre};
+use tch::{Cuda, Device};
+
+use crate::bundle::Bundle;
+
+/// Settings that several nodes share. Empty variables count as unset.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `SPSAM_MODEL`: folder of the model bundle; `None` = plain LiteMedSAM.
+    pub model: Option<PathBuf>,
+    /// `SPSAM_INPUT`: file or folder with volumes.
+    pub input: Option<PathBuf>,
+    /// `SPSAM_LABELS`: file or folder with label volumes.
+    pub labels: Option<PathBuf>,
+    /// `SPSAM_BOXES`: prompts by hand, `name=x0,y0,z0,x1,y1,z1` in world mm (RAS), `;` between them.
+    pub boxes: Vec<NamedBox>,
+    /// `SPSAM_ROI`: region of interest, `x0,y0,z0,x1,y1,z1` in world mm (RAS).
+    pub roi_mm: Option<[[f64; 3]; 2]>,
+    /// `SPSAM_OUTPUT`: folder for the results, `output` by default.
+    pub output: PathBuf,
+    /// `SPSAM_WINDOW`: windows in flight, 3 by default.
+    pub credits: usize,
+    /// `SPSAM_ACK_TIMEOUT_SECS`: a window of which no node has reported work for so long is sent again; 10 by
+    /// default.
+    pub ack_timeout: Duration,
+}
+
+/// A box with a class name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedBox {
+    /// Class.
+    pub name: String,
+    /// Two opposite corners, world mm, RAS.
+    pub corners_mm: [[f64; 3]; 2],
+}
+
+impl Settings {
+    /// Reads the environment. Relative paths are relative to `SPSAM_BASE` (the folder in which the user typed
+    /// the command), as dora starts nodes elsewhere.
+    ///
+    /// # Errors
+    /// A variable that cannot be understood, by name.
+    pub fn from_env() -> Result<Self> {
+        let base = variable("SPSAM_BASE").map(PathBuf::from).unwrap_or_default();
+        let path = |name: &str| variable(name).map(|value| base.join(value));
+        let boxes = variable("SPSAM_BOXES").unwrap_or_default();
+        Ok(Self {
+            model: path("SPSAM_MODEL"),
+            input: path("SPSAM_INPUT"),
+            labels: path("SPSAM_LABELS"),
+            boxes: parse_boxes(&boxes).wrap_err("SPSAM_BOXES")?,
+            roi_mm: variable("SPSAM_ROI").map(|text| corners(&text).wrap_err("SPSAM_ROI")).transpose()?,
+            output: path("SPSAM_OUTPUT").unwrap_or_else(|| base.join("output")),
+            credits: number("SPSAM_WINDOW", 3)?.max(1),
+            ack_timeout: Duration::from_secs(number("SPSAM_ACK_TIMEOUT_SECS", 10)?.max(1) as u64),
+        })
+    }
+
+    /// The model bundle, or plain LiteMedSAM where none is named.
+    ///
+    /// # Errors
+    /// A bundle that cannot be read.
+    pub fn bundle(&self) -> Result<Bundle> {
+        match &self.model {
+            Some(path) => Ok(Bundle::open(path)?),
+            None => Ok(Bundle::plain_lite_medsam(&lite_medsam_weights()?)),
+        }
+    }
+}
+
+/// `SPSAM_DEVICE`: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
+///
+/// # Errors
+/// Another value, or CUDA where there is none.
+pub fn device() -> Result<Device> {
+    let text = variable("SPSAM_DEVICE").unwrap_or_else(|| "auto".into());
+    let device = match text.as_str() {
+        "auto" => Device::cuda_if_available(),
+        "cpu" => Device::Cpu,
+        "cuda" => Device::Cuda(0),
+        other => match other.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
+            Some(index) => Device::Cuda(index),
+            None => bail!("SPSAM_DEVICE is `{other}`, expected auto, cpu, cuda or cuda:N"),
+        },
+    };
+    match device {
+        Device::Cuda(index) if index as i64 >= Cuda::device_count() => {
+            bail!("SPSAM_DEVICE is `{text}`, but libtorch sees {} CUDA devices", Cuda::device_count())
+        }
+        _ => Ok(device),
+    }
+}
+
+/// A set and non-empty environment variable.
+pub fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+/// An integer environment variable with its default.
+///
+/// # Errors
+/// A value that is not a non-negative integer.
+pub fn number(name: &str, default: usize) -> Result<usize> {
+    match variable(name) {
+        None => Ok(default),
+        Some(text) => {
+            text.trim().parse().map_err(|_| eyre!("{name} is `{text}`, expected a non-negative integer"))
+        }
+    }
+}
+
+/// Where set-up has put LiteMedSAM's weights: `SPSAM_WEIGHTS`, or `.spsam/weights` of the project that this
+/// program was built in.
+fn lite_medsam_weights() -> Result<PathBuf> {
+    if let Some(path) = variable("SPSAM_WEIGHTS") {
+        return Ok(path.into());
+    }
+    let program = env::current_exe().wrap_err("the program's own path")?;
+    let found = program
+        .ancestors()
+        .map(|folder| folder.join(".spsam/weights/lite_medsam.pth"))
+        .find(|candidate| candidate.exists());
+    found.ok_or_else(|| {
+        eyre!(
+            "no LiteMedSAM weights in .spsam/weights above {}: run `cargo xtask setup`, or set SPSAM_WEIGHTS or SPSAM_MODEL",
+            program.parent().unwrap_or(Path::new(".")).display()
+        )
+    })
+}
+
+fn parse_boxes(text: &str) -> Result<Vec<NamedBox>> {
+    let items = text.split(';').map(str::trim).filter(|item| !item.is_empty());
+    items
+        .map(|item| {
+            let (name, numbers) =
+                item.split_once('=').ok_or_else(|| eyre!("`{item}` is not name=x0,y0,z0,x1,y1,z1"))?;
+            Ok(NamedBox { name: name.trim().into(), corners_mm: corners(numbers)? })
+        })
+        .collect()
+}
+
+fn corners(text: &str) -> Result<[[f64; 3]; 2]> {
+    let numbers: Vec<f64> = text
+        .split(',')
+        .map(|number| number.trim().parse::<f64>().map_err(|_| eyre!("`{number}` is not a number")))
+        .collect::<Result<_>>()?;
+    match numbers[..] {
+        [x0, y0, z0, x1, y1, z1] if numbers.iter().all(|n| n.is_finite()) => Ok([[x0, y0, z0], [x1, y1, z1]]),
+        _ => bail!("`{text}` is not six finite numbers x0,y0,z0,x1,y1,z1"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boxes_are_parsed_and_mistakes_named() {
+        let boxes = parse_boxes("left=1,2,3,4,5,6; right = -1,0,0,1,1,1.5;").unwrap();
+        assert_eq!(
+            boxes[0],
+            NamedBox { name: "left".into(), corners_mm: [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]] }
+        );
+        assert_eq!(boxes[1].corners_mm[1][2], 1.5);
+        for wrong in ["1,2,3,4,5,6", "a=1,2,3", "a=1,2,3,4,5,x", "a=1,2,3,4,5,inf"] {
+            assert!(parse_boxes(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! A node between loader and writer: joins windows, computes on a thread of its own, sends the results, and
+//! reports every second which windows it is working on.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
+use std::thread;
+
+use arrow::array::ArrayRef;
+use dora_node_api::{DoraNode, EventStream, MetadataParameters};
+use eyre::{Result, WrapErr, bail, eyre};
+use tch::Tensor;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use super::assembly::{Assembler, Input, Window};
+use super::events::{Flow, Happening, send, serve};
+use crate::message::control::{Status, to_json};
+use crate::message::{SliceHeader, WireKind, encode_tensor, encode_text};
+
+/// Output on which a stage reports what it works on.
+const STATUS: &str = "status";
+
+/// The computation of a node.
+pub trait Stage: Send + 'static {
+    /// Inputs it understands; those that the dataflow connects must all arrive for a window to be complete.
+    fn inputs(&self) -> &'static [Input];
+
+    /// Computes one window and emits its results. Called on the compute thread.
+    ///
+    /// # Errors
+    /// Anything that makes the window impossible; the node ends with it.
+    fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()>;
+}
+
+enum Computed {
+    Output { output: &'static str, header: SliceHeader, array: ArrayRef },
+    Done { segment: i64, attempt: i64 },
+    Failed(eyre::Report),
+}
+
+/// Where a [`Stage`] puts its results.
+pub struct Emit<'a> {
+    to_io: &'a UnboundedSender<Computed>,
+    /// Outputs that the dataflow declares; others are not even encoded.
+    outputs: &'a BTreeSet<String>,
+}
+
+impl Emit<'_> {
+    /// Sends one array.
+    pub fn array(&mut self, output: &'static str, header: SliceHeader, array: ArrayRef) {
+        // The I/O loop outlives the compute thread except at exit, when nobody waits for results.
+        let _ = self.to_io.send(Computed::Output { output, header, array });
+    }
+
+    /// Sends `[D, …]` as one message a slice, as feature level `level` of `levels` if given.
+    pub fn slices(
+        &mut self,
+        output: &'static str,
+        window: &SliceHeader,
+        tensor: &Tensor,
+        kind: WireKind,
+        level: Option<(i64, i64)>,
+    ) {
+        if !self.outputs.contains(output) {
+            return;
+        }
+        for seq in 0..tensor.size()[0] {
+            let slice = tensor.get(seq);
+            let header = SliceHeader { level, ..window.at(seq, slice.size()) };
+            self.array(output, header, encode_tensor(&slice, kind));
+        }
+    }
+}
+
+/// Runs a node: joins the dataflow, serves it until its inputs close, and leaves.
+///
+/// # Errors
+/// A dataflow that does not connect the stage's inputs, a message that breaks the contract, a failed
+/// computation.
+pub fn run_stage(stage: impl Stage) -> Result<()> {
+    let (mut node, mut events) =
+        DoraNode::init_from_env().map_err(|error| eyre!("joining the dataflow: {error}"))?;
+    serve_stage(&mut node, &mut events, stage)
+}
+
+fn serve_stage(node: &mut DoraNode, events: &mut EventStream, mut stage: impl Stage) -> Result<()> {
+    let connected: Vec<Input> = stage
+        .inputs()
+        .iter()
+        .filter(|input| node.node_config().inputs.keys().any(|id| id.as_ref() as &str == input.name))
+        .copied()
+        .collect();
+    if connected.is_empty() {
+        let names: Vec<_> = stage.inputs().iter().map(|input| input.name).collect();
+        bail!("the dataflow connects none of the inputs {names:?}");
+    }
+    let outputs: BTreeSet<String> = node.node_config().outputs.iter().map(ToString::to_string).collect();
+    let reports_status = outputs.contains(STATUS);
+    let (to_compute, windows) = mpsc::channel::<Window>();
+    let (to_io, results) = unbounded_channel();
+    thread::Builder::new().name("compute".into()).spawn(move || {
+        for window in windows {
+            let (segment, attempt) = (window.header.segment_id, window.header.attempt);
+            let case_id = window.header.case_id.clone();
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                tch::no_grad(|| stage.process(window, &mut Emit { to_io: &to_io, outputs: &outputs }))
+            }));
+            let message = match outcome {
+                Ok(Ok(())) => Computed::Done { segment, attempt },
+                Ok(Err(error)) => Computed::Failed(error.wrap_err(format!("case {case_id}"))),
+                Err(panic) => Computed::Failed(eyre!("case {case_id}: {}", panic_text(&*panic))),
+            };
+            if to_io.send(message).is_err() {
+                return;
+            }
+        }
+    })?;
+
+    let mut assembler = Assembler::new(connected.clone());
+    let mut working: BTreeSet<(i64, i64)> = BTreeSet::new();
+    serve(node, events, results, |node, happening| {
+        match happening {
+            Happening::Input { id, parameters, array } => {
+                let Some(input) = connected.iter().find(|input| input.name == id) else {
+                    return Ok(Flow::Continue);
+                };
+                let header = SliceHeader::parse(&parameters).wrap_err_with(|| format!("input `{id}`"))?;
+                let case_id = header.case_id.clone();
+                let window = assembler
+                    .add(input, header, &array)
+                    .wrap_err_with(|| format!("input `{id}`, case {case_id}"))?;
+                if let Some(window) = window {
+                    working.insert((window.header.segment_id, window.header.attempt));
+                    to_compute.send(window).map_err(|_| eyre!("the compute thread has ended"))?;
+                }
+            }
+            Happening::Computed(Computed::Output { output, header, array }) => {
+                send(node, output, header.to_parameters(), array)?;
+            }
+            Happening::Computed(Computed::Done { segment, attempt }) => {
+                working.remove(&(segment, attempt));
+            }
+            Happening::Computed(Computed::Failed(error)) => return Err(error),
+            Happening::Tick => {
+                if reports_status && !working.is_empty() {
+                    let segments = working.iter().map(|&(segment, _)| segment).collect();
+                    let json = to_json(&Status { segments })?;
+                    send(node, STATUS, MetadataParameters::new(), encode_text(&json))?;
+                }
+            }
+            Happening::ComputeEnded => bail!("the compute thread has ended"),
+            Happening::InputClosed(_) => {}
+            Happening::InputsClosed => {
+                let incomplete = assembler.incomplete().len();
+                if incomplete + working.len() > 0 {
+                    tracing::warn!(
+                        "input ended with {incomplete} windows incomplete and {} unfinished",
+                        working.len()
+                    );
+                }
+                return Ok(Flow::Finish);
+            }
+            Happening::Stopped => return Ok(Flow::Finish),
+        }
+        Ok(Flow::Continue)
+    })
+}
+
+/// What a panic said, on one line: libtorch's messages carry a C++ back trace.
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("the computation panicked");
+    text.lines().next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,78 @@
+//! What every node does before it joins a dataflow.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use eyre::{Result, WrapErr};
+use tracing_subscriber::EnvFilter;
+
+use super::settings::number;
+
+/// dora's publisher waits 1 ms for a congested link and then drops the message in silence; this makes it
+/// wait for a minute. Read by dora when a node opens its session.
+const TRANSPORT_OVERLAY: &str = "{transport:{link:{tx:{queue:{congestion_control:{drop:{\
+    wait_before_drop:60000000,max_wait_before_drop_fragments:60000000}}}}}}}\n";
+/// Warnings, without those that every healthy start of dora and zenoh brings, and what we say ourselves.
+const LOG: &str = "warn,zenoh::net::runtime=error,dora_node_api=error,self_prompt_sam=info,spsam=info";
+const OVERLAY_VARIABLE: &str = "DORA_ZENOH_CONFIG_OVERLAY";
+
+/// Installs the log (stderr, `RUST_LOG`), the transport overlay, CUDA and the number of threads
+/// (`SPSAM_THREADS`, 0 = libtorch's own choice). Call it first in `main`.
+///
+/// # Errors
+/// `SPSAM_THREADS` that is not a number, or no temporary folder to write the overlay to.
+pub fn prepare() -> Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
+    // A second installation (several nodes in one test process) is harmless.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .with_ansi(false)
+        .try_init();
+    install_overlay()?;
+    load_cuda();
+    match number("SPSAM_THREADS", 0)? {
+        0 => {}
+        threads => tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX)),
+    }
+    Ok(())
+}
+
+fn install_overlay() -> Result<()> {
+    if env::var_os(OVERLAY_VARIABLE).is_some() {
+        return Ok(());
+    }
+    let path: PathBuf = env::temp_dir().join(format!("spsam-overlay-{}.json5", std::process::id()));
+    fs::write(&path, TRANSPORT_OVERLAY).wrap_err_with(|| format!("{}", path.display()))?;
+    // SAFETY: called at the start of main, before any other thread exists.
+    unsafe { env::set_var(OVERLAY_VARIABLE, &path) };
+    Ok(())
+}
+
+/// cargo's linker drops libraries that no symbol needs, libtorch_cuda among them; loading it by hand makes
+/// CUDA visible where this libtorch has it, and changes nothing where it has not.
+fn load_cuda() {
+    // SAFETY: libtorch_cuda's initialisers only register its operators with libtorch.
+    match unsafe {
+        libloading::os::unix::Library::open(Some("libtorch_cuda.so"), libc::RTLD_NOW | libc::RTLD_GLOBAL)
+    } {
+        Ok(library) => std::mem::forget(library),
+        Err(error) => tracing::debug!("no CUDA in this libtorch: {error}"),
+    }
+}
+
+/// Runs a node's `main`; an error becomes one line on stderr and exit code 1.
+pub fn exit_code(main: impl FnOnce() -> Result<()>) -> ExitCode {
+    match main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let line = format!("{error:#}").lines().map(str::trim).collect::<Vec<_>>().join(" ");
+            tracing::error!("{line}");
+            ExitCode::FAILURE
+        }
+    }
+}

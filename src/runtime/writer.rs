@@ -1,0 +1,276 @@
+//! The writer: puts windows together to label maps on the original grid, measures them, writes the files, and
+//! acknowledges to the loader what has arrived and what is on disk.
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dora_node_api::{DoraNode, EventStream, MetadataParameters};
+use eyre::{Result, WrapErr, bail, eyre};
+use ndarray::{ArrayView4, Axis};
+use tch::Tensor;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use uuid::Uuid;
+
+use super::assembly::{Assembler, Input, InputKind, Window};
+use super::events::{Flow, Happening, send, serve};
+use super::settings::{Settings, variable};
+use super::stage::panic_text;
+use crate::bundle::Bundle;
+use crate::message::control::{Ack, AckMessage, CaseMessage, CaseOpen, from_json, to_json};
+use crate::message::{SliceHeader, encode_text, text};
+use crate::report::Results;
+use crate::volume::LabelAssembler;
+
+const LOGITS: Input = Input { name: "logits", kind: InputKind::Floats };
+const CASES: &str = "cases";
+/// How often progress is logged while windows arrive.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+enum Job {
+    Case(CaseMessage),
+    Window(Window),
+}
+
+/// What the writer will do.
+pub struct Writer {
+    results: Results,
+}
+
+impl Writer {
+    /// Makes the output folder.
+    ///
+    /// # Errors
+    /// An output folder that cannot be made or written to.
+    pub fn new(settings: &Settings, bundle: &Bundle) -> Result<Self> {
+        let device = variable("SPSAM_DEVICE").unwrap_or_else(|| "auto".into());
+        Ok(Self { results: Results::new(&settings.output, bundle, device)? })
+    }
+
+    /// Joins the dataflow and serves it until the end of input is written.
+    ///
+    /// # Errors
+    /// Input that ends without its explicit end, a message that breaks the contract.
+    pub fn run(self) -> Result<()> {
+        let (mut node, mut events) =
+            DoraNode::init_from_env().map_err(|error| eyre!("joining the dataflow: {error}"))?;
+        self.serve(&mut node, &mut events)
+    }
+
+    fn serve(self, node: &mut DoraNode, events: &mut EventStream) -> Result<()> {
+        let writer_id = Uuid::new_v4().to_string();
+        let acknowledge = |node: &mut DoraNode, ack: Ack| -> Result<()> {
+            let json = to_json(&AckMessage { writer_id: writer_id.clone(), ack })?;
+            send(node, "ack", MetadataParameters::new(), encode_text(&json))
+        };
+        acknowledge(node, Ack::Hello)?;
+        let (to_compute, jobs) = mpsc::channel::<Job>();
+        let (to_io, acks) = unbounded_channel::<Ack>();
+        let mut desk = Desk::new(self.results, to_io);
+        thread::Builder::new().name("writer".into()).spawn(move || {
+            for job in jobs {
+                desk.take(job);
+            }
+        })?;
+        let mut assembler = Assembler::new(vec![LOGITS]);
+        let mut ended = false;
+        serve(node, events, acks, |node, happening| {
+            match happening {
+                Happening::Input { id, array, .. } if id == CASES => {
+                    let message = from_json(text(&array)?).wrap_err("input `cases`")?;
+                    to_compute.send(Job::Case(message)).map_err(|_| eyre!("the writing thread has ended"))?;
+                }
+                Happening::Input { id, parameters, array } if id == LOGITS.name => {
+                    let header = SliceHeader::parse(&parameters).wrap_err("input `logits`")?;
+                    if let Some(window) = assembler.add(&LOGITS, header, &array).wrap_err("input `logits`")? {
+                        to_compute
+                            .send(Job::Window(window))
+                            .map_err(|_| eyre!("the writing thread has ended"))?;
+                    }
+                }
+                Happening::Computed(ack) => {
+                    ended |= ack == Ack::End;
+                    acknowledge(node, ack)?;
+                }
+                Happening::ComputeEnded => bail!("the writing thread has ended"),
+                Happening::InputsClosed if ended => return Ok(Flow::Finish),
+                Happening::InputsClosed => bail!("the input closed without its end: results are incomplete"),
+                Happening::Stopped => bail!("stopped before the end: results are incomplete"),
+                Happening::Input { .. } | Happening::InputClosed(_) | Happening::Tick => {}
+            }
+            Ok(Flow::Continue)
+        })
+    }
+}
+
+struct OpenCase {
+    open: CaseOpen,
+    assembler: LabelAssembler,
+}
+
+/// The writing thread's state.
+struct Desk {
+    results: Results,
+    to_io: UnboundedSender<Ack>,
+    open: HashMap<String, OpenCase>,
+    /// Cases that are on disk or failed, with what to answer when they are announced again.
+    done: BTreeMap<String, Ack>,
+    /// Windows that came before their case was announced.
+    early: Vec<Window>,
+    slices: usize,
+    started: Option<Instant>,
+    progress: Instant,
+}
+
+impl Desk {
+    fn new(results: Results, to_io: UnboundedSender<Ack>) -> Self {
+        Self {
+            results,
+            to_io,
+            open: HashMap::new(),
+            done: BTreeMap::new(),
+            early: Vec::new(),
+            slices: 0,
+            started: None,
+            progress: Instant::now(),
+        }
+    }
+
+    fn answer(&self, ack: Ack) {
+        // The I/O loop only goes away at exit.
+        let _ = self.to_io.send(ack);
+    }
+
+    fn take(&mut self, job: Job) {
+        match job {
+            Job::Case(CaseMessage::Open(open)) => self.open_case(*open),
+            Job::Case(CaseMessage::Failed { case_id, error }) => {
+                self.open.remove(&case_id);
+                self.results.add_failure(&case_id, &error);
+                self.done.insert(case_id.clone(), Ack::Case(case_id.clone()));
+                self.answer(Ack::Case(case_id));
+            }
+            Job::Case(CaseMessage::End { .. }) => match self.results.finish() {
+                Ok(()) => self.answer(Ack::End),
+                Err(error) => tracing::error!("{error:#}"),
+            },
+            Job::Window(window) => self.add_window(window),
+        }
+    }
+
+    fn open_case(&mut self, open: CaseOpen) {
+        let case_id = open.plan.files.case_id.clone();
+        if let Some(ack) = self.done.get(&case_id) {
+            return self.answer(ack.clone());
+        }
+        if self.open.contains_key(&case_id) {
+            return;
+        }
+        self.started.get_or_insert_with(Instant::now);
+        self.results.started(open.started_unix_ms);
+        let assembler = LabelAssembler::new(&open.plan, open.classes.len());
+        self.open.insert(case_id.clone(), OpenCase { open, assembler });
+        let (early, others) =
+            std::mem::take(&mut self.early).into_iter().partition(|window| window.header.case_id == case_id);
+        self.early = others;
+        for window in Vec::from_iter::<Vec<Window>>(early) {
+            self.add_window(window);
+        }
+    }
+
+    fn add_window(&mut self, window: Window) {
+        let case_id = window.header.case_id.clone();
+        if self.done.contains_key(&case_id) {
+            return self.answer(Ack::Segment(window.header.segment_id));
+        }
+        if !self.open.contains_key(&case_id) {
+            return self.early.push(window);
+        }
+        let segment = window.header.segment_id;
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.blend(&case_id, &window)))
+            .unwrap_or_else(|panic| Err(eyre!("{}", panic_text(&*panic))));
+        self.answer(Ack::Segment(segment));
+        match outcome {
+            Ok(false) => {}
+            Ok(true) => self.write_case(case_id),
+            Err(error) => self.fail_case(case_id, &error),
+        }
+    }
+
+    /// Blends a window into its case; true when the case is complete.
+    fn blend(&mut self, case_id: &str, window: &Window) -> Result<bool> {
+        let Some(case) = self.open.get_mut(case_id) else { return Ok(false) };
+        let OpenCase { open, assembler } = case;
+        let index = usize::try_from(window.header.segment_id - open.first_segment)?;
+        let windows = open.plan.windows().len();
+        if window.header.session_id != open.session_id || index >= windows {
+            bail!("a window of another run arrived");
+        }
+        let logits = window.tensor(LOGITS.name, 0); // [D, N, H, W]
+        let [depth, height, width] = open.plan.patch();
+        let expected = [depth, open.classes.len(), height, width].map(|size| size as i64);
+        if logits.size() != expected {
+            bail!("logits have the shape {:?}, expected {expected:?}", logits.size());
+        }
+        let values = floats(&logits);
+        let by_slice = ArrayView4::from_shape((depth, open.classes.len(), height, width), &values)?;
+        assembler.push(index, by_slice.permuted_axes([1, 0, 2, 3]))?;
+        let missing = assembler.missing().len();
+        self.slices += by_slice.len_of(Axis(0));
+        self.report_progress(case_id, windows - missing, windows);
+        Ok(missing == 0)
+    }
+
+    fn report_progress(&mut self, case_id: &str, arrived: usize, windows: usize) {
+        let Some(case) = self.open.get(case_id) else { return };
+        if arrived < windows && self.progress.elapsed() < PROGRESS_EVERY {
+            return;
+        }
+        self.progress = Instant::now();
+        let seconds = self.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
+        let rate = self.slices as f64 / seconds.max(1e-3);
+        // Cases done and the part of this one, as a share of all cases, give the time that remains.
+        let share = (self.done.len() as f64 + arrived as f64 / windows as f64) / case.open.cases as f64;
+        let remaining = (seconds / share.max(1e-6) * (1.0 - share)).max(0.0) as u64;
+        tracing::info!(
+            "case {}/{} {case_id}: window {arrived}/{windows}, {rate:.1} slices/s, {:02}:{:02} left",
+            self.done.len() + 1,
+            case.open.cases,
+            remaining / 60,
+            remaining % 60
+        );
+    }
+
+    fn write_case(&mut self, case_id: String) {
+        let Some(case) = self.open.remove(&case_id) else { return };
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            self.results.add_case(&case.open, &case.assembler.finish(), self.slices)
+        }))
+        .unwrap_or_else(|panic| Err(eyre!("{}", panic_text(&*panic))));
+        match outcome {
+            Ok(()) => {
+                self.done.insert(case_id.clone(), Ack::Case(case_id.clone()));
+                self.answer(Ack::Case(case_id));
+            }
+            Err(error) => self.fail_case(case_id, &error),
+        }
+    }
+
+    fn fail_case(&mut self, case_id: String, error: &eyre::Report) {
+        self.open.remove(&case_id);
+        let error = format!("case {case_id}: {error:#}");
+        self.results.add_failure(&case_id, &error);
+        let ack = Ack::CaseFailed { case_id: case_id.clone(), error };
+        self.done.insert(case_id, ack.clone());
+        self.answer(ack);
+    }
+}
+
+fn floats(tensor: &Tensor) -> Vec<f32> {
+    let flat = tensor.contiguous().view(-1);
+    let mut values = vec![0.0f32; flat.numel()];
+    flat.copy_data(&mut values, flat.numel());
+    values
+}
