@@ -1,1 +1,40 @@
-fn main() {}
+//! Image encoder: MAdapter and SAM's image encoder with adapters in every block.
+
+use std::process::ExitCode;
+
+use eyre::Result;
+use self_prompt_sam::message::WireKind;
+use self_prompt_sam::runtime::{
+    Emit, Input, InputKind, Settings, Stage, Window, device, exit_code, prepare, run_stage,
+};
+use self_prompt_sam::segmenter::Encoder;
+
+const SLICES: Input = Input { name: "slices", kind: InputKind::Floats };
+
+struct EncoderStage {
+    encoder: Encoder,
+}
+
+impl Stage for EncoderStage {
+    fn inputs(&self) -> &'static [Input] {
+        &[SLICES]
+    }
+
+    fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()> {
+        let encoded = self.encoder.forward(&window.tensor(SLICES.name, 0))?;
+        emit.slices("embedding", &window.header, &encoded.embedding, WireKind::Float32, None);
+        let levels = encoded.taps.len() as i64;
+        for (level, tap) in (0..).zip(&encoded.taps) {
+            emit.slices("features", &window.header, tap, WireKind::Float32, Some((level, levels)));
+        }
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    exit_code(|| {
+        prepare()?;
+        let bundle = Settings::from_env()?.bundle()?;
+        run_stage(EncoderStage { encoder: Encoder::load(&bundle, device()?)? })
+    })
+}

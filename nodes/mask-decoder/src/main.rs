@@ -1,1 +1,39 @@
-fn main() {}
+//! Mask decoder: SAM's prompt encoder and mask decoder with adapters, then the MC-Adapter.
+
+use std::process::ExitCode;
+
+use eyre::Result;
+use self_prompt_sam::message::WireKind;
+use self_prompt_sam::runtime::{
+    Emit, Input, InputKind, Settings, Stage, Window, decode_window_prompts, device, exit_code, prepare,
+    run_stage,
+};
+use self_prompt_sam::segmenter::Decoder;
+
+const EMBEDDING: Input = Input { name: "embedding", kind: InputKind::Floats };
+const PROMPTS: Input = Input { name: "prompts", kind: InputKind::Prompts };
+
+struct DecoderStage {
+    decoder: Decoder,
+}
+
+impl Stage for DecoderStage {
+    fn inputs(&self) -> &'static [Input] {
+        &[EMBEDDING, PROMPTS]
+    }
+
+    fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()> {
+        let prompts = decode_window_prompts(&window, self.decoder.mask_size())?;
+        let logits = self.decoder.forward(&window.tensor(EMBEDDING.name, 0), &prompts)?;
+        emit.slices("logits", &window.header, &logits, WireKind::Float32, None);
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    exit_code(|| {
+        prepare()?;
+        let bundle = Settings::from_env()?.bundle()?;
+        run_stage(DecoderStage { decoder: Decoder::load(&bundle, device()?)? })
+    })
+}

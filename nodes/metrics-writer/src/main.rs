@@ -1,1 +1,14 @@
-fn main() {}
+//! Metrics writer: label maps on the original grid, figures, report.
+
+use std::process::ExitCode;
+
+use self_prompt_sam::runtime::{Settings, exit_code, prepare, writer::Writer};
+
+fn main() -> ExitCode {
+    exit_code(|| {
+        prepare()?;
+        let settings = Settings::from_env()?;
+        let bundle = settings.bundle()?;
+        Writer::new(&settings, &bundle)?.run()
+    })
+}

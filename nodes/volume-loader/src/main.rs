@@ -1,1 +1,14 @@
-fn main() {}
+//! Volume loader: reads cases, cuts them into windows and sends the slices until every case is on disk.
+
+use std::process::ExitCode;
+
+use self_prompt_sam::runtime::{Settings, exit_code, loader::Loader, prepare};
+
+fn main() -> ExitCode {
+    exit_code(|| {
+        prepare()?;
+        let settings = Settings::from_env()?;
+        let bundle = settings.bundle()?;
+        Loader::new(settings, &bundle)?.run()
+    })
+}
