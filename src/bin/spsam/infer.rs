@@ -1,0 +1,99 @@
+//! `spsam infer`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::{Args, ValueEnum};
+use eyre::{Result, WrapErr, bail};
+
+/// Where prompts come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Prompts {
+    /// The model's own prompt generator (dataflows/infer.yml).
+    Model,
+    /// The labels given by --labels, or the boxes given by --box (dataflows/oracle.yml).
+    Labels,
+}
+
+#[derive(Args)]
+pub struct Infer {
+    /// Volume (.nii, .nii.gz), folder of volumes, dataset folder (MSD, nnU-Net, ACDC, Synapse) or .txt list.
+    #[arg(long)]
+    input: PathBuf,
+    /// Model bundle: a folder with model.yml. Without it: plain LiteMedSAM, prompted by --labels or --box.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// True labels, for the figures; and for the prompts with `--prompts labels`.
+    #[arg(long)]
+    labels: Option<PathBuf>,
+    /// Folder for label maps, metrics.csv, summary.json and report.html.
+    #[arg(long, default_value = "output")]
+    output: PathBuf,
+    /// auto (CUDA where there is one), cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Where prompts come from; the default is the model, or the labels and boxes where there is no model.
+    #[arg(long, value_enum)]
+    prompts: Option<Prompts>,
+    /// A box prompt, world mm (RAS): name=x0,y0,z0,x1,y1,z1. May be repeated.
+    #[arg(long = "box", value_name = "BOX", allow_hyphen_values = true)]
+    boxes: Vec<String>,
+    /// Segment only this region, world mm (RAS): x0,y0,z0,x1,y1,z1.
+    #[arg(long, value_name = "BOX", allow_hyphen_values = true)]
+    roi: Option<String>,
+    /// CPU threads of each node, 0 = automatic.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Windows in flight.
+    #[arg(long, default_value_t = 3)]
+    window: usize,
+    /// Another dataflow, with your own nodes in it.
+    #[arg(long)]
+    dataflow: Option<PathBuf>,
+}
+
+impl Infer {
+    pub fn run(self) -> Result<()> {
+        let by_labels = match self.prompts {
+            Some(prompts) => prompts == Prompts::Labels,
+            None => self.model.is_none(),
+        };
+        if by_labels && self.labels.is_none() && self.boxes.is_empty() {
+            bail!("without --model, prompts must come from --labels or --box");
+        }
+        let dataflow = match &self.dataflow {
+            Some(path) => path.clone(),
+            None => {
+                super::project()?.join(if by_labels { "dataflows/oracle.yml" } else { "dataflows/infer.yml" })
+            }
+        };
+        if !dataflow.exists() {
+            bail!("{}: no such dataflow", dataflow.display());
+        }
+        let text = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
+        let dora = super::dora();
+        let status = Command::new(&dora)
+            .arg("run")
+            .arg(&dataflow)
+            .env("SPSAM_INPUT", absolute(&self.input)?)
+            .env("SPSAM_MODEL", text(&self.model)?.unwrap_or_default())
+            .env("SPSAM_LABELS", text(&self.labels)?.unwrap_or_default())
+            .env("SPSAM_OUTPUT", absolute(&self.output)?)
+            .env("SPSAM_DEVICE", &self.device)
+            .env("SPSAM_BOXES", self.boxes.join(";"))
+            .env("SPSAM_ROI", self.roi.clone().unwrap_or_default())
+            .env("SPSAM_THREADS", self.threads.to_string())
+            .env("SPSAM_WINDOW", self.window.to_string())
+            .status()
+            .wrap_err_with(|| format!("starting {}; `spsam doctor` says what is missing", dora.display()))?;
+        if !status.success() {
+            bail!("the dataflow failed; the log above names the case and the cause");
+        }
+        println!("label maps, metrics.csv, summary.json and report.html are in {}", self.output.display());
+        Ok(())
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).wrap_err_with(|| format!("{}", path.display()))
+}

@@ -1,0 +1,68 @@
+//! `spsam`: the command a person types. It starts dora on the dataflows with the right environment, and looks
+//! into files; the dataflows stay the real interface.
+
+mod doctor;
+mod evaluate;
+mod infer;
+mod init;
+mod inspect;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use eyre::{Result, eyre};
+use self_prompt_sam::runtime::exit_code;
+
+#[derive(Parser)]
+#[command(version, about = "Prompt-free, class-aware SAM segmentation of 3D medical images")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Segment volumes by running a dataflow.
+    Infer(infer::Infer),
+    /// Compare label maps with the truth: Dice, HD95, NSD.
+    Evaluate(evaluate::Evaluate),
+    /// Say what this machine has and what is missing.
+    Doctor,
+    /// Say what a checkpoint, a volume or a model bundle holds.
+    Inspect(inspect::Inspect),
+    /// Make a model bundle with untrained adapters, where training starts.
+    Init(init::Init),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    exit_code(|| {
+        self_prompt_sam::runtime::prepare()?;
+        match cli.command {
+            Command::Infer(infer) => infer.run(),
+            Command::Evaluate(evaluate) => evaluate.run(),
+            Command::Doctor => doctor::run(),
+            Command::Inspect(inspect) => inspect.run(),
+            Command::Init(init) => init.run(),
+        }
+    })
+}
+
+/// The folder of this project: `SPSAM_HOME`, or the one this program was built in.
+fn project() -> Result<PathBuf> {
+    if let Some(home) = std::env::var_os("SPSAM_HOME") {
+        return Ok(home.into());
+    }
+    let program = std::env::current_exe()?;
+    let project = program.ancestors().find(|folder| folder.join("dataflows/infer.yml").exists());
+    project.map(Into::into).ok_or_else(|| {
+        eyre!("no dataflows/infer.yml above {}: set SPSAM_HOME to the project's folder", program.display())
+    })
+}
+
+/// The dora program: the one that set-up has installed, or that of `PATH`.
+fn dora() -> PathBuf {
+    let installed = project().map(|project| project.join(".spsam/bin/dora"));
+    installed.ok().filter(|path| path.exists()).unwrap_or_else(|| "dora".into())
+}
