@@ -1,0 +1,52 @@
+"""A prompt node to copy: the box of each class in a slice, from auxiliary masks or from labels."""
+
+import os
+
+import numpy as np
+import pyarrow as pa
+from dora import Node
+
+IMAGE_SIZE = int(os.environ.get("SPSAM_IMAGE_SIZE") or 256)  # side of the square model input, pixels
+
+
+def class_masks(input_id, array, metadata):
+    """Where each class is: bool [N, H, W]; class 0 is the background."""
+    values = array.to_numpy(zero_copy_only=False).reshape(metadata["shape"])
+    if input_id == "aux_masks":  # logits [N, H, W]: the largest wins
+        classes, winner = len(values), values.argmax(axis=0)
+    else:  # labels [H, W]
+        classes, winner = int(metadata.get("classes") or os.environ["SPSAM_CLASSES"]), values
+    return winner == np.arange(classes)[:, None, None]
+
+
+def box_of(mask):
+    """Your own idea goes here: the box (x0, y0, x1, y1) to prompt with, in pixels of a mask [H, W]
+    that has at least one pixel."""
+    ys, xs = np.nonzero(mask)
+    return xs.min(), ys.min(), xs.max(), ys.max()
+
+
+def prompts_of(masks):
+    """One row a class: label 1 with its box, or -1 and zeros where the slice lacks the class."""
+    classes, height, width = masks.shape
+    sides = np.array([width, height, width, height], np.float32)
+    labels = np.full(classes, -1, np.float32)
+    boxes = np.zeros((classes, 4), np.float32)
+    for row in np.flatnonzero(masks.any(axis=(1, 2))):
+        labels[row] = 1
+        boxes[row] = (np.array(box_of(masks[row]), np.float32) + 0.5) * IMAGE_SIZE / sides - 0.5
+    boxes = pa.FixedSizeListArray.from_arrays(pa.array(boxes.ravel()), 4)
+    return pa.StructArray.from_arrays([pa.array(labels), boxes], names=["label", "box"])
+
+
+def run(node):
+    """Answers every slice with the metadata it came with; ends when dora ends the event stream."""
+    for event in node:
+        if event["type"] == "INPUT":
+            metadata = event["metadata"]
+            prompts = prompts_of(class_masks(event["id"], event["value"], metadata))
+            node.send_output("prompts", prompts, {**metadata, "shape": [len(prompts)]})
+
+
+if __name__ == "__main__":
+    run(Node())
