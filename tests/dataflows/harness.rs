@@ -1,0 +1,218 @@
+//! Runs dataflows on volumes made here, with an untrained bundle of a small backbone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use self_prompt_sam::bundle::{
+    Backbone, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, WeightFile,
+};
+use self_prompt_sam::sam::checkpoint::sha256_file;
+use self_prompt_sam::segmenter::write_fresh_weights;
+use tempfile::TempDir;
+
+/// One dataflow at a time.
+static MACHINE: Mutex<()> = Mutex::new(());
+/// No run of these small cases takes longer unless something hangs.
+const RUN_LIMIT: Duration = Duration::from_secs(300);
+
+pub fn project() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn python() -> PathBuf {
+    std::env::var_os("SPSAM_PYTHON").map_or_else(|| project().join(".spsam/venv/bin/python"), Into::into)
+}
+
+/// True with `SPSAM_FULL=1`: soak and kill campaigns run in full length.
+pub fn full() -> bool {
+    std::env::var("SPSAM_FULL").is_ok_and(|value| value == "1")
+}
+
+/// A folder with volumes and a bundle, and the right to use the machine.
+pub struct Bench {
+    pub folder: TempDir,
+    _machine: MutexGuard<'static, ()>,
+}
+
+impl Bench {
+    /// `cases` volumes of 64×64×`slices` voxels and a `vit_tiny` bundle with windows of 4 slices.
+    pub fn new(cases: usize, slices: usize) -> Self {
+        let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Self { folder, _machine: machine };
+        let status = Command::new(python())
+            .arg(project().join("tests/python/make_cases.py"))
+            .args([bench.path("images"), bench.path("labels")])
+            .args([cases.to_string(), slices.to_string()])
+            .status()
+            .expect("the Python environment: run `cargo xtask setup --test`");
+        assert!(status.success());
+        bench.write_bundle();
+        bench
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write_bundle(&self) {
+        let folder = self.path("bundle");
+        fs::create_dir(&folder).unwrap();
+        let weights = |file: &str| WeightFile { file: file.into(), sha256: String::new() };
+        let mut config = BundleConfig {
+            name: "test".into(),
+            classes: ["background", "one", "two"].map(String::from).to_vec(),
+            modalities: vec!["MR".into()],
+            spacing_mm: None,
+            patch: Patch { depth: 4, plane: Plane::Window([64, 64]), depth_overlap: 0.5, plane_overlap: 0.5 },
+            normalisation: Normalisation::ZScore,
+            network: NetworkConfig::full(Backbone::VitTiny, 64),
+            weights: weights("backbone.safetensors"),
+            adapters: Some(weights("adapters.safetensors")),
+        };
+        let (backbone, adapters) = (folder.join("backbone.safetensors"), folder.join("adapters.safetensors"));
+        write_fresh_weights(&config, 7, &adapters, Some(&backbone)).unwrap();
+        config.weights.sha256 = sha256_file(&backbone).unwrap();
+        config.adapters.as_mut().unwrap().sha256 = sha256_file(&adapters).unwrap();
+        fs::write(folder.join("model.yml"), serde_yaml::to_string(&config).unwrap()).unwrap();
+    }
+
+    /// A copy of a dataflow of the project with `edit` applied to its text.
+    pub fn dataflow(&self, name: &str, edit: impl Fn(String) -> String) -> PathBuf {
+        let text = fs::read_to_string(project().join(name)).unwrap();
+        let folder = self.path(&format!("flow-{}", fs::read_dir(self.folder.path()).unwrap().count()));
+        fs::create_dir_all(folder.join("types/spsam")).unwrap();
+        let types = "types/spsam/v1.yml";
+        fs::copy(project().join("dataflows").join(types), folder.join(types)).unwrap();
+        let absolute = |depth: &str| format!("{}/", project().join(depth).display());
+        let text = edit(text)
+            .replace("../../target/", &absolute("target"))
+            .replace("../target/", &absolute("target"));
+        // The binaries are there, and this folder is no cargo project.
+        let text: String = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("build:"))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        let path = folder.join("flow.yml");
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Starts `dora run` on a dataflow; results go to `output` in the bench's folder.
+    pub fn start(&self, dataflow: &Path, output: &str, settings: &[(&str, &str)]) -> Run {
+        let log = self.path(&format!("{output}.log"));
+        let to_log = || Stdio::from(fs::OpenOptions::new().create(true).append(true).open(&log).unwrap());
+        let mut command = Command::new(project().join(".spsam/bin/dora"));
+        command
+            .arg("run")
+            .arg(dataflow)
+            .env("SPSAM_INPUT", self.path("images"))
+            .env("SPSAM_MODEL", self.path("bundle"))
+            .env("SPSAM_LABELS", self.path("labels"))
+            .env("SPSAM_OUTPUT", self.path(output))
+            .env("SPSAM_DEVICE", "cpu")
+            .env("SPSAM_ACK_TIMEOUT_SECS", "4")
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(to_log())
+            .stderr(to_log());
+        for (name, value) in settings {
+            command.env(name, value);
+        }
+        let output = self.path(output);
+        Run {
+            child: command.spawn().expect("dora: run `cargo xtask setup`"),
+            output,
+            log,
+            started: Instant::now(),
+        }
+    }
+}
+
+/// A running dataflow.
+pub struct Run {
+    child: Child,
+    output: PathBuf,
+    log: PathBuf,
+    started: Instant,
+}
+
+impl Run {
+    /// Waits for the end.
+    pub fn finish(&mut self) -> ExitStatus {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            if self.started.elapsed() > RUN_LIMIT {
+                self.child.kill().unwrap();
+                panic!("the dataflow hangs; its log:\n{}", self.log());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until the log has `text`.
+    pub fn wait_for(&mut self, text: &str) {
+        while !self.log().contains(text) {
+            assert!(self.child.try_wait().unwrap().is_none(), "ended without `{text}`; log:\n{}", self.log());
+            assert!(self.started.elapsed() < RUN_LIMIT, "no `{text}` in time; log:\n{}", self.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Sends SIGKILL to a node of this run.
+    pub fn kill(&self, program: &str) {
+        let output = self.output.display().to_string();
+        let mut killed = 0;
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let folder = entry.path();
+            let exe = fs::read_link(folder.join("exe")).unwrap_or_default();
+            let environment = fs::read(folder.join("environ")).unwrap_or_default();
+            let of_this_run = String::from_utf8_lossy(&environment).contains(&output);
+            if exe.file_name().is_some_and(|name| name == program) && of_this_run {
+                let pid = entry.file_name();
+                assert!(Command::new("kill").arg("-9").arg(pid).status().unwrap().success());
+                killed += 1;
+            }
+        }
+        assert_eq!(killed, 1, "{program} is not running once");
+    }
+
+    /// Label maps by file name.
+    pub fn label_maps(&self) -> BTreeMap<String, Vec<u8>> {
+        label_maps(&self.output)
+    }
+
+    /// summary.json.
+    pub fn summary(&self) -> serde_json::Value {
+        let path = self.output.join("summary.json");
+        let text = fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}; log:\n{}", path.display(), self.log()));
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn label_maps(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let maps = files.filter(|file| file.file_name().to_string_lossy().contains(".nii"));
+    maps.map(|file| (file.file_name().to_string_lossy().into_owned(), fs::read(file.path()).unwrap()))
+        .collect()
+}

@@ -1,0 +1,72 @@
+//! Runs a script of `tests/python` and reads the arrays that it writes.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ndarray::{ArrayD, IxDyn};
+use safetensors::{Dtype, SafeTensors};
+
+/// Arrays by name, as a script saved them.
+pub struct Reference(Vec<u8>);
+
+impl Reference {
+    /// Runs `script` with the file to write as its first argument and `arguments` behind it.
+    pub fn run(script: &str, arguments: &[&Path]) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let python = std::env::var_os("SPSAM_PYTHON")
+            .map_or_else(|| root.join(".spsam/venv/bin/python"), PathBuf::from);
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("reference.safetensors");
+        let status = Command::new(&python)
+            .arg(root.join("tests/python").join(script))
+            .arg(&out)
+            .args(arguments)
+            .status()
+            .unwrap_or_else(|error| panic!("{}: {error}", python.display()));
+        assert!(status.success(), "{script}: {status}");
+        Self(std::fs::read(out).unwrap())
+    }
+
+    fn tensors(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.0).unwrap()
+    }
+
+    /// Names without what follows the last dot, sorted.
+    pub fn cases(&self) -> BTreeSet<String> {
+        self.tensors().names().iter().filter_map(|name| Some(name.rsplit_once('.')?.0.to_string())).collect()
+    }
+
+    fn array<T, const BYTES: usize>(
+        &self,
+        name: &str,
+        dtype: Dtype,
+        read: fn([u8; BYTES]) -> T,
+    ) -> ArrayD<T> {
+        let tensors = self.tensors();
+        let tensor = tensors.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(tensor.dtype(), dtype, "{name}");
+        let values = tensor.data().as_chunks().0.iter().map(|&bytes| read(bytes)).collect();
+        ArrayD::from_shape_vec(IxDyn(tensor.shape()), values).unwrap()
+    }
+
+    /// A uint8 array.
+    pub fn u8(&self, name: &str) -> ArrayD<u8> {
+        self.array(name, Dtype::U8, u8::from_le_bytes)
+    }
+
+    /// A float32 array.
+    pub fn f32(&self, name: &str) -> ArrayD<f32> {
+        self.array(name, Dtype::F32, f32::from_le_bytes)
+    }
+
+    /// A float64 array.
+    pub fn f64(&self, name: &str) -> ArrayD<f64> {
+        self.array(name, Dtype::F64, f64::from_le_bytes)
+    }
+
+    /// A spacing, `[z, y, x]`.
+    pub fn spacing_mm(&self, name: &str) -> [f64; 3] {
+        self.f64(name).into_raw_vec_and_offset().0.try_into().unwrap()
+    }
+}

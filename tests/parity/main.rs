@@ -1,0 +1,13 @@
+//! Comparisons with the packages that define what is right: each runs a script of `tests/python`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod arrays;
+mod checkpoint;
+mod distance;
+mod generator;
+mod lite_medsam;
+mod metrics;
+mod python;
+mod reference;
+mod resize;
+mod sam;

@@ -1,0 +1,33 @@
+//! Runs the committed scripts that make golden values with the reference packages.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tch::{Device, Tensor};
+
+/// Runs `tests/python/<script>` with a folder of its own as argument and returns that folder.
+pub fn run(script: &str) -> PathBuf {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = std::env::var_os("SPSAM_PYTHON")
+        .map_or_else(|| project.join(".spsam/venv/bin/python"), PathBuf::from);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(script).with_extension("");
+    let status = Command::new(&python)
+        .arg(project.join("tests/python").join(script))
+        .arg(&folder)
+        .status()
+        .unwrap_or_else(|e| panic!("{}: {e}; set SPSAM_PYTHON", python.display()));
+    assert!(status.success(), "{script} failed: {status}");
+    folder
+}
+
+/// The CPU, and the first CUDA device where there is one.
+pub fn devices() -> Vec<Device> {
+    if tch::Cuda::is_available() { vec![Device::Cpu, Device::Cuda(0)] } else { vec![Device::Cpu] }
+}
+
+/// Largest absolute difference as a fraction of the expected values' largest magnitude.
+pub fn relative_difference(found: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(found.size(), expected.size());
+    let expected = expected.to_device(found.device());
+    ((found - &expected).abs().max() / expected.abs().max()).double_value(&[])
+}

@@ -1,0 +1,83 @@
+//! Runs a case of a reference script and compares with what it wrote.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are outside #[test] functions")]
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Command;
+
+use tch::{Cuda, Device, Kind, Tensor, nn};
+
+/// Largest absolute error allowed in fp32, as a fraction of the largest expected value: the order of sums
+/// differs between two implementations, and a deep network lets that grow.
+const TOLERANCE: f64 = 1e-4;
+
+/// What one case of a reference script wrote: `weights.*`, `input.*` and `output.*`.
+pub struct Reference(HashMap<String, Tensor>);
+
+impl Reference {
+    /// Runs `tests/python/<script> <case> <file>`.
+    pub fn run(script: &str, case: &str) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("case.safetensors");
+        let python = std::env::var_os("SPSAM_PYTHON")
+            .map_or_else(|| root.join(".spsam/venv/bin/python"), std::path::PathBuf::from);
+        let status = Command::new(&python)
+            .arg(root.join("tests/python").join(script))
+            .arg(case)
+            .arg(&file)
+            .status()
+            .unwrap_or_else(|error| panic!("{}: {error}", python.display()));
+        assert!(status.success(), "{script} {case}: {status}");
+        Self(Tensor::read_safetensors(&file).unwrap().into_iter().collect())
+    }
+
+    /// A tensor of the inputs.
+    pub fn input(&self, name: &str, device: Device) -> Tensor {
+        self.0[&format!("input.{name}")].to_device(device)
+    }
+
+    /// Copies the weights into `store`; both must have the same names and shapes.
+    pub fn load(&self, store: &nn::VarStore) {
+        let weights: HashMap<&str, &Tensor> = self
+            .0
+            .iter()
+            .filter_map(|(name, tensor)| Some((name.strip_prefix("weights.")?, tensor)))
+            .collect();
+        let variables = store.variables();
+        let shapes = |named: Vec<(&str, &Tensor)>| {
+            let mut shapes: Vec<_> =
+                named.into_iter().map(|(name, tensor)| (name.to_owned(), tensor.size())).collect();
+            shapes.sort();
+            shapes
+        };
+        let ours = shapes(variables.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect());
+        assert_eq!(ours, shapes(weights.iter().map(|(name, tensor)| (*name, *tensor)).collect()));
+        tch::no_grad(|| {
+            for (name, mut variable) in variables {
+                variable.copy_(weights[name.as_str()]);
+            }
+        });
+    }
+
+    /// Fails unless `found` has the shape of the expected output and its values within the tolerance.
+    pub fn check(&self, name: &str, found: &Tensor) {
+        let expected = &self.0[&format!("output.{name}")];
+        assert_eq!(found.size(), expected.size(), "{name}");
+        if expected.numel() == 0 {
+            return;
+        }
+        let largest = |x: Tensor| x.abs().max().double_value(&[]);
+        let found = found.to_device(Device::Cpu).to_kind(Kind::Float);
+        let error = largest(&found - expected) / largest(expected.shallow_clone());
+        println!("{name}: relative error {error:.1e}");
+        assert!(error <= TOLERANCE, "{name}: relative error {error}");
+    }
+}
+
+/// The CPU, and the GPU where there is one.
+pub fn devices() -> Vec<Device> {
+    let mut devices = vec![Device::Cpu];
+    devices.extend(Cuda::is_available().then_some(Device::Cuda(0)));
+    devices
+}

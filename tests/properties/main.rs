@@ -1,0 +1,12 @@
+//! What must hold for any input.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod adapters;
+mod prompts;
+mod report;
+mod sam_prompts;
+mod volume_datasets;
+mod volume_files;
+mod volume_geometry;
+mod volume_windows;
+mod volumes;

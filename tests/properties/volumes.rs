@@ -1,0 +1,112 @@
+//! Shared by the tests of volumes: bundles, NIfTI files made by hand, Python.
+
+#![expect(clippy::unwrap_used, reason = "a helper fails as its test does")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ndarray::Array3;
+use self_prompt_sam::bundle::{
+    Backbone, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, WeightFile,
+};
+use self_prompt_sam::volume::{CaseFiles, CasePlan, LabelAssembler, PreparedCase};
+
+pub fn config(modalities: usize, plane: Plane, depth: usize) -> BundleConfig {
+    BundleConfig {
+        name: "test".into(),
+        classes: ["background", "a", "b", "c"].map(String::from).to_vec(),
+        modalities: (0..modalities).map(|index| format!("M{index}")).collect(),
+        spacing_mm: None,
+        patch: Patch { depth, plane, depth_overlap: 0.5, plane_overlap: 0.5 },
+        normalisation: Normalisation::Window { low: 0.0, high: 1.0 },
+        network: NetworkConfig::full(Backbone::VitTiny, 64),
+        weights: WeightFile { file: "weights".into(), sha256: String::new() },
+        adapters: None,
+    }
+}
+
+pub fn case(image: &Path, labels: Option<&Path>) -> CaseFiles {
+    CaseFiles { case_id: "case".into(), images: vec![image.into()], labels: labels.map(Path::to_path_buf) }
+}
+
+/// The segmentation that finds exactly the case's labels: 10 for the label of a voxel, 0 for other classes.
+pub fn identity_segmentation(plan: &CasePlan, case: &PreparedCase, classes: usize) -> Array3<u8> {
+    let mut assembler = LabelAssembler::new(plan, classes);
+    for window in 0..plan.windows().len() {
+        let labels = case.label_window(window).unwrap();
+        let (depth, height, width) = labels.dim();
+        let logits = ndarray::Array4::from_shape_fn((classes, depth, height, width), |(class, z, y, x)| {
+            if usize::from(labels[[z, y, x]]) == class { 10.0 } else { 0.0 }
+        });
+        assert!(assembler.push(window, logits.view()).unwrap());
+    }
+    assert_eq!(assembler.missing(), Vec::<usize>::new());
+    assembler.finish()
+}
+
+/// Runs a script of `tests/python`; its output where it fails.
+pub fn python(script: &str, folder: &Path) -> Result<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python =
+        std::env::var_os("SPSAM_PYTHON").map_or_else(|| root.join(".spsam/venv/bin/python"), PathBuf::from);
+    let output = Command::new(&python)
+        .arg(root.join("tests/python").join(script))
+        .arg(folder)
+        .output()
+        .map_err(|error| format!("{}: {error}", python.display()))?;
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    if output.status.success() { Ok(text) } else { Err(text) }
+}
+
+/// Raw little-endian float32.
+pub fn read_f32(path: &Path) -> Vec<f32> {
+    let bytes = std::fs::read(path).unwrap();
+    bytes.as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)).collect()
+}
+
+/// A little-endian NIfTI-1 file without forms.
+pub struct Nifti {
+    pub dim: Vec<i16>,
+    pub datatype: i16,
+    pub pixdim: [f32; 3],
+    pub voxels: Vec<u8>,
+}
+
+impl Nifti {
+    pub fn u8(dim: &[i16], voxels: Vec<u8>) -> Self {
+        Self { dim: dim.to_vec(), datatype: 2, pixdim: [1.0; 3], voxels }
+    }
+
+    pub fn f32(dim: &[i16], voxels: &[f32]) -> Self {
+        let bytes = voxels.iter().flat_map(|voxel| voxel.to_le_bytes()).collect();
+        Self { dim: dim.to_vec(), datatype: 16, pixdim: [1.0; 3], voxels: bytes }
+    }
+
+    /// The identity affine as sform, so that world millimetres are voxel indices times `pixdim`.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut header = vec![0u8; 352];
+        let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, &348i32.to_le_bytes());
+        put(40, &(self.dim.len() as i16).to_le_bytes());
+        for (axis, side) in self.dim.iter().enumerate() {
+            put(42 + 2 * axis, &side.to_le_bytes());
+        }
+        put(70, &self.datatype.to_le_bytes());
+        put(72, &(if self.datatype == 2 { 8i16 } else { 32 }).to_le_bytes());
+        put(108, &352f32.to_le_bytes());
+        put(112, &1f32.to_le_bytes());
+        put(254, &1i16.to_le_bytes());
+        for (axis, size) in self.pixdim.iter().enumerate() {
+            put(80 + 4 * axis, &size.to_le_bytes());
+            put(280 + 20 * axis, &size.to_le_bytes());
+        }
+        put(344, b"n+1\0");
+        [header, self.voxels.clone()].concat()
+    }
+
+    pub fn write(&self, path: &Path) -> PathBuf {
+        std::fs::write(path, self.bytes()).unwrap();
+        path.into()
+    }
+}
