@@ -40,6 +40,7 @@ pub struct BundleConfig {
     /// How slices are cut for the network.
     pub patch: Patch,
     /// Intensity normalisation.
+    #[serde(with = "serde_yaml::with::singleton_map")]
     pub normalisation: Normalisation,
     /// The network and which of the paper's modules it has.
     pub network: NetworkConfig,
@@ -57,6 +58,7 @@ pub struct Patch {
     /// Slices in a window.
     pub depth: usize,
     /// In-plane size.
+    #[serde(with = "serde_yaml::with::singleton_map")]
     pub plane: Plane,
     /// Fraction by which neighbouring windows overlap in depth, 0 to under 1. Default 0.5.
     #[serde(default = "default_overlap")]

@@ -4,7 +4,6 @@ import os
 import unittest
 
 os.environ["SPSAM_IMAGE_SIZE"] = "64"
-os.environ["SPSAM_CLASSES"] = "4"
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +11,7 @@ from dora.testing import MockNode
 
 import prompt_node
 
-METADATA = {"session_id": "s", "segment_id": "case/0", "seq": 3, "count": 8, "attempt": 1, "case_id": "case"}
+METADATA = {"session_id": "s", "segment_id": 7, "classes": 4, "seq": 3, "count": 8, "attempt": 1, "case_id": "case"}
 
 
 class Recorder(MockNode):

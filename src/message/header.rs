@@ -28,8 +28,6 @@ pub mod keys {
     pub const LEVELS: &str = "levels";
     /// Int: number of classes, background included.
     pub const CLASSES: &str = "classes";
-    /// List of int: height and width of the mask prompts.
-    pub const MASK_SHAPE: &str = "mask_shape";
 }
 
 /// Most slices a window may have: a bound on what a hostile message can make a node allocate.

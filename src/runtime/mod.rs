@@ -19,4 +19,4 @@ pub use dispatch::{Action, Dispatcher, Timing};
 pub use prompt_stage::{PromptStage, decode_window_prompts};
 pub use settings::{NamedBox, Settings, device, number};
 pub use stage::{Emit, Stage, run_stage};
-pub use startup::{exit_code, prepare};
+pub use startup::{exit_code, node_main, prepare};

@@ -65,7 +65,18 @@ fn load_cuda() {
     }
 }
 
-/// Runs a node's `main`; an error becomes one line on stderr and exit code 1.
+/// [`exit_code`] for a node, which also logs the most memory it has used.
+pub fn node_main(main: impl FnOnce() -> Result<()>) -> ExitCode {
+    exit_code(|| {
+        let outcome = main();
+        if let Some(megabytes) = peak_memory_mb() {
+            tracing::info!("peak memory {megabytes} MB");
+        }
+        outcome
+    })
+}
+
+/// Runs a program's `main`; an error becomes one line on stderr and exit code 1.
 pub fn exit_code(main: impl FnOnce() -> Result<()>) -> ExitCode {
     match main() {
         Ok(()) => ExitCode::SUCCESS,
@@ -75,4 +86,11 @@ pub fn exit_code(main: impl FnOnce() -> Result<()>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Most memory this process has had resident, where the system tells.
+fn peak_memory_mb() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? / 1024)
 }

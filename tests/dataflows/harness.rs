@@ -50,7 +50,7 @@ impl Bench {
             .args([bench.path("images"), bench.path("labels")])
             .args([cases.to_string(), slices.to_string()])
             .status()
-            .expect("the Python environment: run `cargo xtask setup --test`");
+            .unwrap_or_else(|error| panic!("Python: {error}; run `cargo xtask setup --test`"));
         assert!(status.success());
         bench.write_bundle();
         bench
@@ -127,7 +127,7 @@ impl Bench {
         }
         let output = self.path(output);
         Run {
-            child: command.spawn().expect("dora: run `cargo xtask setup`"),
+            child: command.spawn().unwrap_or_else(|error| panic!("dora: {error}; run `cargo xtask setup`")),
             output,
             log,
             started: Instant::now(),

@@ -4,8 +4,10 @@
 //! dataflow run one at a time, as each uses the whole machine.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bad_input;
 mod examples;
 mod harness;
 mod lossless;
+mod oracle;
 mod swap;
 mod validation;

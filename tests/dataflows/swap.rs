@@ -1,6 +1,12 @@
 //! The example prompt nodes take the place of ours.
 
-use super::harness::{Bench, project, python};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::harness::{Bench, label_maps, project, python};
 
 /// The prompts of both examples are boxes made from labels.
 #[test]
@@ -18,12 +24,104 @@ fn example_nodes_give_the_same_results_as_ours() {
             let folder = project().join("examples/custom-prompt-python");
             text.replace("path: prompt_node.py", &format!("path: {}/prompt_node.py", folder.display()))
         });
-        let bin = python().parent().unwrap().display().to_string();
-        let path = format!("{bin}:{}", std::env::var("PATH").unwrap_or_default());
+        let path = path_with_python();
         let mut run = bench.start(&flow, name, &[("SPSAM_MODEL", ""), ("PATH", &path)]);
         assert!(run.finish().success(), "{name}; log:\n{}", run.log());
         assert_eq!(run.label_maps().len(), 2);
         results.push(run.label_maps());
     }
     assert!(results.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+/// `PATH` with the project's Python first: dora starts `.py` nodes with the first one it finds.
+fn path_with_python() -> String {
+    let bin = python().parent().unwrap().display().to_string();
+    format!("{bin}:{}", std::env::var("PATH").unwrap_or_default())
+}
+
+/// A coordinator and a daemon of this test's own; both end with it.
+struct Dora<'a> {
+    bench: &'a Bench,
+}
+
+impl<'a> Dora<'a> {
+    fn up(bench: &'a Bench) -> Self {
+        let dora = Self { bench };
+        dora.call(&["up"]);
+        dora
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(project().join(".spsam/bin/dora"));
+        command
+            .args(arguments)
+            .current_dir(self.bench.folder.path())
+            .env("PATH", path_with_python())
+            .env("SPSAM_INPUT", self.bench.path("images"))
+            .env("SPSAM_MODEL", self.bench.path("bundle"))
+            .env("SPSAM_OUTPUT", self.bench.path("output"))
+            .env("SPSAM_DEVICE", "cpu")
+            .env("SPSAM_ACK_TIMEOUT_SECS", "4")
+            .env("SPSAM_IMAGE_SIZE", "64")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn call(&self, arguments: &[&str]) {
+        let output = self.command(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "dora {arguments:?}: {said}");
+    }
+}
+
+impl Drop for Dora<'_> {
+    fn drop(&mut self) {
+        let _ = self.command(&["down"]).output();
+    }
+}
+
+/// A file for `dora node replace` with absolute paths.
+fn replacement(bench: &Bench, name: &str, program: &Path) -> String {
+    let text = fs::read_to_string(project().join("examples/custom-prompt-python/replace-infer.yml")).unwrap();
+    let path = bench.path(name);
+    let text =
+        text.replace("../examples/custom-prompt-python/prompt_node.py", &program.display().to_string());
+    fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn replacing_a_node_in_a_running_dataflow_loses_nothing() {
+    const CASES: usize = 8;
+    let bench = Bench::new(CASES, 24);
+    let flow = bench.dataflow("dataflows/infer.yml", |text| text).display().to_string();
+    let to_python =
+        replacement(&bench, "python.yml", &project().join("examples/custom-prompt-python/prompt_node.py"));
+    let to_rust = replacement(&bench, "rust.yml", &project().join("target/release/spsam-prompt-extractor"));
+    let output = bench.path("output");
+    let dora = Dora::up(&bench);
+    let mut attached = dora
+        .command(&["start", &flow, "--name", "swap", "--attach"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(240);
+    let mut wait_for = |cases: usize| {
+        while label_maps(&output).len() < cases {
+            assert!(Instant::now() < deadline, "only {} of {cases} cases came", label_maps(&output).len());
+            assert!(
+                attached.try_wait().unwrap().is_none() || label_maps(&output).len() >= cases,
+                "ended early"
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+    };
+    for (replacement, cases) in [(&to_python, 1), (&to_rust, 4)] {
+        wait_for(cases);
+        dora.call(&["node", "replace", "--dataflow", "swap", "prompt-extractor", "--from-yaml", replacement]);
+    }
+    wait_for(CASES);
+    assert!(attached.wait().unwrap().success());
+    assert!(output.join("report.html").exists());
 }

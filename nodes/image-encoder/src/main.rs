@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use eyre::Result;
 use self_prompt_sam::message::WireKind;
 use self_prompt_sam::runtime::{
-    Emit, Input, InputKind, Settings, Stage, Window, device, exit_code, prepare, run_stage,
+    Emit, Input, InputKind, Settings, Stage, Window, device, node_main, prepare, run_stage,
 };
 use self_prompt_sam::segmenter::Encoder;
 
@@ -32,7 +32,7 @@ impl Stage for EncoderStage {
 }
 
 fn main() -> ExitCode {
-    exit_code(|| {
+    node_main(|| {
         prepare()?;
         let bundle = Settings::from_env()?.bundle()?;
         run_stage(EncoderStage { encoder: Encoder::load(&bundle, device()?)? })

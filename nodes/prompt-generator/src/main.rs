@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use eyre::Result;
 use self_prompt_sam::message::WireKind;
 use self_prompt_sam::runtime::{
-    Emit, Input, InputKind, Settings, Stage, Window, device, exit_code, prepare, run_stage,
+    Emit, Input, InputKind, Settings, Stage, Window, device, node_main, prepare, run_stage,
 };
 use self_prompt_sam::segmenter::AuxiliaryGenerator;
 
@@ -28,7 +28,7 @@ impl Stage for GeneratorStage {
 }
 
 fn main() -> ExitCode {
-    exit_code(|| {
+    node_main(|| {
         prepare()?;
         let bundle = Settings::from_env()?.bundle()?;
         run_stage(GeneratorStage { generator: AuxiliaryGenerator::load(&bundle, device()?)? })

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use self_prompt_sam::runtime::{Settings, exit_code, loader::Loader, prepare};
+use self_prompt_sam::runtime::{Settings, loader::Loader, node_main, prepare};
 
 fn main() -> ExitCode {
-    exit_code(|| {
+    node_main(|| {
         prepare()?;
         let settings = Settings::from_env()?;
         let bundle = settings.bundle()?;

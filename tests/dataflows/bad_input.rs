@@ -1,0 +1,86 @@
+//! What cannot work is refused by the nodes in one line that names the file, key or setting, with a non-zero exit and
+//! without a file left behind. Files of volumes and checkpoints have tables of their own in the other tests.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use super::harness::{Bench, project};
+
+/// Runs a node alone: everything here fails before it joins a dataflow.
+fn node(program: &str, settings: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(project().join("target/release").join(program));
+    command.env_remove("SPSAM_MODEL").env("SPSAM_DEVICE", "cpu");
+    for (name, value) in settings {
+        command.env(name, value);
+    }
+    command.output().unwrap()
+}
+
+/// Checks that a node refuses its settings and says `expected` in its one line.
+fn refuses(program: &str, settings: &[(&str, &str)], expected: &[&str]) {
+    let output = node(program, settings);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{program}: {said}");
+    let errors: Vec<&str> = said.lines().filter(|line| line.contains("ERROR")).collect();
+    assert_eq!(errors.len(), 1, "{program}: {said}");
+    for text in expected {
+        assert!(errors[0].contains(text), "{program}: `{text}` is not in: {}", errors[0]);
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[test]
+fn wrong_settings_and_files_are_refused_by_name() {
+    let bench = Bench::new(1, 4);
+    let model = text(&bench.path("bundle"));
+    let loader = "spsam-volume-loader";
+    refuses(loader, &[("SPSAM_MODEL", &model)], &["SPSAM_INPUT is not set"]);
+    let missing = text(&bench.path("missing.nii.gz"));
+    refuses(loader, &[("SPSAM_MODEL", &model), ("SPSAM_INPUT", &missing)], &["missing.nii.gz"]);
+    let images = text(&bench.path("images"));
+    let boxes = [("SPSAM_INPUT", &*images), ("SPSAM_BOXES", "a=1,2,3")];
+    refuses(loader, &boxes, &["SPSAM_BOXES", "1,2,3"]);
+    let oracle = [("SPSAM_MODEL", &*model), ("SPSAM_INPUT", &*images), ("SPSAM_PROMPT_SOURCE", "labels")];
+    refuses(loader, &oracle, &["SPSAM_LABELS"]);
+    let window = [("SPSAM_MODEL", &*model), ("SPSAM_INPUT", &*images), ("SPSAM_WINDOW", "two")];
+    refuses(loader, &window, &["SPSAM_WINDOW", "two"]);
+
+    let encoder = "spsam-image-encoder";
+    let device = [("SPSAM_MODEL", &*model), ("SPSAM_DEVICE", "gpu")];
+    refuses(encoder, &device, &["SPSAM_DEVICE", "gpu"]);
+    let no_weights = [("SPSAM_WEIGHTS", &*missing)];
+    refuses(encoder, &no_weights, &["missing.nii.gz"]);
+    refuses("spsam-prompt-generator", &[], &["no prompt generator", "SPSAM_MODEL"]);
+
+    let blocked = bench.path("file");
+    fs::write(&blocked, "").unwrap();
+    let output = text(&blocked.join("output"));
+    let writer = [("SPSAM_MODEL", &*model), ("SPSAM_OUTPUT", &*output)];
+    refuses("spsam-metrics-writer", &writer, &[&output]);
+}
+
+#[test]
+fn wrong_bundles_are_refused_by_name() {
+    let bench = Bench::new(1, 4);
+    let folder = bench.path("bundle");
+    let model = text(&folder);
+    let yml = folder.join("model.yml");
+    let good = fs::read_to_string(&yml).unwrap();
+    let with = |text: String, expected: &[&str]| {
+        fs::write(&yml, text).unwrap();
+        refuses("spsam-image-encoder", &[("SPSAM_MODEL", &model)], expected);
+    };
+    with(format!("{good}\ncolour: red\n"), &["model.yml", "colour"]);
+    with(good.replace("name: test\n", ""), &["model.yml", "name"]);
+    with(good.replace("depth: 4", "depth: 0"), &["model.yml", "patch"]);
+    with(good.replace("depth_overlap: 0.5", "depth_overlap: 1.5"), &["model.yml", "overlap"]);
+    let hash = good.lines().find(|line| line.contains("sha256:")).unwrap();
+    with(good.replace(hash, "  sha256: 00"), &["backbone.safetensors", "sha256"]);
+    // Twice as deep: the depth adapters of the file do not fit.
+    with(good.replace("depth: 4", "depth: 8"), &["adapters.safetensors", "depth", "shape"]);
+    with(good.replace("adapter: depth_fused", "adapter: none"), &["adapters.safetensors", "unexpected"]);
+}
