@@ -79,6 +79,7 @@ impl Settings {
 /// # Errors
 /// Another value, or CUDA where there is none.
 pub fn device() -> Result<Device> {
+    super::startup::load_cuda();
     let text = variable("SPSAM_DEVICE").unwrap_or_else(|| "auto".into());
     let device = match text.as_str() {
         "auto" => Device::cuda_if_available(),

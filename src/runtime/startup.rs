@@ -18,7 +18,7 @@ const TRANSPORT_OVERLAY: &str = "{transport:{link:{tx:{queue:{congestion_control
 const LOG: &str = "warn,zenoh::net::runtime=error,dora_node_api=error,self_prompt_sam=info,spsam=info";
 const OVERLAY_VARIABLE: &str = "DORA_ZENOH_CONFIG_OVERLAY";
 
-/// Installs the log (stderr, `RUST_LOG`), the transport overlay, CUDA and the number of threads
+/// Installs the log (stderr, `RUST_LOG`), the transport overlay and the number of threads
 /// (`SPSAM_THREADS`, 0 = libtorch's own choice). Call it first in `main`.
 ///
 /// # Errors
@@ -34,7 +34,6 @@ pub fn prepare() -> Result<()> {
         .with_ansi(false)
         .try_init();
     install_overlay()?;
-    load_cuda();
     match number("SPSAM_THREADS", 0)? {
         0 => {}
         threads => tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX)),
@@ -53,15 +52,16 @@ fn install_overlay() -> Result<()> {
     Ok(())
 }
 
-/// cargo's linker drops libraries that no symbol needs, libtorch_cuda among them; loading it by hand makes
-/// CUDA visible where this libtorch has it, and changes nothing where it has not.
-fn load_cuda() {
-    // SAFETY: libtorch_cuda's initialisers only register its operators with libtorch.
-    match unsafe {
-        libloading::os::unix::Library::open(Some("libtorch_cuda.so"), libc::RTLD_NOW | libc::RTLD_GLOBAL)
-    } {
+/// Makes CUDA visible. cargo's linker drops libraries that no symbol needs, libtorch_cuda among them, so it is loaded
+/// by hand; where there is no NVIDIA driver it is left alone, as it takes a gigabyte.
+pub(super) fn load_cuda() {
+    let open = |name: &str| {
+        // SAFETY: the driver's and libtorch_cuda's initialisers only register what they offer.
+        unsafe { libloading::os::unix::Library::open(Some(name), libc::RTLD_NOW | libc::RTLD_GLOBAL) }
+    };
+    match open("libcuda.so.1").and_then(|_| open("libtorch_cuda.so")) {
         Ok(library) => std::mem::forget(library),
-        Err(error) => tracing::debug!("no CUDA in this libtorch: {error}"),
+        Err(error) => tracing::debug!("no CUDA: {error}"),
     }
 }
 

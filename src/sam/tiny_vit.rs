@@ -113,16 +113,14 @@ impl TinyVit {
     /// Normalised slices `[B·D, 3, S, S]` of B volumes, slices of one volume adjacent, to their embedding and
     /// five taps: the four stages' outputs, before the size changes, and the embedding.
     pub fn forward(&self, image: &Tensor) -> Encoded {
-        let [first, second] = &self.patch_embed;
-        let patches = second.forward(&first.forward(&channels_last(image)).gelu("none"));
-        let mut x = self.add_depth_position(patches); // [B·D, 64, S, S]
-        let mut taps = Vec::with_capacity(self.layers.len() + 1);
-        for stage in &self.layers {
+        // The first stage works on full resolution and mixes no slices: one at a time stays in cache.
+        let (first_taps, first_outputs): (Vec<_>, Vec<_>) =
+            (0..image.size()[0]).map(|slice| self.first_stage(&image.narrow(0, slice, 1), slice)).unzip();
+        let mut x = Tensor::cat(&first_outputs, 0);
+        let mut taps = vec![Tensor::cat(&first_taps, 0)];
+        for stage in self.layers.iter().skip(1) {
             let output = stage.forward(&x);
-            x = stage
-                .downsample
-                .as_ref()
-                .map_or_else(|| output.shallow_clone(), |merge| merge.forward(&output));
+            x = stage.shrunk(&output);
             taps.push(output);
         }
         let embedding = self.neck.forward(&x);
@@ -130,13 +128,26 @@ impl TinyVit {
         Encoded { embedding, taps }
     }
 
-    /// Adds a vector to each slice, the same at every pixel.
-    fn add_depth_position(&self, x: Tensor) -> Tensor {
-        let Some(table) = &self.depth_pos_embed else { return x };
-        let [slices, channels, height, width] = dims(&x);
-        let depth = table.size()[1];
-        let by_volume = x.view([-1, depth, channels, height, width]);
-        (by_volume + table.view([1, depth, channels, 1, 1])).view([slices, channels, height, width])
+    /// One slice `[1, 3, S, S]` through the patch embedding and the first stage: its output `[1, 64, S, S]`, and that
+    /// shrunk for the next stage.
+    fn first_stage(&self, image: &Tensor, slice: i64) -> (Tensor, Tensor) {
+        let [first, second] = &self.patch_embed;
+        let patches = second.forward(&first.forward(&channels_last(image)).gelu("none"));
+        let patches = match &self.depth_pos_embed {
+            Some(table) => {
+                let [_, depth, _, _, channels] = dims(table);
+                patches + table.select(1, slice % depth).view([1, channels, 1, 1])
+            }
+            None => patches,
+        };
+        match self.layers.first() {
+            Some(stage) => {
+                let output = stage.forward(&patches);
+                let shrunk = stage.shrunk(&output);
+                (output, shrunk)
+            }
+            None => (patches.shallow_clone(), patches),
+        }
     }
 }
 
@@ -148,6 +159,11 @@ struct Stage {
 }
 
 impl Stage {
+    /// The stage's output at the size of the next stage.
+    fn shrunk(&self, output: &Tensor) -> Tensor {
+        self.downsample.as_ref().map_or_else(|| output.shallow_clone(), |merge| merge.forward(output))
+    }
+
     fn new(vs: &nn::Path, adapters: &nn::Path, config: &TinyVitConfig, index: usize) -> Self {
         let channels = config.channels[index];
         let block_config = BlockConfig {

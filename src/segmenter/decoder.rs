@@ -17,6 +17,9 @@ const EMBEDDING: i64 = 256;
 /// Logit of a class that is not in a slice, where nothing trained weighs the classes against each other.
 const ABSENT: f64 = -20.0;
 
+/// Prompts decoded at a time.
+const MAX_PROMPTS: i64 = 16;
+
 /// Embedding and prompts to logits.
 pub struct Decoder {
     prompt_encoder: PromptEncoder,
@@ -108,14 +111,7 @@ impl Decoder {
         }
         let tensors = PromptTensors::from_slices(prompts, self.device)?;
         let (sparse, dense) = self.prompt_encoder.forward(&tensors, depth * classes);
-        let (masks, _) = self.mask_decoder.forward(
-            &embedding.to_device(self.device),
-            &self.prompt_encoder.dense_pe(),
-            (&sparse, &dense),
-            classes,
-            false,
-        );
-        let masks = masks.squeeze_dim(2); // [D, N, 4h, 4w]
+        let masks = self.decode(&embedding.to_device(self.device), (&sparse, &dense), [depth, classes]);
         if let Some(adapter) = &self.classes_adapter {
             let by_class = masks.transpose(0, 1).unsqueeze(0); // [1, N, D, 4h, 4w]
             return Ok(adapter.forward(&by_class, [height, width]).squeeze_dim(0).transpose(0, 1));
@@ -136,6 +132,36 @@ impl Decoder {
         };
         let background = Tensor::zeros([depth, 1, height, width], (Kind::Float, self.device));
         Ok(Tensor::cat(&[background, yield_to_smaller(&logits, &sizes)], 1))
+    }
+}
+
+impl Decoder {
+    /// Masks `[D, N, 4h, 4w]`, some classes at a time: they do not know of each other before the MC-Adapter, and all
+    /// of a window at once would take gigabytes.
+    fn decode(
+        &self,
+        embedding: &Tensor,
+        (sparse, dense): (&Tensor, &Tensor),
+        [depth, classes]: [i64; 2],
+    ) -> Tensor {
+        let image_pe = self.prompt_encoder.dense_pe();
+        let by_class = |tensor: &Tensor, first, count| {
+            let shape = tensor.size();
+            let split = tensor.view([&[depth, classes], &shape[1..]].concat().as_slice());
+            split.narrow(1, first, count).reshape([&[depth * count], &shape[1..]].concat().as_slice())
+        };
+        let at_once = (MAX_PROMPTS / depth).max(1);
+        let masks: Vec<Tensor> = (0..classes)
+            .step_by(at_once as usize)
+            .map(|first| {
+                let count = at_once.min(classes - first);
+                let (sparse, dense) = (by_class(sparse, first, count), by_class(dense, first, count));
+                let (masks, _) =
+                    self.mask_decoder.forward(embedding, &image_pe, (&sparse, &dense), count, false);
+                masks.squeeze_dim(2)
+            })
+            .collect();
+        Tensor::cat(&masks, 1)
     }
 }
 

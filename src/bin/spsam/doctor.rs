@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use eyre::{Result, bail};
-use self_prompt_sam::runtime::Settings;
+use self_prompt_sam::runtime::{Settings, device};
 
 /// dora's version that the nodes are built with.
 const DORA: &str = "1.1.0";

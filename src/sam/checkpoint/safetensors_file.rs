@@ -12,6 +12,7 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 use super::{CheckpointError, kind_name};
+use crate::files::write_atomically;
 
 /// Precision weights are stored in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,26 +123,10 @@ pub fn save_safetensors(vs: &VarStore, path: &Path, stored_as: StoredAs) -> Resu
         let shape = stored.size().iter().map(|&size| size as usize).collect();
         views.push((key, Stored { dtype, shape, bytes }));
     }
-    write_atomically(path, views)
-}
-
-fn write_atomically(path: &Path, views: Vec<(String, Stored)>) -> Result<(), CheckpointError> {
-    let io = |source| CheckpointError::Io { path: path.into(), source };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666)); // less the umask, as for any file
-    }
-    let temporary = builder.prefix(".weights-").tempfile_in(folder.unwrap_or(Path::new("."))).map_err(io)?;
-    safetensors::tensor::serialize_to_file(views, None, temporary.path()).map_err(|e| match e {
-        SafeTensorError::IoError(source) => CheckpointError::Io { path: path.into(), source },
-        other => CheckpointError::Damaged { path: path.into(), reason: other.to_string() },
-    })?;
-    fs::File::open(temporary.path()).and_then(|file| file.sync_all()).map_err(io)?;
-    temporary.persist(path).map_err(|e| io(e.error))?;
-    Ok(())
+    let bytes = safetensors::serialize(views, None)
+        .map_err(|e| CheckpointError::Damaged { path: path.into(), reason: e.to_string() })?;
+    write_atomically(path, |file| file.write_all(&bytes))
+        .map_err(|source| CheckpointError::Io { path: path.into(), source })
 }
 
 /// A tensor on its way to the file.
