@@ -24,6 +24,9 @@ pub enum BundleError {
     Hash { path: PathBuf, expected: String, found: String },
 }
 
+/// Logits of one slice travel in one message; dora takes 64 MiB on every path, with its metadata.
+const MAX_SLICE_VALUES: usize = 15 << 20;
+
 /// The contents of `model.yml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -362,6 +365,11 @@ impl BundleConfig {
             Err("classes must name the background and 1 to 254 classes".into())
         } else if self.modalities.is_empty() {
             Err("modalities must not be empty".into())
+        } else if self.classes.len() * height * width > MAX_SLICE_VALUES {
+            Err(format!(
+                "patch.plane: {} classes of {height} x {width} pixels are more than the {MAX_SLICE_VALUES} values that a message holds",
+                self.classes.len()
+            ))
         } else if self.patch.depth == 0 || height == 0 || width == 0 {
             Err("patch must not be empty".into())
         } else if !overlap_is_valid(self.patch.depth_overlap) || !overlap_is_valid(self.patch.plane_overlap) {

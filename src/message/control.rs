@@ -62,8 +62,12 @@ pub enum Ack {
         /// One line naming the file and the cause.
         error: String,
     },
+    /// Windows that have arrived and wait while the writer writes a case.
+    Working(Vec<i64>),
     /// The end of input has arrived and everything is written.
     End,
+    /// The end of input has arrived, but the last files cannot be written.
+    EndFailed(String),
 }
 
 /// An [`Ack`] and which start of the writer sent it.
@@ -80,6 +84,9 @@ pub struct AckMessage {
 pub struct Status {
     /// Segment ids held complete.
     pub segments: Vec<i64>,
+    /// Windows that cannot be computed, each with one line saying why; sending them again would not help.
+    #[serde(default)]
+    pub failed: Vec<(i64, String)>,
 }
 
 /// A control message as JSON.

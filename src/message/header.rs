@@ -80,6 +80,7 @@ impl SliceHeader {
             Some(Parameter::ListInt(shape)) => shape.clone(),
             _ => return Err(MessageError::Key { key: keys::SHAPE, expected: "a list of integers" }),
         };
+        in_range(keys::SHAPE, shape.len() as i64, 1, 4)?;
         for &size in &shape {
             in_range(keys::SHAPE, size, 1, 1 << 20)?;
         }

@@ -10,7 +10,7 @@ mod payload;
 mod prompts;
 
 pub use header::{SliceHeader, keys};
-pub use payload::{WireKind, copy_slice, encode_tensor, encode_text, text, view_tensor};
+pub use payload::{WireKind, check_length, copy_slice, encode_tensor, encode_text, text, view_tensor};
 pub use prompts::{decode_prompts, encode_prompts};
 
 use thiserror::Error;

@@ -1,5 +1,4 @@
-//! Tensors to and from Arrow arrays. The only module with `unsafe`: it lends memory between the two without
-//! copying.
+//! Tensors to and from Arrow arrays. `unsafe` is here because memory is lent between the two without copying.
 
 use std::panic::RefUnwindSafe;
 use std::ptr::NonNull;
@@ -51,6 +50,19 @@ fn primitive<T: ArrowPrimitiveType>(tensor: &Tensor, kind: Kind) -> ArrayRef {
     Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(buffer), None))
 }
 
+/// Checks that an array has as many values as its shape says.
+///
+/// # Errors
+/// [`MessageError::Length`].
+pub fn check_length(array: &ArrayRef, shape: &[i64]) -> Result<(), MessageError> {
+    let expected = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size as usize));
+    if expected == Some(array.len()) {
+        return Ok(());
+    }
+    let expected = expected.unwrap_or(usize::MAX);
+    Err(MessageError::Length { shape: shape.to_vec(), expected, found: array.len() })
+}
+
 /// Copies a slice message into `window[seq]`, converting to the window's type and device: the one copy of
 /// a hop.
 ///
@@ -78,14 +90,7 @@ pub fn view_tensor<R>(
     if array.null_count() > 0 {
         return Err(MessageError::Nulls(array.null_count()));
     }
-    let expected = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size as usize));
-    if expected != Some(array.len()) {
-        return Err(MessageError::Length {
-            shape: shape.to_vec(),
-            expected: expected.unwrap_or(usize::MAX),
-            found: array.len(),
-        });
-    }
+    check_length(array, shape)?;
     let (pointer, kind) = match array.data_type() {
         DataType::Float32 => {
             (array.as_primitive::<Float32Type>().values().as_ptr().cast::<u8>(), Kind::Float)

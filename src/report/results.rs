@@ -88,6 +88,8 @@ impl Results {
     pub fn add_case(&mut self, open: &CaseOpen, labels: &Array3<u8>, slices: usize) -> Result<()> {
         let files = &open.plan.files;
         let Some(image_path) = files.images.first() else { eyre::bail!("a case without images") };
+        // First of all: whatever goes wrong with the figures, the label map is there.
+        volume::write_labels(&self.folder.join(format!("{}.nii.gz", files.case_id)), labels, image_path)?;
         let image = Image::read(image_path)?;
         let spacing_mm = image.header.spacing_mm();
         let truth = files.labels.as_deref().map(volume::read_labels).transpose()?.map(|(truth, _)| truth);
@@ -106,9 +108,6 @@ impl Results {
             }
             None => open.classes.iter().skip(1).map(undefined).collect(),
         };
-        let path = self.folder.join(format!("{}.nii.gz", files.case_id));
-        volume::write_labels(&path, labels, image_path)?;
-
         let rows = metrics.iter().zip(1..).map(|(metrics, label)| ClassRow {
             metrics: metrics.clone(),
             volume_ml: millilitres(labels.view(), label, spacing_mm),

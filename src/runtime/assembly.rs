@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use arrow::array::ArrayRef;
 use tch::{Device, Kind, Tensor};
 
-use crate::message::{MessageError, SliceHeader, copy_slice};
+use crate::message::{MessageError, SliceHeader, check_length, copy_slice};
 
 /// Windows remembered as overtaken; older ones cannot be in flight any more.
 const REMEMBERED: usize = 4096;
@@ -114,7 +114,8 @@ impl Assembler {
             }
         }
         while self.newest.len() > REMEMBERED {
-            self.newest.pop_first();
+            let Some((&oldest, _)) = self.newest.iter().find(|&(&other, _)| other != segment) else { break };
+            self.newest.remove(&oldest);
         }
         while self.open.len() >= MAX_OPEN && !self.open.contains_key(&segment) {
             self.open.pop_first();
@@ -144,6 +145,7 @@ impl Assembler {
                 open.prompts.insert(header.seq, array.clone());
             }
             InputKind::Floats | InputKind::Labels => {
+                check_length(array, &header.shape)?;
                 let kind = if input.kind == InputKind::Labels { Kind::Uint8 } else { Kind::Float };
                 let window = open.tensors.entry((input.name, level)).or_insert_with(|| {
                     let shape = [&[count], header.shape.as_slice()].concat();

@@ -78,6 +78,12 @@ impl Dispatcher {
         self.cases.insert(first, CaseState { windows, acked: BTreeSet::new(), complete_since: None });
     }
 
+    /// Whether this window belongs to a case that is not closed.
+    pub fn is_open(&self, segment: i64) -> bool {
+        let case = self.cases.range(..=segment).next_back();
+        case.is_some_and(|(&first, case)| segment < first + case.windows)
+    }
+
     /// First segments of the cases that are not closed.
     pub fn open_cases(&self) -> Vec<i64> {
         self.cases.keys().copied().collect()
@@ -101,7 +107,8 @@ impl Dispatcher {
     pub fn acknowledge(&mut self, segment: i64, now: Instant) {
         self.in_flight.remove(&segment);
         self.pending.retain(|&other| other != segment);
-        if let Some((_, case)) = self.cases.range_mut(..=segment).next_back()
+        if let Some((&first, case)) = self.cases.range_mut(..=segment).next_back()
+            && segment < first + case.windows
             && case.acked.insert(segment)
             && case.acked.len() as i64 == case.windows
         {
@@ -138,7 +145,10 @@ impl Dispatcher {
             }
             return self.send(segment, now);
         }
-        if self.in_flight.len() >= self.timing.credits {
+        // Not far ahead of a window that is late: the writer keeps what comes out of order.
+        let late = self.in_flight.first_key_value().map(|(&segment, _)| segment);
+        let ahead = late.zip(self.pending.front().copied()).map_or(0, |(late, next)| next - late);
+        if self.in_flight.len() >= self.timing.credits || ahead > 4 * self.timing.credits as i64 {
             return Action::Wait;
         }
         match self.pending.pop_front() {

@@ -2,6 +2,7 @@
 //! what was lost, and ends when the writer has every case on disk.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use super::dispatch::{Action, Dispatcher, Timing};
 use super::events::{Flow, Happening, send, serve};
-use super::settings::{Settings, variable};
+use super::settings::{NamedBox, Settings, variable};
 use super::stage::panic_text;
 use crate::bundle::{Bundle, BundleConfig};
 use crate::message::control::{Ack, AckMessage, CaseMessage, CaseOpen, Status, from_json, to_json};
@@ -51,6 +52,7 @@ impl Loader {
         let input = settings.input.as_deref().ok_or_else(|| eyre!("SPSAM_INPUT is not set"))?;
         let config = bundle.config.clone();
         let cases = volume::discover(input, settings.labels.as_deref(), config.modalities.len())?;
+        refuse_to_overwrite(&cases, &settings.output)?;
         let oracle = variable("SPSAM_PROMPT_SOURCE").is_some_and(|source| source == "labels");
         if oracle && settings.labels.is_none() && settings.boxes.is_empty() {
             bail!("prompts come from labels in this dataflow: set SPSAM_LABELS or SPSAM_BOXES");
@@ -58,17 +60,27 @@ impl Loader {
         let classes = match (&settings.model, settings.boxes.is_empty()) {
             (Some(_), _) => config.classes.clone(),
             (None, false) => {
-                let names = settings.boxes.iter().map(|named| named.name.clone());
-                std::iter::once("background".to_owned()).chain(names).collect()
+                let mut names = vec!["background".to_owned()];
+                for named in &settings.boxes {
+                    if !names.contains(&named.name) {
+                        names.push(named.name.clone());
+                    }
+                }
+                names
             }
             (None, true) => classes_in_labels(&cases)?,
         };
+        if let Some(unknown) = settings.boxes.iter().find(|named| !classes.contains(&named.name)) {
+            bail!("SPSAM_BOXES: `{}` is none of the model's classes {classes:?}", unknown.name);
+        }
         Ok(Self { settings, config, cases, classes, oracle })
     }
 
     fn prepare(&self, files: &CaseFiles) -> Result<(CasePlan, PreparedCase)> {
         let plan = CasePlan::new(files, &self.config, self.settings.roi_mm)?;
-        let boxes: Vec<_> = self.settings.boxes.iter().map(|b| (b.name.clone(), b.corners_mm)).collect();
+        let label_of = |name: &String| self.classes.iter().position(|class| class == name).unwrap_or(0);
+        let labelled = |named: &NamedBox| (label_of(&named.name) as u8, named.name.clone(), named.corners_mm);
+        let boxes: Vec<_> = self.settings.boxes.iter().map(labelled).collect();
         let prepared = if boxes.is_empty() {
             PreparedCase::open(&plan, &self.config)?
         } else {
@@ -128,12 +140,34 @@ fn read_cases(loader: &Loader, requests: &mpsc::Receiver<usize>, to_io: &Unbound
     }
 }
 
+/// Results are named as their cases: an output folder that holds the input must not cost anyone a scan.
+fn refuse_to_overwrite(cases: &[CaseFiles], output: &Path) -> Result<()> {
+    for case in cases {
+        let Ok(target) = output.join(format!("{}.nii.gz", case.case_id)).canonicalize() else { continue };
+        for file in case.images.iter().chain(&case.labels) {
+            if file.canonicalize().is_ok_and(|file| file == target) {
+                bail!(
+                    "{}: the result would overwrite this file; choose another SPSAM_OUTPUT",
+                    file.display()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Names of the classes in the cases' labels: `class_1` to the largest label.
 fn classes_in_labels(cases: &[CaseFiles]) -> Result<Vec<String>> {
     let mut largest = 1;
     for labels in cases.iter().filter_map(|case| case.labels.as_deref()) {
-        let (voxels, _) = volume::read_labels(labels)?;
-        largest = largest.max(voxels.iter().copied().max().unwrap_or(0));
+        match volume::read_labels(labels) {
+            Ok((voxels, _)) => largest = largest.max(voxels.iter().copied().max().unwrap_or(0)),
+            // Its case will fail by name when its turn comes; the others need not.
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+    if largest == u8::MAX {
+        bail!("the labels have the value 255: there can be 254 classes at most");
     }
     let names = (1..=largest).map(|class| format!("class_{class}"));
     Ok(std::iter::once("background".to_owned()).chain(names).collect())
@@ -165,6 +199,10 @@ struct Run {
     writer_id: Option<String>,
     /// Whether the dataflow wants the labels.
     sends_labels: bool,
+    /// Cases that the writer has acknowledged since it started, and those that one before it had.
+    written: Vec<String>,
+    written_before_restart: Vec<String>,
+    announced: Instant,
 }
 
 impl Run {
@@ -191,6 +229,9 @@ impl Run {
             end_is_acknowledged: false,
             writer_id: None,
             sends_labels,
+            written: Vec::new(),
+            written_before_restart: Vec::new(),
+            announced: Instant::now(),
         }
     }
 
@@ -200,6 +241,13 @@ impl Run {
             let status: Status = from_json(json).wrap_err_with(|| format!("input `{id}`"))?;
             for segment in status.segments {
                 self.dispatcher.alive(segment, Instant::now());
+            }
+            for (segment, error) in status.failed {
+                let case = self.open.range(..=segment).next_back().map(|(_, case)| case);
+                if let Some(case) = case.filter(|_| self.dispatcher.is_open(segment)) {
+                    let case_id = case.plan.files.case_id.clone();
+                    self.fail(node, case_id, error)?;
+                }
             }
             return Ok(());
         }
@@ -214,6 +262,7 @@ impl Run {
                         send_case(node, &case.message)?;
                     }
                     self.repeat_control(node, Duration::ZERO)?;
+                    self.written_before_restart.append(&mut self.written);
                 }
                 self.writer_id = Some(writer_id);
             }
@@ -221,9 +270,15 @@ impl Run {
         match ack {
             Ack::Hello => {}
             Ack::Segment(segment) => self.dispatcher.acknowledge(segment, Instant::now()),
+            Ack::Working(segments) => {
+                for segment in segments {
+                    self.dispatcher.alive(segment, Instant::now());
+                }
+            }
             Ack::Case(case_id) => {
                 self.unconfirmed.remove(&case_id);
                 self.close(&case_id);
+                self.written.push(case_id);
             }
             Ack::CaseFailed { case_id, error } => {
                 tracing::error!("{error}");
@@ -231,6 +286,10 @@ impl Run {
                 self.close(&case_id);
             }
             Ack::End => self.end_is_acknowledged = true,
+            Ack::EndFailed(error) => {
+                self.failures.insert("report".into(), error);
+                self.end_is_acknowledged = true;
+            }
         }
         Ok(())
     }
@@ -290,11 +349,13 @@ impl Run {
 
     fn on_tick(&mut self, node: &mut DoraNode) -> Result<()> {
         self.repeat_control(node, REPEAT_AFTER)?;
-        if let Some(first) = self.dispatcher.overdue_case(Instant::now(), REPEAT_AFTER)
+        if self.announced.elapsed() > REPEAT_AFTER
+            && let Some(first) = self.dispatcher.overdue_case(Instant::now(), REPEAT_AFTER)
             && let Some(case) = self.open.get(&first)
         {
             // A case that was written answers at once; one that is being written answers when it is.
             send_case(node, &case.message)?;
+            self.announced = Instant::now();
         }
         if self.end_sent.is_some_and(|sent| sent.elapsed() > REPEAT_AFTER) {
             self.end_sent = None;
@@ -392,6 +453,12 @@ impl Run {
     }
 
     fn outcome(self) -> Result<()> {
+        if !self.written_before_restart.is_empty() {
+            bail!(
+                "the writer was restarted: all label maps are written, but the figures and the report lack {}",
+                self.written_before_restart.join(", ")
+            );
+        }
         match self.failures.len() {
             0 => Ok(()),
             failed => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use eyre::{Result, WrapErr, bail, eyre};
 use tch::{Cuda, Device};
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, PointRule, PromptConfig};
 
 /// Settings that several nodes share. Empty variables count as unset.
 #[derive(Debug, Clone)]
@@ -22,6 +22,9 @@ pub struct Settings {
     pub boxes: Vec<NamedBox>,
     /// `SPSAM_ROI`: region of interest, `x0,y0,z0,x1,y1,z1` in world mm (RAS).
     pub roi_mm: Option<[[f64; 3]; 2]>,
+    /// `SPSAM_PROMPTS`: prompts in place of the model's: `none`, or any of `point`, `point:centre`, `point:random`, `box` and
+    /// `mask` with commas between them.
+    pub prompts: Option<PromptConfig>,
     /// `SPSAM_OUTPUT`: folder for the results, `output` by default.
     pub output: PathBuf,
     /// `SPSAM_WINDOW`: windows in flight, 3 by default.
@@ -56,6 +59,9 @@ impl Settings {
             labels: path("SPSAM_LABELS"),
             boxes: parse_boxes(&boxes).wrap_err("SPSAM_BOXES")?,
             roi_mm: variable("SPSAM_ROI").map(|text| corners(&text).wrap_err("SPSAM_ROI")).transpose()?,
+            prompts: variable("SPSAM_PROMPTS")
+                .map(|text| parse_prompts(&text).wrap_err("SPSAM_PROMPTS"))
+                .transpose()?,
             output: path("SPSAM_OUTPUT").unwrap_or_else(|| base.join("output")),
             credits: number("SPSAM_WINDOW", 3)?.max(1),
             ack_timeout: Duration::from_secs(number("SPSAM_ACK_TIMEOUT_SECS", 10)?.max(1) as u64),
@@ -67,10 +73,14 @@ impl Settings {
     /// # Errors
     /// A bundle that cannot be read.
     pub fn bundle(&self) -> Result<Bundle> {
-        match &self.model {
-            Some(path) => Ok(Bundle::open(path)?),
-            None => Ok(Bundle::plain_lite_medsam(&lite_medsam_weights()?)),
+        let mut bundle = match &self.model {
+            Some(path) => Bundle::open(path)?,
+            None => Bundle::plain_lite_medsam(&lite_medsam_weights()?),
+        };
+        if let Some(prompts) = self.prompts {
+            bundle.config.network.prompts = prompts;
         }
+        Ok(bundle)
     }
 }
 
@@ -135,6 +145,24 @@ fn lite_medsam_weights() -> Result<PathBuf> {
     })
 }
 
+/// A combination of the paper's prompts (Figures 1 and 3): `none`, or any of `point` (by distance transform),
+/// `point:centre` (of the box), `point:random` (in the mask), `box` and `mask`, with commas between them.
+fn parse_prompts(text: &str) -> Result<PromptConfig> {
+    let mut config = PromptConfig { point: None, boxes: false, mask: false };
+    for kind in text.split(',').map(str::trim) {
+        match kind {
+            "none" => {}
+            "point" => config.point = Some(PointRule::DistanceTransform),
+            "point:centre" => config.point = Some(PointRule::BoxCentre),
+            "point:random" => config.point = Some(PointRule::Random),
+            "box" => config.boxes = true,
+            "mask" => config.mask = true,
+            other => bail!("`{other}` is none of none, point, point:centre, point:random, box, mask"),
+        }
+    }
+    Ok(config)
+}
+
 fn parse_boxes(text: &str) -> Result<Vec<NamedBox>> {
     let items = text.split(';').map(str::trim).filter(|item| !item.is_empty());
     items
@@ -160,6 +188,14 @@ fn corners(text: &str) -> Result<[[f64; 3]; 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prompts_are_parsed_and_mistakes_named() {
+        let config = parse_prompts("point:random, mask").unwrap();
+        assert_eq!(config, PromptConfig { point: Some(PointRule::Random), boxes: false, mask: true });
+        assert_eq!(parse_prompts("point,box,mask").unwrap(), PromptConfig::default());
+        assert!(parse_prompts("box,boxes").unwrap_err().to_string().contains("boxes"));
+    }
 
     #[test]
     fn boxes_are_parsed_and_mistakes_named() {

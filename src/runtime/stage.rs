@@ -8,12 +8,13 @@ use std::thread;
 
 use arrow::array::ArrayRef;
 use dora_node_api::{DoraNode, EventStream, MetadataParameters};
-use eyre::{Result, WrapErr, bail, eyre};
+use eyre::{Result, bail, eyre};
 use tch::Tensor;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::assembly::{Assembler, Input, Window};
 use super::events::{Flow, Happening, send, serve};
+use super::startup::one_line;
 use crate::message::control::{Status, to_json};
 use crate::message::{SliceHeader, WireKind, encode_tensor, encode_text};
 
@@ -28,14 +29,14 @@ pub trait Stage: Send + 'static {
     /// Computes one window and emits its results. Called on the compute thread.
     ///
     /// # Errors
-    /// Anything that makes the window impossible; the node ends with it.
+    /// Anything that makes the window impossible; its case fails.
     fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()>;
 }
 
 enum Computed {
     Output { output: &'static str, header: SliceHeader, array: ArrayRef },
     Done { segment: i64, attempt: i64 },
-    Failed(eyre::Report),
+    Failed { segment: i64, attempt: i64, error: eyre::Report },
 }
 
 /// Where a [`Stage`] puts its results.
@@ -74,9 +75,11 @@ impl Emit<'_> {
 
 /// Runs a node: joins the dataflow, serves it until its inputs close, and leaves.
 ///
+/// A window that breaks the contract or cannot be computed is reported on `status`, and its case fails by name; a
+/// node without that output ends with the error.
+///
 /// # Errors
-/// A dataflow that does not connect the stage's inputs, a message that breaks the contract, a failed
-/// computation.
+/// A dataflow that does not connect the stage's inputs, an output that dora refuses.
 pub fn run_stage(stage: impl Stage) -> Result<()> {
     let (mut node, mut events) =
         DoraNode::init_from_env().map_err(|error| eyre!("joining the dataflow: {error}"))?;
@@ -107,8 +110,14 @@ fn serve_stage(node: &mut DoraNode, events: &mut EventStream, mut stage: impl St
             }));
             let message = match outcome {
                 Ok(Ok(())) => Computed::Done { segment, attempt },
-                Ok(Err(error)) => Computed::Failed(error.wrap_err(format!("case {case_id}"))),
-                Err(panic) => Computed::Failed(eyre!("case {case_id}: {}", panic_text(&*panic))),
+                Ok(Err(error)) => {
+                    Computed::Failed { segment, attempt, error: error.wrap_err(format!("case {case_id}")) }
+                }
+                Err(panic) => Computed::Failed {
+                    segment,
+                    attempt,
+                    error: eyre!("case {case_id}: {}", panic_text(&*panic)),
+                },
             };
             if to_io.send(message).is_err() {
                 return;
@@ -116,6 +125,16 @@ fn serve_stage(node: &mut DoraNode, events: &mut EventStream, mut stage: impl St
         }
     })?;
 
+    // A window that cannot be computed fails its case, not the node: the loader is told and names it.
+    let refuse = |node: &mut DoraNode, segment: i64, error: &eyre::Report| -> Result<()> {
+        let error = one_line(&format!("{}: {error:#}", node.id()));
+        if !reports_status {
+            bail!("{error}");
+        }
+        tracing::error!("{error}");
+        let status = Status { segments: Vec::new(), failed: vec![(segment, error)] };
+        send(node, STATUS, MetadataParameters::new(), encode_text(&to_json(&status)?))
+    };
     let mut assembler = Assembler::new(connected.clone());
     let mut working: BTreeSet<(i64, i64)> = BTreeSet::new();
     serve(node, events, results, |node, happening| {
@@ -124,14 +143,22 @@ fn serve_stage(node: &mut DoraNode, events: &mut EventStream, mut stage: impl St
                 let Some(input) = connected.iter().find(|input| input.name == id) else {
                     return Ok(Flow::Continue);
                 };
-                let header = SliceHeader::parse(&parameters).wrap_err_with(|| format!("input `{id}`"))?;
-                let case_id = header.case_id.clone();
-                let window = assembler
-                    .add(input, header, &array)
-                    .wrap_err_with(|| format!("input `{id}`, case {case_id}"))?;
-                if let Some(window) = window {
-                    working.insert((window.header.segment_id, window.header.attempt));
-                    to_compute.send(window).map_err(|_| eyre!("the compute thread has ended"))?;
+                let header = match SliceHeader::parse(&parameters) {
+                    Ok(header) => header,
+                    Err(error) => {
+                        // It cannot be said whose it is; if it was one of ours, it is missed and sent again.
+                        tracing::error!("input `{id}`: {error}");
+                        return Ok(Flow::Continue);
+                    }
+                };
+                let (segment, case_id) = (header.segment_id, header.case_id.clone());
+                match assembler.add(input, header, &array) {
+                    Ok(None) => {}
+                    Ok(Some(window)) => {
+                        working.insert((window.header.segment_id, window.header.attempt));
+                        to_compute.send(window).map_err(|_| eyre!("the compute thread has ended"))?;
+                    }
+                    Err(error) => refuse(node, segment, &eyre!("input `{id}`, case {case_id}: {error}"))?,
                 }
             }
             Happening::Computed(Computed::Output { output, header, array }) => {
@@ -140,11 +167,14 @@ fn serve_stage(node: &mut DoraNode, events: &mut EventStream, mut stage: impl St
             Happening::Computed(Computed::Done { segment, attempt }) => {
                 working.remove(&(segment, attempt));
             }
-            Happening::Computed(Computed::Failed(error)) => return Err(error),
+            Happening::Computed(Computed::Failed { segment, attempt, error }) => {
+                working.remove(&(segment, attempt));
+                refuse(node, segment, &error)?;
+            }
             Happening::Tick => {
                 if reports_status && !working.is_empty() {
                     let segments = working.iter().map(|&(segment, _)| segment).collect();
-                    let json = to_json(&Status { segments })?;
+                    let json = to_json(&Status { segments, failed: Vec::new() })?;
                     send(node, STATUS, MetadataParameters::new(), encode_text(&json))?;
                 }
             }
@@ -173,5 +203,5 @@ pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("the computation panicked");
-    text.lines().next().unwrap_or_default().to_owned()
+    one_line(text)
 }

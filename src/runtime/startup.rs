@@ -2,7 +2,8 @@
 
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 
 use eyre::{Result, WrapErr};
@@ -18,11 +19,11 @@ const TRANSPORT_OVERLAY: &str = "{transport:{link:{tx:{queue:{congestion_control
 const LOG: &str = "warn,zenoh::net::runtime=error,dora_node_api=error,self_prompt_sam=info,spsam=info";
 const OVERLAY_VARIABLE: &str = "DORA_ZENOH_CONFIG_OVERLAY";
 
-/// Installs the log (stderr, `RUST_LOG`), the transport overlay and the number of threads
-/// (`SPSAM_THREADS`, 0 = libtorch's own choice). Call it first in `main`.
+/// Installs the log (stderr, `RUST_LOG`) and the number of threads (`SPSAM_THREADS`, 0 = libtorch's own choice).
+/// Call it first in `main`; [`node_main`] does.
 ///
 /// # Errors
-/// `SPSAM_THREADS` that is not a number, or no temporary folder to write the overlay to.
+/// `SPSAM_THREADS` that is not a number.
 pub fn prepare() -> Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
     // A second installation (several nodes in one test process) is harmless.
@@ -33,7 +34,8 @@ pub fn prepare() -> Result<()> {
         .without_time()
         .with_ansi(false)
         .try_init();
-    install_overlay()?;
+    // libtorch's panics carry a C++ back trace; one line says what happened.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{}", one_line(&panic.to_string()))));
     match number("SPSAM_THREADS", 0)? {
         0 => {}
         threads => tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX)),
@@ -45,8 +47,11 @@ fn install_overlay() -> Result<()> {
     if env::var_os(OVERLAY_VARIABLE).is_some() {
         return Ok(());
     }
-    let path: PathBuf = env::temp_dir().join(format!("spsam-overlay-{}.json5", std::process::id()));
-    fs::write(&path, TRANSPORT_OVERLAY).wrap_err_with(|| format!("{}", path.display()))?;
+    // A file without a name: nothing to clean up, and nobody else's to trip over.
+    let mut file = tempfile::tempfile().wrap_err("a temporary file for dora's transport settings")?;
+    file.write_all(TRANSPORT_OVERLAY.as_bytes())?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    std::mem::forget(file);
     // SAFETY: called at the start of main, before any other thread exists.
     unsafe { env::set_var(OVERLAY_VARIABLE, &path) };
     Ok(())
@@ -65,9 +70,11 @@ pub(super) fn load_cuda() {
     }
 }
 
-/// [`exit_code`] for a node, which also logs the most memory it has used.
+/// [`exit_code`] for a node: installs the transport overlay, [`prepare`]s, and logs the most memory it has used.
 pub fn node_main(main: impl FnOnce() -> Result<()>) -> ExitCode {
     exit_code(|| {
+        install_overlay()?;
+        prepare()?;
         let outcome = main();
         if let Some(megabytes) = peak_memory_mb() {
             tracing::info!("peak memory {megabytes} MB");
@@ -81,11 +88,16 @@ pub fn exit_code(main: impl FnOnce() -> Result<()>) -> ExitCode {
     match main() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let line = format!("{error:#}").lines().map(str::trim).collect::<Vec<_>>().join(" ");
-            tracing::error!("{line}");
+            tracing::error!("{}", one_line(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
+}
+
+/// A message without line breaks and without the back trace that libtorch appends.
+pub(super) fn one_line(message: &str) -> String {
+    let message = message.split("Exception raised from").next().unwrap_or_default().replace("\\n", " ");
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Most memory this process has had resident, where the system tells.

@@ -1,7 +1,7 @@
 //! The writer: puts windows together to label maps on the original grid, measures them, writes the files, and
 //! acknowledges to the loader what has arrived and what is on disk.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread;
@@ -18,6 +18,7 @@ use super::assembly::{Assembler, Input, InputKind, Window};
 use super::events::{Flow, Happening, send, serve};
 use super::settings::{Settings, variable};
 use super::stage::panic_text;
+use super::startup::one_line;
 use crate::bundle::Bundle;
 use crate::message::control::{Ack, AckMessage, CaseMessage, CaseOpen, from_json, to_json};
 use crate::message::{SliceHeader, encode_text, text};
@@ -76,6 +77,8 @@ impl Writer {
         })?;
         let mut assembler = Assembler::new(vec![LOGITS]);
         let mut ended = false;
+        let mut end_error: Option<String> = None;
+        let mut waiting: BTreeSet<i64> = BTreeSet::new();
         serve(node, events, acks, |node, happening| {
             match happening {
                 Happening::Input { id, array, .. } if id == CASES => {
@@ -83,19 +86,38 @@ impl Writer {
                     to_compute.send(Job::Case(message)).map_err(|_| eyre!("the writing thread has ended"))?;
                 }
                 Happening::Input { id, parameters, array } if id == LOGITS.name => {
-                    let header = SliceHeader::parse(&parameters).wrap_err("input `logits`")?;
-                    if let Some(window) = assembler.add(&LOGITS, header, &array).wrap_err("input `logits`")? {
-                        to_compute
-                            .send(Job::Window(window))
-                            .map_err(|_| eyre!("the writing thread has ended"))?;
+                    // What breaks the contract is not taken in: the loader misses it, and names its case in the end.
+                    let window = SliceHeader::parse(&parameters)
+                        .and_then(|header| assembler.add(&LOGITS, header, &array))
+                        .unwrap_or_else(|error| {
+                            tracing::error!("input `logits`: {error}");
+                            None
+                        });
+                    if let Some(window) = window {
+                        waiting.insert(window.header.segment_id);
+                        let job = Job::Window(window);
+                        to_compute.send(job).map_err(|_| eyre!("the writing thread has ended"))?;
                     }
                 }
                 Happening::Computed(ack) => {
-                    ended |= ack == Ack::End;
+                    match &ack {
+                        Ack::Segment(segment) => {
+                            waiting.remove(segment);
+                        }
+                        Ack::End => ended = true,
+                        Ack::EndFailed(error) => end_error = Some(error.clone()),
+                        _ => {}
+                    }
                     acknowledge(node, ack)?;
+                }
+                Happening::Tick if !waiting.is_empty() => {
+                    acknowledge(node, Ack::Working(waiting.iter().copied().collect()))?;
                 }
                 Happening::ComputeEnded => bail!("the writing thread has ended"),
                 Happening::InputsClosed if ended => return Ok(Flow::Finish),
+                Happening::InputsClosed if end_error.is_some() => {
+                    bail!("{}", end_error.take().unwrap_or_default());
+                }
                 Happening::InputsClosed => bail!("the input closed without its end: results are incomplete"),
                 Happening::Stopped => bail!("stopped before the end: results are incomplete"),
                 Happening::Input { .. } | Happening::InputClosed(_) | Happening::Tick => {}
@@ -148,13 +170,16 @@ impl Desk {
             Job::Case(CaseMessage::Open(open)) => self.open_case(*open),
             Job::Case(CaseMessage::Failed { case_id, error }) => {
                 self.open.remove(&case_id);
-                self.results.add_failure(&case_id, &error);
+                self.early.retain(|window| window.header.case_id != case_id);
+                if !self.done.contains_key(&case_id) {
+                    self.results.add_failure(&case_id, &error);
+                }
                 self.done.insert(case_id.clone(), Ack::Case(case_id.clone()));
                 self.answer(Ack::Case(case_id));
             }
             Job::Case(CaseMessage::End { .. }) => match self.results.finish() {
                 Ok(()) => self.answer(Ack::End),
-                Err(error) => tracing::error!("{error:#}"),
+                Err(error) => self.answer(Ack::EndFailed(one_line(&format!("{error:#}")))),
             },
             Job::Window(window) => self.add_window(window),
         }
@@ -215,6 +240,9 @@ impl Desk {
             bail!("logits have the shape {:?}, expected {expected:?}", logits.size());
         }
         let values = floats(&logits);
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            bail!("the logits of window {index} contain {value}");
+        }
         let by_slice = ArrayView4::from_shape((depth, open.classes.len(), height, width), &values)?;
         assembler.push(index, by_slice.permuted_axes([1, 0, 2, 3]))?;
         let missing = assembler.missing().len();

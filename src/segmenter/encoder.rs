@@ -4,7 +4,7 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 use super::{SegmenterError, Sizes, load, vit_config};
-use crate::adapter::{ModalityAdapter, ModalityAdapterConfig};
+use crate::adapter::{ModalityAdapter, ModalityAdapterConfig, resize_to_rgb};
 use crate::bundle::{Backbone, Bundle, BundleConfig, Normalisation};
 use crate::sam::{Encoded, ImageEncoderVit, TapShape, TinyVit, TinyVitConfig};
 
@@ -88,17 +88,10 @@ impl Encoder {
             let expected = format!("[{depth}, {}, {height}, {width}]", self.modalities);
             return Err(SegmenterError::Shape { what: "slices", found, expected });
         }
-        let slices = slices.to_device(self.device);
-        let side = self.sizes.image;
+        let volume = slices.to_device(self.device).transpose(0, 1).unsqueeze(0); // [1, M, D, imgH, imgW]
         let rgb = match &self.modality_adapter {
-            Some(adapter) => adapter.forward(&slices.transpose(0, 1).unsqueeze(0)),
-            None => {
-                let resized = match (height, width) == (side, side) {
-                    true => slices,
-                    false => slices.upsample_bilinear2d([side, side], false, None, None),
-                };
-                resized.expand([-1, 3, side, side], false)
-            }
+            Some(adapter) => adapter.forward(&volume),
+            None => resize_to_rgb(&volume, self.sizes.image),
         };
         let rgb = match &self.pixel_statistics {
             Some((mean, std)) => (rgb - mean) / std,

@@ -6,7 +6,7 @@ use tch::Device;
 use tch::nn::VarStore;
 
 use super::{AuxiliaryGenerator, Decoder, Encoder, SegmenterError};
-use crate::bundle::BundleConfig;
+use crate::bundle::{BundleConfig, NetworkConfig};
 use crate::sam::checkpoint::{StoredAs, save_safetensors};
 
 /// Writes freshly initialised trained parts of `config` to `adapters`, and, where `backbone` is given, random
@@ -21,14 +21,20 @@ pub fn write_fresh_weights(
     adapters: &Path,
     backbone: Option<&Path>,
 ) -> Result<(), SegmenterError> {
-    tch::manual_seed(seed);
-    let (sam, trained) = (VarStore::new(Device::Cpu), VarStore::new(Device::Cpu));
-    Encoder::new(config, &sam, &trained);
-    Decoder::new(config, &sam, &trained);
-    AuxiliaryGenerator::new(config, &trained);
-    save_safetensors(&trained, adapters, StoredAs::Float32)?;
+    let draw = |config: &BundleConfig| {
+        tch::manual_seed(seed);
+        let (sam, trained) = (VarStore::new(Device::Cpu), VarStore::new(Device::Cpu));
+        Encoder::new(config, &sam, &trained);
+        Decoder::new(config, &sam, &trained);
+        AuxiliaryGenerator::new(config, &trained);
+        (sam, trained)
+    };
+    save_safetensors(&draw(config).1, adapters, StoredAs::Float32)?;
     if let Some(path) = backbone {
-        save_safetensors(&sam, path, StoredAs::Float32)?;
+        // Drawn without the paper's parts, so that it is the same whichever of them the network has.
+        let NetworkConfig { backbone, image_size, .. } = config.network;
+        let plain = BundleConfig { network: NetworkConfig::plain(backbone, image_size), ..config.clone() };
+        save_safetensors(&draw(&plain).0, path, StoredAs::Float32)?;
     }
     Ok(())
 }

@@ -5,15 +5,15 @@ use ndarray::Array3;
 use super::affine::apply;
 use super::grid::{BoxMm, Grid};
 
-/// Labels `[x, y, z]` as stored: `position + 1` in voxels whose centre lies inside the box at that position, at
-/// least in the voxel nearest to the box's centre; later boxes over earlier ones.
+/// Labels `[x, y, z]` as stored: a box's class in voxels whose centre lies inside it, at least in the voxel nearest
+/// to its centre; later boxes over earlier ones. A box is its class, its name and its corners.
 ///
 /// # Errors
 /// The name of a box that does not touch the volume.
-pub(super) fn labels_from_boxes(grid: &Grid, boxes: &[(String, BoxMm)]) -> Result<Array3<u8>, String> {
+pub(super) fn labels_from_boxes(grid: &Grid, boxes: &[(u8, String, BoxMm)]) -> Result<Array3<u8>, String> {
     let mut labels = grid.empty_stored::<u8>();
-    for (index, (name, corners)) in boxes.iter().enumerate() {
-        let class = u8::try_from(index + 1).map_err(|_| name.clone())?;
+    for (class, name, corners) in boxes {
+        let class = *class;
         let [xs, ys, zs] = grid.voxel_range(corners).ok_or_else(|| name.clone())?;
         let centre = [0, 1, 2].map(|axis| (corners[0][axis] + corners[1][axis]) / 2.0);
         let mut nearest = ([xs[0], ys[0], zs[0]], f64::INFINITY);

@@ -62,15 +62,15 @@ impl PreparedCase {
     }
 
     /// [`PreparedCase::open`] with labels made from named boxes in world millimetres (RAS) in place of a label
-    /// volume: class `position + 1` in voxels whose centre lies inside the box (at least in one voxel), later
-    /// boxes over earlier ones.
+    /// volume: a box's class in voxels whose centre lies inside it (at least in one voxel), later boxes over earlier
+    /// ones. A box is its class, its name and its corners.
     ///
     /// # Errors
     /// As [`PreparedCase::open`]; [`VolumeError::Outside`] naming a box that does not touch the volume.
     pub fn from_boxes(
         plan: &CasePlan,
         config: &BundleConfig,
-        boxes: &[(String, BoxMm)],
+        boxes: &[(u8, String, BoxMm)],
     ) -> Result<Self, VolumeError> {
         let labels = labels_from_boxes(&plan.grid, boxes)
             .map_err(|name| VolumeError::Outside { path: plan.path().into(), what: format!("box {name}") })?;

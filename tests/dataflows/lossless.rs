@@ -2,6 +2,7 @@
 //! unreadable files.
 
 use std::fs;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -10,7 +11,7 @@ use self_prompt_sam::segmenter::Segmenter;
 use self_prompt_sam::volume::{self, CasePlan, LabelAssembler, PreparedCase};
 use tch::Tensor;
 
-use super::harness::{Bench, Run, full};
+use super::harness::{Bench, Run, full, label_maps, python};
 
 const CASES: usize = 4;
 /// Windows of 4 slices every 2 make 11 windows a case.
@@ -116,4 +117,36 @@ fn an_unreadable_case_is_named_and_the_others_complete() {
     let summary = run.summary();
     assert_eq!(summary["cases"], 2);
     assert_eq!(summary["failed"][0]["case"], "case_1");
+}
+
+/// A label that the model does not know makes no prompts, however often its window is sent.
+#[test]
+fn a_window_that_cannot_be_computed_fails_its_case_alone() {
+    let bench = Bench::new(3, 8);
+    let script = "import nibabel, sys; image = nibabel.load(sys.argv[1]); \
+                  labels = image.get_fdata().astype('uint8'); labels[0, 0] = 9; \
+                  nibabel.save(nibabel.Nifti1Image(labels, image.affine), sys.argv[1])";
+    let poisoned = bench.path("labels").join("case_1.nii.gz");
+    assert!(Command::new(python()).args(["-c", script]).arg(&poisoned).status().unwrap().success());
+    let flow = bench.dataflow("dataflows/oracle.yml", |text| text);
+    let mut run = bench.start(&flow, "output", &[]);
+    assert!(!run.finish().success());
+    assert_eq!(run.label_maps().into_keys().collect::<Vec<_>>(), ["case_0.nii.gz", "case_2.nii.gz"]);
+    let summary = run.summary();
+    assert_eq!(summary["cases"], 2);
+    assert_eq!(summary["failed"].as_array().unwrap().len(), 1);
+    let error = summary["failed"][0]["error"].as_str().unwrap();
+    assert!(error.contains("case_1") && error.contains("label 9"), "{error}");
+}
+
+#[test]
+fn the_input_is_never_overwritten() {
+    let bench = Bench::new(1, 4);
+    let flow = bench.dataflow("dataflows/infer.yml", |text| text);
+    let images = bench.path("images");
+    let before = label_maps(&images);
+    let mut run = bench.start(&flow, "images", &[]);
+    assert!(!run.finish().success());
+    assert!(run.log().contains("would overwrite"), "{}", run.log());
+    assert_eq!(label_maps(&images), before);
 }

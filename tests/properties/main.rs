@@ -5,6 +5,7 @@ mod adapters;
 mod prompts;
 mod report;
 mod sam_prompts;
+mod segmenter;
 mod volume_datasets;
 mod volume_files;
 mod volume_geometry;

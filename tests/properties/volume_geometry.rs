@@ -217,8 +217,8 @@ fn boxes_in_millimetres_become_labels() {
     let config = config(1, Plane::Window([8, 10]), 6);
     let plan = CasePlan::new(&case(&image, None), &config, None).unwrap();
     let boxes = [
-        ("liver".to_string(), [[4.0, 2.0, 3.0], [10.0, 5.0, 9.0]]),
-        ("tiny".to_string(), [[16.4, 6.4, 12.4], [16.3, 6.3, 12.3]]),
+        (1, "liver".to_string(), [[4.0, 2.0, 3.0], [10.0, 5.0, 9.0]]),
+        (2, "tiny".to_string(), [[16.4, 6.4, 12.4], [16.3, 6.3, 12.3]]),
     ];
     let case = PreparedCase::from_boxes(&plan, &config, &boxes).unwrap();
     let labels = case.label_window(0).unwrap();
@@ -228,7 +228,7 @@ fn boxes_in_millimetres_become_labels() {
         _ => 0,
     });
     assert_eq!(labels, expected);
-    let outside = [("spleen".to_string(), [[100.0; 3], [120.0; 3]])];
+    let outside = [(1, "spleen".to_string(), [[100.0; 3], [120.0; 3]])];
     let error = PreparedCase::from_boxes(&plan, &config, &outside).unwrap_err().to_string();
     assert!(error.contains("image.nii") && error.contains("spleen"), "{error}");
 }

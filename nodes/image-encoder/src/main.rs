@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use eyre::Result;
 use self_prompt_sam::message::WireKind;
 use self_prompt_sam::runtime::{
-    Emit, Input, InputKind, Settings, Stage, Window, device, node_main, prepare, run_stage,
+    Emit, Input, InputKind, Settings, Stage, Window, device, node_main, run_stage,
 };
 use self_prompt_sam::segmenter::Encoder;
 
@@ -33,7 +33,6 @@ impl Stage for EncoderStage {
 
 fn main() -> ExitCode {
     node_main(|| {
-        prepare()?;
         let bundle = Settings::from_env()?.bundle()?;
         run_stage(EncoderStage { encoder: Encoder::load(&bundle, device()?)? })
     })

@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use eyre::Result;
 use self_prompt_sam::message::WireKind;
 use self_prompt_sam::runtime::{
-    Emit, Input, InputKind, Settings, Stage, Window, decode_window_prompts, device, node_main, prepare,
-    run_stage,
+    Emit, Input, InputKind, Settings, Stage, Window, decode_window_prompts, device, node_main, run_stage,
 };
 use self_prompt_sam::segmenter::Decoder;
 
@@ -32,7 +31,6 @@ impl Stage for DecoderStage {
 
 fn main() -> ExitCode {
     node_main(|| {
-        prepare()?;
         let bundle = Settings::from_env()?.bundle()?;
         run_stage(DecoderStage { decoder: Decoder::load(&bundle, device()?)? })
     })

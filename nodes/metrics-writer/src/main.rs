@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use self_prompt_sam::runtime::{Settings, node_main, prepare, writer::Writer};
+use self_prompt_sam::runtime::{Settings, node_main, writer::Writer};
 
 fn main() -> ExitCode {
     node_main(|| {
-        prepare()?;
         let settings = Settings::from_env()?;
         let bundle = settings.bundle()?;
         Writer::new(&settings, &bundle)?.run()

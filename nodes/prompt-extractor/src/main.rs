@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use self_prompt_sam::runtime::{PromptStage, Settings, node_main, prepare, run_stage};
+use self_prompt_sam::runtime::{PromptStage, Settings, node_main, run_stage};
 use self_prompt_sam::segmenter::prompt_strategy;
 
 fn main() -> ExitCode {
     node_main(|| {
-        prepare()?;
         let bundle = Settings::from_env()?.bundle()?;
         run_stage(PromptStage::new(prompt_strategy(&bundle)))
     })

@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use self_prompt_sam::runtime::{Settings, loader::Loader, node_main, prepare};
+use self_prompt_sam::runtime::{Settings, loader::Loader, node_main};
 
 fn main() -> ExitCode {
     node_main(|| {
-        prepare()?;
         let settings = Settings::from_env()?;
         let bundle = settings.bundle()?;
         Loader::new(settings, &bundle)?.run()

@@ -40,6 +40,7 @@ pub fn run() -> Result<()> {
             )),
         },
     );
+    line("device", device().map(|device| format!("{device:?}")).map_err(|error| format!("{error:#}")));
     let devices = tch::Cuda::device_count();
     line(
         "libtorch",

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use eyre::{Result, bail};
+use ndarray::Array3;
 use self_prompt_sam::files::write_atomically;
 use self_prompt_sam::metrics::{CaseMetrics, Summary, evaluate_case};
 use self_prompt_sam::report::write_metrics;
-use self_prompt_sam::volume::{self, VolumeError};
+use self_prompt_sam::volume::{self, CaseFiles, VolumeError};
 
 #[derive(Args)]
 pub struct Evaluate {
@@ -31,41 +32,25 @@ pub struct Evaluate {
 impl Evaluate {
     pub fn run(self) -> Result<()> {
         let cases = volume::discover(&self.predictions, Some(&self.labels), 1)?;
-        let mut pairs = Vec::new();
         let mut largest = 1;
-        for case in &cases {
-            let (Some(image), Some(labels)) = (case.images.first(), &case.labels) else {
-                bail!("case {}: no labels", case.case_id);
-            };
-            let (prediction, _) = volume::read_labels(image)?;
-            let (truth, spacing_mm) = volume::read_labels(labels)?;
-            if prediction.dim() != truth.dim() {
-                let shape = |(x, y, z): (usize, usize, usize)| [x, y, z];
-                return Err(VolumeError::ShapeMismatch {
-                    path: labels.clone(),
-                    shape: shape(truth.dim()),
-                    image: image.clone(),
-                    image_shape: shape(prediction.dim()),
-                }
-                .into());
+        if self.classes.is_empty() {
+            for case in &cases {
+                let (truth, prediction, _) = read_pair(case)?;
+                largest = truth.iter().chain(&prediction).copied().fold(largest, u8::max);
             }
-            largest = prediction.iter().chain(&truth).copied().fold(largest, u8::max);
-            pairs.push((case.case_id.clone(), truth, prediction, spacing_mm));
         }
         let classes = match self.classes.is_empty() {
             true => std::iter::once("background".into())
                 .chain((1..=largest).map(|class| format!("class_{class}")))
                 .collect(),
-            false if self.classes.len() <= usize::from(largest) => {
-                bail!("label {largest} is there, but --classes names only {}", self.classes.len())
-            }
             false => self.classes,
         };
         let mut metrics: Vec<CaseMetrics> = Vec::new();
-        for (case_id, truth, prediction, spacing_mm) in pairs {
+        for case in &cases {
+            let (truth, prediction, spacing_mm) = read_pair(case)?;
             let figures =
                 evaluate_case(truth.view(), prediction.view(), spacing_mm, &classes, self.tolerance_mm)?;
-            let case = CaseMetrics { case_id, classes: figures };
+            let case = CaseMetrics { case_id: case.case_id.clone(), classes: figures };
             for class in &case.classes {
                 println!(
                     "{} {}: Dice {:.4}, HD95 {:.3} mm, NSD {:.4}",
@@ -88,4 +73,24 @@ impl Evaluate {
         }
         Ok(())
     }
+}
+
+/// Truth, prediction and voxel size of a case.
+fn read_pair(case: &CaseFiles) -> Result<(Array3<u8>, Array3<u8>, [f64; 3])> {
+    let (Some(image), Some(labels)) = (case.images.first(), &case.labels) else {
+        bail!("case {}: no labels", case.case_id);
+    };
+    let (prediction, _) = volume::read_labels(image)?;
+    let (truth, spacing_mm) = volume::read_labels(labels)?;
+    if prediction.dim() != truth.dim() {
+        let shape = |(x, y, z): (usize, usize, usize)| [x, y, z];
+        return Err(VolumeError::ShapeMismatch {
+            path: labels.clone(),
+            shape: shape(truth.dim()),
+            image: image.clone(),
+            image_shape: shape(prediction.dim()),
+        }
+        .into());
+    }
+    Ok((truth, prediction, spacing_mm))
 }

@@ -38,6 +38,10 @@ pub struct Infer {
     /// A box prompt, world mm (RAS): name=x0,y0,z0,x1,y1,z1. May be repeated.
     #[arg(long = "box", value_name = "BOX", allow_hyphen_values = true)]
     boxes: Vec<String>,
+    /// Prompts in place of the model's: any of point, point:centre, point:random, box and mask with commas between
+    /// them, or none.
+    #[arg(long, value_name = "KINDS")]
+    prompt_kinds: Option<String>,
     /// Segment only this region, world mm (RAS): x0,y0,z0,x1,y1,z1.
     #[arg(long, value_name = "BOX", allow_hyphen_values = true)]
     roi: Option<String>,
@@ -61,6 +65,9 @@ impl Infer {
         if by_labels && self.labels.is_none() && self.boxes.is_empty() {
             bail!("without --model, prompts must come from --labels or --box");
         }
+        if !by_labels && !self.boxes.is_empty() {
+            bail!("--box is a prompt: the model makes its own, unless you say --prompts labels");
+        }
         let dataflow = match &self.dataflow {
             Some(path) => path.clone(),
             None => {
@@ -82,6 +89,7 @@ impl Infer {
             .env("SPSAM_DEVICE", &self.device)
             .env("SPSAM_BOXES", self.boxes.join(";"))
             .env("SPSAM_ROI", self.roi.clone().unwrap_or_default())
+            .env("SPSAM_PROMPTS", self.prompt_kinds.clone().unwrap_or_default())
             .env("SPSAM_THREADS", self.threads.to_string())
             .env("SPSAM_WINDOW", self.window.to_string())
             .status()
