@@ -16,7 +16,7 @@ use super::settings::number;
 const TRANSPORT_OVERLAY: &str = "{transport:{link:{tx:{queue:{congestion_control:{drop:{\
     wait_before_drop:60000000,max_wait_before_drop_fragments:60000000}}}}}}}\n";
 /// Warnings, without those that every healthy start of dora and zenoh brings, and what we say ourselves.
-const LOG: &str = "warn,zenoh::net::runtime=error,dora_node_api=error,self_prompt_sam=info,spsam=info";
+const LOG: &str = "warn,zenoh::net::runtime=off,dora_node_api=error,self_prompt_sam=info,spsam=info";
 const OVERLAY_VARIABLE: &str = "DORA_ZENOH_CONFIG_OVERLAY";
 
 /// Installs the log (stderr, `RUST_LOG`) and the number of threads (`SPSAM_THREADS`, 0 = libtorch's own choice).
