@@ -96,6 +96,15 @@ impl Project {
     }
 
     fn prepare(&self, command: &mut Command) {
+        // What `cargo run` says of xtask itself. Build scripts of dependencies (ring) watch some of it: cargo called
+        // from here and cargo called by hand would each undo the other's build.
+        let of_xtask = |name: &str| {
+            ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.starts_with(prefix))
+                || ["CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"].contains(&name)
+        };
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_xtask)) {
+            command.env_remove(name);
+        }
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::iter::once(self.bin()).chain(std::env::split_paths(&path));
         if let Ok(path) = std::env::join_paths(folders) {
