@@ -3,6 +3,7 @@
 
 pub mod adapter;
 pub mod bundle;
+pub mod compute;
 pub mod files;
 pub mod message;
 pub mod metrics;

@@ -28,7 +28,7 @@ pub struct RunSummary {
     pub conventions: Conventions,
     /// The model.
     pub model: ModelInfo,
-    /// Where it computed: `cpu`, `cuda:0`.
+    /// Where it was asked to compute and how precisely: `auto, auto`, `cuda:0, bf16`.
     pub device: String,
     /// Versions of what it was made with.
     pub versions: Versions,

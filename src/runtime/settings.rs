@@ -8,6 +8,7 @@ use eyre::{Result, WrapErr, bail, eyre};
 use tch::{Cuda, Device};
 
 use crate::bundle::{Bundle, PointRule, PromptConfig};
+use crate::compute::{Compute, Precision};
 
 /// Settings that several nodes share. Empty variables count as unset.
 #[derive(Debug, Clone)]
@@ -106,6 +107,18 @@ pub fn device() -> Result<Device> {
         }
         _ => Ok(device),
     }
+}
+
+/// [`device`] with `SPSAM_PRECISION`: `auto` (bf16 where the hardware multiplies it), `fp32`, `bf16` or `fp16`.
+///
+/// # Errors
+/// Another value, or those of [`device`].
+pub fn compute() -> Result<Compute> {
+    let precision = match variable("SPSAM_PRECISION") {
+        None => Precision::Auto,
+        Some(text) => text.trim().parse().wrap_err("SPSAM_PRECISION")?,
+    };
+    Ok(Compute::new(device()?, precision))
 }
 
 /// A set and non-empty environment variable.

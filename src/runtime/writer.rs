@@ -46,7 +46,8 @@ impl Writer {
     /// # Errors
     /// An output folder that cannot be made or written to.
     pub fn new(settings: &Settings, bundle: &Bundle) -> Result<Self> {
-        let device = variable("SPSAM_DEVICE").unwrap_or_else(|| "auto".into());
+        let asked = |name| variable(name).unwrap_or_else(|| "auto".into());
+        let device = format!("{}, {}", asked("SPSAM_DEVICE"), asked("SPSAM_PRECISION"));
         Ok(Self { results: Results::new(&settings.output, bundle, device)? })
     }
 

@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 use super::{SegmenterError, Sizes, load};
 use crate::adapter::ClassesAdapter;
 use crate::bundle::{Bundle, BundleConfig, GeneratorKind};
+use crate::compute::Compute;
 use crate::prompt::SlicePrompts;
 use crate::sam::{
     MaskDecoder, MaskDecoderConfig, PromptEncoder, PromptEncoderConfig, PromptTensors,
@@ -36,13 +37,14 @@ impl Decoder {
     ///
     /// # Errors
     /// Weights that are missing, wrong or damaged.
-    pub fn load(bundle: &Bundle, device: Device) -> Result<Self, SegmenterError> {
-        let (mut sam, mut trained) = (VarStore::new(device), VarStore::new(device));
+    pub fn load(bundle: &Bundle, compute: Compute) -> Result<Self, SegmenterError> {
+        let (mut sam, mut trained) = (VarStore::new(compute.device), VarStore::new(compute.device));
         let decoder = Self::new(&bundle.config, &sam, &trained);
         load(
             bundle,
             Some((&mut sam, &["prompt_encoder.", "mask_decoder."])),
             (&mut trained, &["mask_decoder.", "classes_adapter."]),
+            compute,
         )?;
         Ok(decoder)
     }

@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 use super::{SegmenterError, Sizes, load, vit_config};
 use crate::adapter::{ModalityAdapter, ModalityAdapterConfig, resize_to_rgb};
 use crate::bundle::{Backbone, Bundle, BundleConfig, Normalisation};
+use crate::compute::Compute;
 use crate::sam::{Encoded, ImageEncoderVit, TapShape, TinyVit, TinyVitConfig};
 
 /// Mean and standard deviation of the RGB values 0 to 255 that SAM was trained with
@@ -34,13 +35,14 @@ impl Encoder {
     ///
     /// # Errors
     /// Weights that are missing, wrong or damaged.
-    pub fn load(bundle: &Bundle, device: Device) -> Result<Self, SegmenterError> {
-        let (mut sam, mut trained) = (VarStore::new(device), VarStore::new(device));
+    pub fn load(bundle: &Bundle, compute: Compute) -> Result<Self, SegmenterError> {
+        let (mut sam, mut trained) = (VarStore::new(compute.device), VarStore::new(compute.device));
         let encoder = Self::new(&bundle.config, &sam, &trained);
         load(
             bundle,
             Some((&mut sam, &["image_encoder."])),
             (&mut trained, &["modality_adapter.", "image_encoder."]),
+            compute,
         )?;
         Ok(encoder)
     }

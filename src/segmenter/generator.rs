@@ -6,6 +6,7 @@ use tch::{Device, Tensor};
 use super::encoder::tap_shapes;
 use super::{SegmenterError, Sizes, load};
 use crate::bundle::{Bundle, BundleConfig};
+use crate::compute::Compute;
 use crate::prompt::{AuxiliaryMasks, Generator, MspGeneratorConfig, Widths};
 
 /// Features to auxiliary masks.
@@ -21,14 +22,14 @@ impl AuxiliaryGenerator {
     ///
     /// # Errors
     /// A bundle without generator ([`SegmenterError::NoPart`]), weights that are missing, wrong or damaged.
-    pub fn load(bundle: &Bundle, device: Device) -> Result<Self, SegmenterError> {
-        let mut trained = VarStore::new(device);
+    pub fn load(bundle: &Bundle, compute: Compute) -> Result<Self, SegmenterError> {
+        let mut trained = VarStore::new(compute.device);
         let generator = Self::new(&bundle.config, &trained).ok_or_else(|| SegmenterError::NoPart {
             model: bundle.config.name.clone(),
             part: "prompt generator",
             hint: "name a trained bundle in SPSAM_MODEL, or use dataflows/oracle.yml with labels or boxes",
         })?;
-        load(bundle, None, (&mut trained, &["generator."]))?;
+        load(bundle, None, (&mut trained, &["generator."]), compute)?;
         Ok(generator)
     }
 

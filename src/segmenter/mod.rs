@@ -12,12 +12,13 @@ pub use fresh::write_fresh_weights;
 pub use generator::AuxiliaryGenerator;
 
 use ndarray::{ArrayView2, ArrayView3};
+use tch::Tensor;
 use tch::nn::VarStore;
-use tch::{Device, Tensor};
 use thiserror::Error;
 
 use crate::adapter::AdapterConfig;
 use crate::bundle::{Backbone, Bundle, BundleConfig, BundleError};
+use crate::compute::Compute;
 use crate::prompt::{ConfiguredPrompts, PromptError, PromptStrategy, SliceMasks, SlicePrompts};
 use crate::sam::checkpoint::{CheckpointError, check_sha256, load_strict};
 use crate::sam::{PromptTensorsError, TinyVitConfig, VitConfig};
@@ -109,11 +110,13 @@ fn vit_config(config: &BundleConfig) -> Option<VitConfig> {
     })
 }
 
-/// Loads what `sam` and `trained` hold from the bundle, checks the hashes, and freezes SAM.
+/// Loads what `sam` and `trained` hold from the bundle, checks the hashes, freezes everything and brings it to the
+/// type of `compute`.
 fn load(
     bundle: &Bundle,
     sam: Option<(&mut VarStore, &[&str])>,
     trained: (&mut VarStore, &[&str]),
+    compute: Compute,
 ) -> Result<(), SegmenterError> {
     if let Some((store, parts)) = sam {
         let weights = &bundle.config.weights;
@@ -121,6 +124,7 @@ fn load(
         check_sha256(&path, &weights.sha256)?;
         load_strict(store, &path, parts, &SAM_PARTS)?;
         store.freeze();
+        compute.convert(store);
     }
     let (store, parts) = trained;
     match &bundle.config.adapters {
@@ -133,6 +137,7 @@ fn load(
         None => return Err(SegmenterError::NoAdapters { model: bundle.config.name.clone() }),
     }
     store.freeze();
+    compute.convert(store);
     Ok(())
 }
 
@@ -160,17 +165,17 @@ impl Segmenter {
     ///
     /// # Errors
     /// Any [`SegmenterError`] of the parts.
-    pub fn load(bundle: &Bundle, device: Device) -> Result<Self, SegmenterError> {
-        let generator = match AuxiliaryGenerator::load(bundle, device) {
+    pub fn load(bundle: &Bundle, compute: Compute) -> Result<Self, SegmenterError> {
+        let generator = match AuxiliaryGenerator::load(bundle, compute) {
             Ok(generator) => Some(generator),
             Err(SegmenterError::NoPart { .. }) => None,
             Err(error) => return Err(error),
         };
         Ok(Self {
-            encoder: Encoder::load(bundle, device)?,
+            encoder: Encoder::load(bundle, compute)?,
             generator,
             strategy: prompt_strategy(bundle),
-            decoder: Decoder::load(bundle, device)?,
+            decoder: Decoder::load(bundle, compute)?,
         })
     }
 

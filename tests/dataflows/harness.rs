@@ -117,6 +117,7 @@ impl Bench {
             .env("SPSAM_LABELS", self.path("labels"))
             .env("SPSAM_OUTPUT", self.path(output))
             .env("SPSAM_DEVICE", "cpu")
+            .env("SPSAM_PRECISION", "fp32")
             .env("SPSAM_ACK_TIMEOUT_SECS", "4")
             .current_dir(self.folder.path())
             .stdin(Stdio::null())

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use self_prompt_sam::bundle::Bundle;
+use self_prompt_sam::compute::Compute;
 use self_prompt_sam::segmenter::Segmenter;
 use self_prompt_sam::volume::{self, CasePlan, LabelAssembler, PreparedCase};
 use tch::Tensor;
@@ -29,7 +30,7 @@ fn run_to_the_end(mut run: Run) -> Run {
 /// Label maps of the in-process segmenter, as files.
 fn reference(bench: &Bench) -> std::collections::BTreeMap<String, Vec<u8>> {
     let bundle = Bundle::open(&bench.path("bundle")).unwrap();
-    let segmenter = Segmenter::load(&bundle, tch::Device::Cpu).unwrap();
+    let segmenter = Segmenter::load(&bundle, Compute::fp32(tch::Device::Cpu)).unwrap();
     let folder = bench.path("reference");
     fs::create_dir_all(&folder).unwrap();
     for files in volume::discover(&bench.path("images"), None, 1).unwrap() {

@@ -4,6 +4,7 @@ use ndarray::Array3;
 use self_prompt_sam::bundle::{
     Backbone, Bundle, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, WeightFile,
 };
+use self_prompt_sam::compute::Compute;
 use self_prompt_sam::sam::checkpoint::sha256_file;
 use self_prompt_sam::segmenter::{Segmenter, write_fresh_weights};
 use tch::{Device, Kind, Tensor};
@@ -51,7 +52,7 @@ fn every_row_of_the_ablation_runs_and_prompts_itself() {
     for row in ["S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9"] {
         let network = NetworkConfig::ablation(row, Backbone::VitTiny, SIDE as i64).unwrap();
         let (_folder, bundle) = bundle(network, 1);
-        let segmenter = Segmenter::load(&bundle, Device::Cpu).unwrap();
+        let segmenter = Segmenter::load(&bundle, Compute::fp32(Device::Cpu)).unwrap();
         let logits = segmenter.segment(&window(1), None).unwrap();
         assert_eq!(logits.size(), [DEPTH as i64, 3, SIDE as i64, SIDE as i64], "{row}");
         assert!(bool::try_from(logits.isfinite().all()).unwrap(), "{row}");
@@ -62,7 +63,7 @@ fn every_row_of_the_ablation_runs_and_prompts_itself() {
 #[test]
 fn two_modalities_become_rgb() {
     let (_folder, bundle) = bundle(NetworkConfig::full(Backbone::VitTiny, SIDE as i64), 2);
-    let segmenter = Segmenter::load(&bundle, Device::Cpu).unwrap();
+    let segmenter = Segmenter::load(&bundle, Compute::fp32(Device::Cpu)).unwrap();
     assert_eq!(segmenter.segment(&window(2), None).unwrap().size()[1], 3);
     assert!(segmenter.segment(&window(1), None).unwrap_err().to_string().contains("[4, 2, 64, 64]"));
 }
@@ -85,7 +86,7 @@ fn the_full_model_starts_as_sam() {
     sam.config.weights.sha256.clone_from(&full.config.weights.sha256);
     let window = window(1);
     let [full, sam] = [full, sam].map(|bundle| {
-        let segmenter = Segmenter::load(&bundle, Device::Cpu).unwrap();
+        let segmenter = Segmenter::load(&bundle, Compute::fp32(Device::Cpu)).unwrap();
         segmenter.segment(&window, Some((labels.view(), 3))).unwrap()
     });
     drop((full_folder, sam_folder));

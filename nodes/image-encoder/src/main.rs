@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use eyre::Result;
 use self_prompt_sam::message::WireKind;
 use self_prompt_sam::runtime::{
-    Emit, Input, InputKind, Settings, Stage, Window, device, node_main, run_stage,
+    Emit, Input, InputKind, Settings, Stage, Window, compute, node_main, run_stage,
 };
 use self_prompt_sam::segmenter::Encoder;
 
@@ -34,6 +34,6 @@ impl Stage for EncoderStage {
 fn main() -> ExitCode {
     node_main(|| {
         let bundle = Settings::from_env()?.bundle()?;
-        run_stage(EncoderStage { encoder: Encoder::load(&bundle, device()?)? })
+        run_stage(EncoderStage { encoder: Encoder::load(&bundle, compute()?)? })
     })
 }

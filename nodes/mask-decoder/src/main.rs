@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use eyre::Result;
 use self_prompt_sam::message::WireKind;
 use self_prompt_sam::runtime::{
-    Emit, Input, InputKind, Settings, Stage, Window, decode_window_prompts, device, node_main, run_stage,
+    Emit, Input, InputKind, Settings, Stage, Window, compute, decode_window_prompts, node_main, run_stage,
 };
 use self_prompt_sam::segmenter::Decoder;
 
@@ -32,6 +32,6 @@ impl Stage for DecoderStage {
 fn main() -> ExitCode {
     node_main(|| {
         let bundle = Settings::from_env()?.bundle()?;
-        run_stage(DecoderStage { decoder: Decoder::load(&bundle, device()?)? })
+        run_stage(DecoderStage { decoder: Decoder::load(&bundle, compute()?)? })
     })
 }

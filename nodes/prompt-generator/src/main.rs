@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use eyre::Result;
 use self_prompt_sam::message::WireKind;
 use self_prompt_sam::runtime::{
-    Emit, Input, InputKind, Settings, Stage, Window, device, node_main, run_stage,
+    Emit, Input, InputKind, Settings, Stage, Window, compute, node_main, run_stage,
 };
 use self_prompt_sam::segmenter::AuxiliaryGenerator;
 
@@ -30,6 +30,6 @@ impl Stage for GeneratorStage {
 fn main() -> ExitCode {
     node_main(|| {
         let bundle = Settings::from_env()?.bundle()?;
-        run_stage(GeneratorStage { generator: AuxiliaryGenerator::load(&bundle, device()?)? })
+        run_stage(GeneratorStage { generator: AuxiliaryGenerator::load(&bundle, compute()?)? })
     })
 }

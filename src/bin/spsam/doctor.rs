@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use eyre::{Result, bail};
-use self_prompt_sam::runtime::{Settings, device};
+use self_prompt_sam::runtime::{Settings, compute};
 
 /// dora's version that the nodes are built with.
 const DORA: &str = "1.1.0";
@@ -40,7 +40,8 @@ pub fn run() -> Result<()> {
             )),
         },
     );
-    line("device", device().map(|device| format!("{device:?}")).map_err(|error| format!("{error:#}")));
+    let compute = compute().map(|compute| format!("{:?}, {}", compute.device, compute.precision().name()));
+    line("device", compute.map_err(|error| format!("{error:#}")));
     let devices = tch::Cuda::device_count();
     line(
         "libtorch",

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use clap::{Args, ValueEnum};
 use eyre::{Result, WrapErr, bail};
+use self_prompt_sam::compute::Precision;
 
 /// Where prompts come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -32,6 +33,9 @@ pub struct Infer {
     /// auto (CUDA where there is one), cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: String,
+    /// Precision of the network: auto (bf16 where the hardware multiplies it), fp32, bf16 or fp16.
+    #[arg(long, default_value = "auto")]
+    precision: Precision,
     /// Where prompts come from; the default is the model, or the labels and boxes where there is no model.
     #[arg(long, value_enum)]
     prompts: Option<Prompts>,
@@ -87,6 +91,7 @@ impl Infer {
             .env("SPSAM_LABELS", text(&self.labels)?.unwrap_or_default())
             .env("SPSAM_OUTPUT", absolute(&self.output)?)
             .env("SPSAM_DEVICE", &self.device)
+            .env("SPSAM_PRECISION", self.precision.name())
             .env("SPSAM_BOXES", self.boxes.join(";"))
             .env("SPSAM_ROI", self.roi.clone().unwrap_or_default())
             .env("SPSAM_PROMPTS", self.prompt_kinds.clone().unwrap_or_default())

@@ -1,0 +1,141 @@
+//! Where libtorch computes, and how precisely.
+
+use std::str::FromStr;
+
+use tch::nn::VarStore;
+use tch::{Device, Kind};
+use thiserror::Error;
+
+use crate::message::WireKind;
+
+/// How precisely to compute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// bf16 where the hardware multiplies it (CPUs with AVX512-BF16 or AMX, CUDA), fp32 elsewhere.
+    #[default]
+    Auto,
+    /// 32-bit floats.
+    Fp32,
+    /// 16-bit floats with the range of fp32 (8 bits of mantissa).
+    Bf16,
+    /// IEEE 16-bit floats; fast on GPUs and on CPUs with AVX512-FP16 only.
+    Fp16,
+}
+
+impl Precision {
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Fp32 => "fp32",
+            Self::Bf16 => "bf16",
+            Self::Fp16 => "fp16",
+        }
+    }
+}
+
+/// A precision that is none of those there are.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("`{0}` is none of auto, fp32, bf16, fp16")]
+pub struct UnknownPrecision(String);
+
+impl FromStr for Precision {
+    type Err = UnknownPrecision;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = [Self::Auto, Self::Fp32, Self::Bf16, Self::Fp16];
+        known.into_iter().find(|known| known.name() == text).ok_or_else(|| UnknownPrecision(text.into()))
+    }
+}
+
+/// Where weights lie and in which type the network computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compute {
+    /// Device.
+    pub device: Device,
+    /// Type of weights and activations.
+    pub kind: Kind,
+}
+
+impl Compute {
+    /// What `precision` means on `device`.
+    pub fn new(device: Device, precision: Precision) -> Self {
+        let kind = match precision {
+            Precision::Fp32 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
+            Precision::Fp16 => Kind::Half,
+            Precision::Auto if multiplies_bf16(device) => Kind::BFloat16,
+            Precision::Auto => Kind::Float,
+        };
+        Self { device, kind }
+    }
+
+    /// 32-bit floats on `device`.
+    pub fn fp32(device: Device) -> Self {
+        Self::new(device, Precision::Fp32)
+    }
+
+    /// Type in which big tensors travel: half the size where the network has no more precision to offer.
+    pub fn wire(self) -> WireKind {
+        if self.kind == Kind::Float { WireKind::Float32 } else { WireKind::Float16 }
+    }
+
+    /// The precision that the type stands for, never `Auto`.
+    pub fn precision(self) -> Precision {
+        match self.kind {
+            Kind::BFloat16 => Precision::Bf16,
+            Kind::Half => Precision::Fp16,
+            _ => Precision::Fp32,
+        }
+    }
+
+    /// Brings the weights of a store to the type, once. Buffers (statistics and frequencies that small rounding
+    /// would spoil) stay in fp32.
+    pub fn convert(self, store: &VarStore) {
+        for mut variable in store.trainable_variables() {
+            let converted = tch::no_grad(|| variable.detach().to_kind(self.kind));
+            variable.set_data(&converted);
+        }
+    }
+}
+
+fn multiplies_bf16(device: Device) -> bool {
+    match device {
+        Device::Cpu => cpu_multiplies_bf16(),
+        Device::Cuda(_) => true,
+        _ => false,
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_multiplies_bf16() -> bool {
+    std::is_x86_feature_detected!("avx512bf16")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_multiplies_bf16() -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn precisions_are_parsed_and_mistakes_named() {
+        assert_eq!("bf16".parse(), Ok(Precision::Bf16));
+        assert_eq!(
+            "float".parse::<Precision>().unwrap_err().to_string(),
+            "`float` is none of auto, fp32, bf16, fp16"
+        );
+    }
+
+    #[test]
+    fn weights_are_converted_and_buffers_kept() {
+        let store = VarStore::new(Device::Cpu);
+        let weight = store.root().ones("weight", &[2]);
+        let buffer = store.root().ones_no_train("running_mean", &[2]);
+        Compute::new(Device::Cpu, Precision::Bf16).convert(&store);
+        assert_eq!((weight.kind(), buffer.kind()), (Kind::BFloat16, Kind::Float));
+    }
+}
