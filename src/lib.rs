@@ -5,6 +5,7 @@ pub mod adapter;
 pub mod bundle;
 pub mod compute;
 pub mod files;
+mod kernel;
 pub mod message;
 pub mod metrics;
 pub mod nn;

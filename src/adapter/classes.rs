@@ -4,6 +4,7 @@ use tch::Tensor;
 use tch::nn::{self, Module};
 
 use super::instance_norm::InstanceNorm;
+use crate::nn::gelu;
 
 /// Inner channels.
 const HIDDEN: i64 = 64;
@@ -30,7 +31,7 @@ impl ClassesAdapter {
 
     /// Mask logits `[B, N, D, 4h, 4w]` to class logits `[B, N, D, height, width]`; exact GELU.
     pub fn forward(&self, masks: &Tensor, size: [i64; 2]) -> Tensor {
-        let hidden = self.norm.forward(&self.expand.forward(masks)).gelu("none");
+        let hidden = gelu(self.norm.forward(&self.expand.forward(masks)));
         resize_logits(&(masks + self.shrink.forward(&hidden)), size)
     }
 }

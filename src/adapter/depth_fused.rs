@@ -6,6 +6,7 @@ use tch::Tensor;
 use tch::nn::{self, Module};
 
 use crate::bundle::AdapterKind;
+use crate::nn::gelu;
 
 /// Sizes of an [`Adapter`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,7 +65,7 @@ impl Adapter {
 
     /// `[B·D, …, C]` to the same shape. The skip over the adapter is the caller's.
     pub fn forward(&self, features: &Tensor) -> Tensor {
-        let bottleneck = |x: &Tensor| self.down.forward(x).gelu("none");
+        let bottleneck = |x: &Tensor| gelu(self.down.forward(x));
         match (&self.depth_mlp, self.kind) {
             (Some(depth), AdapterKind::DepthBefore) => self.up.forward(&bottleneck(&depth.forward(features))),
             (Some(depth), AdapterKind::DepthAfter) => depth.forward(&self.up.forward(&bottleneck(features))),
@@ -95,7 +96,7 @@ impl DepthMlp {
     fn forward(&self, features: &Tensor) -> Tensor {
         let by_slice = features.view([-1, self.depth, features.numel() as i64 / features.size()[0]]);
         let along_depth = by_slice.transpose(1, 2); // [B, R·C, D]
-        let mixed = self.shrink.forward(&self.expand.forward(&along_depth).gelu("none"));
+        let mixed = self.shrink.forward(&gelu(self.expand.forward(&along_depth)));
         (by_slice + mixed.transpose(1, 2)).view_as(features)
     }
 }

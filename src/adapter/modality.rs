@@ -4,6 +4,7 @@ use tch::Tensor;
 use tch::nn::{self, Module};
 
 use super::instance_norm::InstanceNorm;
+use crate::nn::gelu;
 
 /// Channels of SAM's input.
 const RGB: i64 = 3;
@@ -67,10 +68,10 @@ impl ModalityAdapter {
 
     /// `[B, M, D, height, width]` to `[B·D, 3, S, S]`; exact GELU.
     pub fn forward(&self, volume: &Tensor) -> Tensor {
-        let first = self.first_norm.forward(&self.first.forward(volume)).gelu("none");
+        let first = gelu(self.first_norm.forward(&self.first.forward(volume)));
         let upsampled = self.doublings.iter().fold(first, |x, doubling| doubling.forward(&x));
         let resized = resize_volume(&upsampled, self.image_size);
-        let refined = self.refine_norm.forward(&self.refine.forward(&resized)).gelu("none");
+        let refined = gelu(self.refine_norm.forward(&self.refine.forward(&resized)));
         resize_to_rgb(volume, self.image_size) + slices_as_batch(&self.last.forward(&refined))
     }
 }
@@ -102,7 +103,7 @@ impl Doubling {
         let bias = Some(&self.bias);
         let doubled =
             x.conv_transpose3d(&self.weight, bias, Self::FACTOR, padding, output_padding, groups, dilation);
-        self.norm.forward(&doubled).gelu("none")
+        gelu(self.norm.forward(&doubled))
     }
 }
 

@@ -1,7 +1,11 @@
 //! Layers that several networks share.
 
+mod derived;
+mod gelu;
 mod layer_norm;
 mod layout;
 
+pub use derived::Derived;
+pub use gelu::gelu;
 pub use layer_norm::LayerNorm2d;
 pub use layout::channels_last;

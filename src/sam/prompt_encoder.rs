@@ -7,7 +7,7 @@ use tch::nn::{self, Module};
 use super::PromptTensors;
 use super::common::patch_conv;
 use super::random_position::RandomPosition;
-use crate::nn::LayerNorm2d;
+use crate::nn::{LayerNorm2d, gelu};
 
 /// Sizes of a [`PromptEncoder`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,8 +138,8 @@ impl MaskDownscaling {
 
     /// `[P, 1, 4h, 4w]` to `[P, C, h, w]`; exact GELU.
     fn forward(&self, masks: &Tensor) -> Tensor {
-        let halved = self.first_norm.forward(&self.first.forward(masks)).gelu("none");
-        let quartered = self.second_norm.forward(&self.second.forward(&halved)).gelu("none");
+        let halved = gelu(self.first_norm.forward(&self.first.forward(masks)));
+        let quartered = gelu(self.second_norm.forward(&self.second.forward(&halved)));
         self.project.forward(&quartered)
     }
 }

@@ -13,7 +13,7 @@ use super::neck::Neck;
 use super::tiny_vit_block::{Block, BlockConfig};
 use super::{Encoded, TapShape};
 use crate::adapter::AdapterConfig;
-use crate::nn::channels_last;
+use crate::nn::{channels_last, gelu};
 
 /// Channels of the image.
 const IMAGE_CHANNELS: i64 = 3;
@@ -132,7 +132,7 @@ impl TinyVit {
     /// shrunk for the next stage.
     fn first_stage(&self, image: &Tensor, slice: i64) -> (Tensor, Tensor) {
         let [first, second] = &self.patch_embed;
-        let patches = second.forward(&first.forward(&channels_last(image)).gelu("none"));
+        let patches = second.forward(&gelu(first.forward(&channels_last(image))));
         let patches = match &self.depth_pos_embed {
             Some(table) => {
                 let [_, depth, _, _, channels] = dims(table);

@@ -5,6 +5,9 @@ use tch::nn::{self, Module};
 use tch::{Kind, Tensor};
 
 use super::common::{dims, layer_norm, linear};
+use super::window;
+use crate::kernel::{self, AttentionShape, PositionBias, QkvOrder};
+use crate::nn::Derived;
 
 /// Eps of every layer normalisation of TinyViT's stages.
 pub(super) const NORM_EPS: f64 = 1e-5;
@@ -19,6 +22,9 @@ pub(super) struct Attention {
     /// For every pair of tokens the column of `attention_biases`, `[N·N]`.
     bias_index: Tensor,
     heads: i64,
+    window: i64,
+    bias: Derived,
+    outside: Derived,
 }
 
 impl Attention {
@@ -30,36 +36,65 @@ impl Attention {
             attention_biases: vs.zeros("attention_biases", &[heads, window * window]),
             bias_index: bias_index(window).to_device(vs.device()),
             heads,
+            window,
+            bias: Derived::default(),
+            outside: Derived::default(),
         }
     }
 }
 
-impl Module for Attention {
-    /// Windows `[B, window, window, C]` to the same shape.
-    fn forward(&self, windows: &Tensor) -> Tensor {
-        let [batch, height, width, channels] = dims(windows);
+impl Attention {
+    /// `[B, H, W, C]` to the same shape, each token attending to its window.
+    ///
+    /// Windows are filled up with zeros at the right and the bottom before the normalisation, as upstream.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let [_, height, width, channels] = dims(x);
+        let qkv = self.qkv.forward(&self.norm.forward(x));
+        let outside = self.outside();
+        let attended = if kernel::is_supported(&qkv, channels / self.heads) {
+            let shape = AttentionShape::new(&qkv, [self.window; 2], self.heads, QkvOrder::ByHead);
+            kernel::attention(&shape, &qkv, &outside, PositionBias::Table(&self.bias().to_kind(Kind::Float)))
+        } else {
+            let windows = window::partition(&qkv, self.window, &outside);
+            window::unpartition(&self.attend(&windows), [height, width])
+        };
+        self.proj.forward(&attended)
+    }
+
+    /// Projected windows `[B, window, window, 3·C]` to `[B, window, window, C]`.
+    fn attend(&self, qkv: &Tensor) -> Tensor {
+        let [batch, height, width, channels] = dims(qkv);
         let tokens = height * width;
         // [B, heads, N, 3 · C / heads]: a head's query, key and value are adjacent.
-        let qkv = self
-            .qkv
-            .forward(&self.norm.forward(windows))
-            .view([batch, tokens, self.heads, -1])
-            .transpose(1, 2)
-            .chunk(3, -1);
-        let bias =
-            self.attention_biases.index_select(1, &self.bias_index).view([1, self.heads, tokens, tokens]);
+        let qkv = qkv.view([batch, tokens, self.heads, -1]).transpose(1, 2).chunk(3, -1);
         // The default scale is the reference's, 1 / √(C / heads).
         let attended = Tensor::scaled_dot_product_attention(
             &qkv[0],
             &qkv[1],
             &qkv[2],
-            Some(&bias.to_kind(qkv[0].kind())),
+            Some(&self.bias().to_kind(qkv[0].kind()).unsqueeze(0)),
             0.0,
             false,
             None,
             false,
         );
-        self.proj.forward(&attended.transpose(1, 2).reshape([batch, tokens, channels])).view_as(windows)
+        attended.transpose(1, 2).reshape([batch, height, width, channels / 3])
+    }
+
+    /// Biases of the scores, `[heads, N, N]`.
+    fn bias(&self) -> Tensor {
+        let tokens = self.window * self.window;
+        self.bias.of(&[&self.attention_biases], || {
+            self.attention_biases.index_select(1, &self.bias_index).view([self.heads, tokens, tokens])
+        })
+    }
+
+    /// What a zero beyond the border is projected to, `[3·C]`.
+    fn outside(&self) -> Tensor {
+        let nothing = |norm: &nn::LayerNorm| norm.bs.as_ref().map_or_else(Tensor::new, Tensor::shallow_clone);
+        let parameters = [Some(&self.qkv.ws), self.qkv.bs.as_ref(), self.norm.bs.as_ref()];
+        let parameters: Vec<&Tensor> = parameters.into_iter().flatten().collect();
+        self.outside.of(&parameters, || self.qkv.forward(&nothing(&self.norm).unsqueeze(0)).squeeze_dim(0))
     }
 }
 

@@ -8,11 +8,11 @@
 use tch::Tensor;
 use tch::nn::{self, Module};
 
-use super::common::{dims, layer_norm, linear};
+use super::common::{layer_norm, linear};
 use super::mbconv::{ConvNorm, ConvNormConfig};
 use super::tiny_vit_attention::{Attention, NORM_EPS};
-use super::window;
 use crate::adapter::{Adapter, AdapterConfig, add_after, add_beside};
+use crate::nn::gelu;
 
 /// Sizes of a [`Block`].
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,6 @@ pub(super) struct Block {
     local_conv: ConvNorm,
     mlp: Mlp,
     adapter_mlp: Option<Adapter>,
-    window: i64,
 }
 
 impl Block {
@@ -48,17 +47,13 @@ impl Block {
             local_conv: ConvNorm::new(&(vs / "local_conv"), ConvNormConfig::depthwise(*channels, 1)),
             mlp: Mlp::new(&(vs / "mlp"), *channels, channels * mlp_ratio),
             adapter_mlp: adapter("adapter_mlp"),
-            window: *window,
         }
     }
 
     /// Attention with the windows put together again, so that the adapter behind it meets the slices of a volume
     /// at the same position. `[B·D, H, W, C]` to the same shape.
     fn attend(&self, x: &Tensor) -> Tensor {
-        let [_, height, width] = dims(x);
-        // The zeros that fill up the last windows are attended to like any token, as upstream.
-        let attended = self.attn.forward(&window::partition(x, self.window));
-        add_after(&self.adapter_attn, window::unpartition(&attended, [height, width]), 1)
+        add_after(&self.adapter_attn, self.attn.forward(x), 1)
     }
 }
 
@@ -94,7 +89,7 @@ impl Mlp {
 
     /// Normalised `[…, C]` to the same shape.
     fn forward(&self, normed: &Tensor) -> Tensor {
-        self.fc2.forward(&self.fc1.forward(normed).gelu("none"))
+        self.fc2.forward(&gelu(self.fc1.forward(normed)))
     }
 }
 

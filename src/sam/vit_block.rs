@@ -6,8 +6,7 @@ use tch::nn::{self, Module};
 
 use super::VitConfig;
 use super::attention::Attention;
-use super::common::{Activation, MlpBlock, dims, layer_norm};
-use super::window;
+use super::common::{Activation, MlpBlock, layer_norm};
 use crate::adapter::{Adapter, add_after, add_beside};
 
 /// Eps of every layer normalisation of the image encoder.
@@ -43,22 +42,10 @@ impl Block {
 
     /// Contiguous `[B·D, H, W, C]` to the same shape.
     pub(super) fn forward(&self, x: &Tensor) -> Tensor {
-        let attended = self.attend(&self.norm1.forward(x));
+        // Windows are put together again, so that whoever mixes slices afterwards meets positions of whole slices.
+        let attended = self.attn.forward(&self.norm1.forward(x), self.window);
         let x = x + add_after(&self.adapter_attn, attended, 1);
         let normed = self.norm2.forward(&x);
         x + add_beside(&self.adapter_mlp, self.mlp.forward(&normed), &normed, 1)
-    }
-
-    /// Attention with the windows put together again, so that whoever mixes slices afterwards meets positions
-    /// of whole slices.
-    fn attend(&self, x: &Tensor) -> Tensor {
-        match self.window {
-            None => self.attn.forward(x),
-            Some(window) => {
-                let [_, height, width, _] = dims(x);
-                let attended = self.attn.forward(&window::partition(x, window));
-                window::unpartition(&attended, [height, width])
-            }
-        }
     }
 }

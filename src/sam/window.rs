@@ -5,12 +5,22 @@ use tch::Tensor;
 
 use super::common::dims;
 
-/// Cuts `[B, H, W, C]` into windows `[B·n, window, window, C]`, padding with zeros at the right and the bottom.
-pub(super) fn partition(x: &Tensor, window: i64) -> Tensor {
+/// Cuts `[B, H, W, C]` into windows `[B·n, window, window, C]`, filling up with `outside` `[C]` at the right and the
+/// bottom.
+pub(super) fn partition(x: &Tensor, window: i64, outside: &Tensor) -> Tensor {
     let [batch, height, width, channels] = dims(x);
     let [rows, columns] = [height, width].map(|length| (length as u64).div_ceil(window as u64) as i64);
-    let padded = x.constant_pad_nd([0, 0, 0, columns * window - width, 0, rows * window - height]);
-    padded
+    let filled = |x: &Tensor, dim: usize, missing: i64| {
+        let mut size = x.size();
+        size[dim] = missing;
+        if missing == 0 {
+            x.shallow_clone()
+        } else {
+            Tensor::cat(&[x, &outside.expand(&size, false)], dim as i64)
+        }
+    };
+    let wide = filled(x, 2, columns * window - width);
+    filled(&wide, 1, rows * window - height)
         .view([batch, rows, window, columns, window, channels])
         .permute([0, 1, 3, 2, 4, 5])
         .reshape([-1, window, window, channels])
@@ -38,8 +48,9 @@ mod tests {
     #[test]
     fn unpartition_undoes_partition_of_uneven_grids() {
         let x = Tensor::randn([2, 7, 9, 3], (Kind::Float, Device::Cpu));
-        let windows = partition(&x, 4);
+        let windows = partition(&x, 4, &Tensor::from_slice(&[1f32, 2.0, 3.0]));
         assert_eq!(windows.size(), [2 * 2 * 3, 4, 4, 3]);
+        assert_eq!(Vec::<f32>::try_from(windows.get(2).get(0).get(3)).unwrap(), [1.0, 2.0, 3.0]);
         assert!(unpartition(&windows, [7, 9]).equal(&x));
     }
 }

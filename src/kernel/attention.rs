@@ -1,0 +1,167 @@
+//! Self-attention within windows of an image, from the projected queries, keys and values to what the heads give.
+//!
+//! Scores are never held for more than a block of queries and a chunk of keys, which stay in cache. Windows are read
+//! where they lie in the image; tokens beyond the image's border, with which windows are filled up, are all the same
+//! and are given once.
+
+use tch::{Device, Kind, Tensor};
+
+#[cfg(target_arch = "x86_64")]
+use super::block::Scratch;
+
+/// How a token's queries, keys and values of all heads follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkvOrder {
+    /// `[3, heads, c]`: all queries first (SAM's ViT).
+    ByRole,
+    /// `[heads, 3, c]`: all of a head first (TinyViT).
+    ByHead,
+}
+
+/// What is added to the scores for where query and key lie.
+#[derive(Debug, Clone, Copy)]
+pub enum PositionBias<'a> {
+    /// `[heads, N, N]` fp32, for each head, query and key of a window of N tokens.
+    Table(&'a Tensor),
+    /// Decomposed relative positions of SAM: the query's product with a vector for the distance in rows and with one
+    /// for the distance in columns. `[window_h, window_h, c]` and `[window_w, window_w, c]` bf16 by query and key.
+    Decomposed {
+        /// Along the rows.
+        along_h: &'a Tensor,
+        /// Along the columns.
+        along_w: &'a Tensor,
+    },
+}
+
+/// Sizes of an attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Images.
+    pub batch: usize,
+    /// `[height, width]` of an image, tokens.
+    pub image: [usize; 2],
+    /// `[height, width]` of a window, tokens; the image's size for global attention.
+    pub window: [usize; 2],
+    /// Heads.
+    pub heads: usize,
+    /// Channels of a head, c.
+    pub head_channels: usize,
+    /// Order within a token.
+    pub order: QkvOrder,
+}
+
+impl AttentionShape {
+    /// Of projected `[B, H, W, 3·C]`.
+    pub fn new(qkv: &Tensor, window: [i64; 2], heads: i64, order: QkvOrder) -> Self {
+        let size: Vec<usize> = qkv.size().iter().map(|&size| size as usize).collect();
+        Self {
+            batch: size[0],
+            image: [size[1], size[2]],
+            window: window.map(|side| side as usize),
+            heads: heads as usize,
+            head_channels: size[3] / 3 / heads as usize,
+            order,
+        }
+    }
+
+    /// Channels of a token.
+    pub fn channels(&self) -> usize {
+        self.heads * self.head_channels
+    }
+
+    /// Offsets of query, key and value of a head within a token, and the tokens' distance.
+    pub(super) fn offsets(&self, head: usize) -> [usize; 3] {
+        let (all, one) = (self.channels(), self.head_channels);
+        match self.order {
+            QkvOrder::ByRole => [0, 1, 2].map(|role| role * all + head * one),
+            QkvOrder::ByHead => [0, 1, 2].map(|role| (3 * head + role) * one),
+        }
+    }
+
+    fn windows(&self) -> [usize; 2] {
+        [0, 1].map(|axis| self.image[axis].div_ceil(self.window[axis]))
+    }
+}
+
+/// Whether [`attention`] can be used: the processor multiplies bf16, the tensor is bf16 on the CPU and needs no
+/// gradient, and heads have a multiple of 16 channels.
+pub fn is_supported(qkv: &Tensor, head_channels: i64) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let machine = std::is_x86_feature_detected!("avx512bf16") && std::is_x86_feature_detected!("avx512bw");
+    #[cfg(not(target_arch = "x86_64"))]
+    let machine = false;
+    machine
+        && qkv.device() == Device::Cpu
+        && qkv.kind() == Kind::BFloat16
+        && !qkv.requires_grad()
+        && head_channels % 16 == 0
+}
+
+/// Attention of `qkv` `[B, H, W, 3·C]` (contiguous bf16) within windows, to `[B, H, W, C]`, scale 1/√c. `outside`
+/// `[3·C]` bf16 is what a token beyond the border has.
+///
+/// # Panics
+/// Where [`is_supported`] does not hold, or a tensor does not have the size that `shape` says.
+pub fn attention(shape: &AttentionShape, qkv: &Tensor, outside: &Tensor, bias: PositionBias) -> Tensor {
+    let AttentionShape {
+        batch,
+        image: [height, width],
+        window: [window_h, window_w],
+        heads,
+        head_channels,
+        ..
+    } = *shape;
+    let size = [batch, height, width, shape.channels()].map(|size| size as i64);
+    let output = Tensor::empty(size, (Kind::BFloat16, Device::Cpu));
+    assert!(is_supported(qkv, head_channels as i64));
+    assert_eq!(qkv.size(), [size[0], size[1], size[2], 3 * size[3]]);
+    assert_eq!(outside.size(), [3 * size[3]]);
+    match bias {
+        PositionBias::Table(table) => {
+            let tokens = (window_h * window_w) as i64;
+            assert_eq!(table.size(), [heads as i64, tokens, tokens]);
+            assert_eq!(table.kind(), Kind::Float);
+        }
+        PositionBias::Decomposed { along_h, along_w } => {
+            for (table, side) in [(along_h, window_h as i64), (along_w, window_w as i64)] {
+                assert_eq!(table.size(), [side, side, head_channels as i64]);
+                assert_eq!(table.kind(), Kind::BFloat16);
+            }
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    run(shape, qkv, outside, bias, &output);
+    output
+}
+
+#[cfg(target_arch = "x86_64")]
+fn run(shape: &AttentionShape, qkv: &Tensor, outside: &Tensor, bias: PositionBias, output: &Tensor) {
+    use super::block::{Bias, Job, Output};
+
+    let [rows, columns] = shape.windows();
+    let windows = shape.batch * rows * columns;
+    let threads = tch::get_num_threads().max(1) as usize;
+    // Where there are fewer windows and heads than cores, the queries of a window are shared out.
+    let parts =
+        (2 * threads).div_ceil(windows * shape.heads).min(if threads == 1 { 1 } else { shape.window[0] });
+    let qkv = super::block::bf16(qkv);
+    let outside = super::block::bf16(outside);
+    let bias = Bias::new(shape, bias);
+    let output = Output::new(output);
+    super::parallel::for_each(windows * shape.heads * parts, Scratch::default, |scratch, index| {
+        let (window, head, part) = (index / parts / shape.heads, index / parts % shape.heads, index % parts);
+        let (image, window) = (window / (rows * columns), window % (rows * columns));
+        let job = Job {
+            shape,
+            qkv,
+            outside,
+            bias: &bias,
+            image,
+            start: [window / columns * shape.window[0], window % columns * shape.window[1]],
+            head,
+            part: [part, parts],
+        };
+        // SAFETY: `is_supported` was checked, and no two jobs share a head of a token.
+        unsafe { job.run(scratch, &output) };
+    });
+}

@@ -1,0 +1,342 @@
+//! One head of one window: keys and values packed once, then blocks of queries against chunks of keys.
+
+use std::marker::PhantomData;
+
+use tch::{Kind, Tensor};
+
+use super::attention::{AttentionShape, PositionBias};
+use super::softmax::{Running, exponentials};
+use super::tile::{LANES, Matrix, multiply_add};
+
+/// Queries at a time; a multiple of a tile's rows.
+const QUERIES: usize = 60;
+/// Keys at a time, about.
+const KEYS: usize = 256;
+/// Score of a key that is not there.
+const NO_KEY: f32 = -1e30;
+
+/// The values of a contiguous bf16 tensor, as bits.
+pub(super) fn bf16(tensor: &Tensor) -> &[u16] {
+    assert!(tensor.is_contiguous() && tensor.kind() == Kind::BFloat16);
+    // SAFETY: a contiguous bf16 tensor on the CPU has so many 2-byte values, and lives as long as the borrow.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u16>(), tensor.numel()) }
+}
+
+/// Where the heads write, each to channels of its own.
+pub(super) struct Output<'a> {
+    start: *mut u16,
+    values: usize,
+    tensor: PhantomData<&'a Tensor>,
+}
+
+// SAFETY: `Job::run` asks its callers that no two jobs write to the same place.
+unsafe impl Sync for Output<'_> {}
+
+impl<'a> Output<'a> {
+    pub fn new(tensor: &'a Tensor) -> Self {
+        assert!(tensor.is_contiguous() && tensor.kind() == Kind::BFloat16);
+        Self { start: tensor.data_ptr().cast(), values: tensor.numel(), tensor: PhantomData }
+    }
+}
+
+/// Position bias in the form in which it is added.
+pub(super) enum Bias {
+    /// `[heads, N, N]`, divided by the scale of the scores.
+    Table(Vec<f32>),
+    /// For each query row (and column) its table `[c / 2, keys]` of bf16 pairs, keys filled up to whole registers.
+    Decomposed([PackedTable; 2]),
+}
+
+/// Vectors of relative positions along one axis.
+pub(super) struct PackedTable {
+    data: Vec<u32>,
+    /// Keys, filled up.
+    stride: usize,
+    pairs: usize,
+}
+
+impl PackedTable {
+    /// From `[side, side, c]`.
+    fn new(table: &Tensor, side: usize, channels: usize) -> Self {
+        let (stride, pairs) = (side.next_multiple_of(LANES), channels / 2);
+        let contiguous = table.contiguous();
+        let values = bf16(&contiguous);
+        let mut data = vec![0; side * pairs * stride];
+        for query in 0..side {
+            for key in 0..side {
+                let vector = &values[(query * side + key) * channels..][..channels];
+                for (pair, &[low, high]) in vector.as_chunks::<2>().0.iter().enumerate() {
+                    data[(query * pairs + pair) * stride + key] = pack(low, high);
+                }
+            }
+        }
+        Self { data, stride, pairs }
+    }
+
+    fn of_query(&self, query: usize) -> Matrix<'_, u32> {
+        let size = self.pairs * self.stride;
+        Matrix { data: &self.data[query * size..][..size], stride: self.stride }
+    }
+}
+
+impl Bias {
+    pub fn new(shape: &AttentionShape, bias: PositionBias) -> Self {
+        let channels = shape.head_channels;
+        match bias {
+            PositionBias::Table(table) => {
+                let scaled = (table * (channels as f64).sqrt()).contiguous().view(-1);
+                Self::Table(Vec::try_from(scaled).unwrap_or_default())
+            }
+            PositionBias::Decomposed { along_h, along_w } => Self::Decomposed([
+                PackedTable::new(along_h, shape.window[0], channels),
+                PackedTable::new(along_w, shape.window[1], channels),
+            ]),
+        }
+    }
+}
+
+fn pack(low: u16, high: u16) -> u32 {
+    u32::from(low) | u32::from(high) << 16
+}
+
+/// Memory of one thread.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// Keys `[c / 2, tokens]` of channel pairs.
+    keys: Vec<u32>,
+    /// Values `[tokens / 2, c]` of token pairs.
+    values: Vec<u32>,
+    /// Queries of a block `[QUERIES, c / 2]`.
+    queries: Vec<u32>,
+    /// `[QUERIES, chunk]`.
+    scores: Vec<f32>,
+    /// `[QUERIES, chunk / 2]`.
+    probabilities: Vec<u32>,
+    /// `[QUERIES, c]`.
+    weighted: Vec<f32>,
+    /// `[QUERIES, rows of keys]` and `[QUERIES, columns of keys]`.
+    along: [Vec<f32>; 2],
+}
+
+/// One head of one window, or a part of its queries.
+pub(super) struct Job<'a> {
+    pub shape: &'a AttentionShape,
+    /// `[B, H, W, 3·C]`.
+    pub qkv: &'a [u16],
+    /// `[3·C]`.
+    pub outside: &'a [u16],
+    pub bias: &'a Bias,
+    pub image: usize,
+    /// Top left token of the window.
+    pub start: [usize; 2],
+    pub head: usize,
+    /// Number of this part, and parts: rows of queries are shared out.
+    pub part: [usize; 2],
+}
+
+impl Job<'_> {
+    /// Computes and writes.
+    ///
+    /// # Safety
+    /// The processor has AVX512-BF16 and AVX512-BW, `output` has `[B, H, W, C]` values, and no other job writes to
+    /// this head of these tokens at the same time.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub unsafe fn run(&self, scratch: &mut Scratch, output: &Output) {
+        let AttentionShape { window: [window_h, window_w], head_channels: channels, .. } = *self.shape;
+        let tokens = window_h * window_w;
+        // One register more, so that equal columns of neighbouring rows do not meet in the same cache set.
+        let key_stride = tokens.next_multiple_of(LANES) + LANES;
+        self.pack_keys_and_values(scratch, key_stride);
+
+        let chunk = if tokens <= KEYS { tokens } else { (KEYS / window_w & !1).max(2) * window_w };
+        let width = chunk.next_multiple_of(2 * LANES);
+        let pairs = channels / 2;
+        scratch.queries.resize(QUERIES * pairs, 0);
+        scratch.scores.resize(QUERIES * width, 0.0);
+        scratch.probabilities.resize(QUERIES * width / 2, 0);
+        scratch.weighted.resize(QUERIES * channels, 0.0);
+        let scale = (channels as f32).sqrt().recip();
+
+        let queries = self.queries();
+        for block in queries.chunks(QUERIES) {
+            self.pack_queries(block, scratch);
+            self.prepare_bias(block, scratch);
+            scratch.weighted.fill(0.0);
+            let mut running = [Running::START; QUERIES];
+            for first in (0..tokens).step_by(chunk) {
+                let keys = chunk.min(tokens - first);
+                self.fill_with_bias(block, [first, keys], width, scratch);
+                multiply_add(
+                    Matrix { data: &scratch.queries, stride: pairs },
+                    Matrix { data: &scratch.keys[first..], stride: key_stride },
+                    &mut scratch.scores,
+                    width,
+                    [block.len(), keys.next_multiple_of(LANES), pairs],
+                );
+                for (row, running) in running.iter_mut().enumerate().take(block.len()) {
+                    let scores = &mut scratch.scores[row * width..][..width];
+                    scores[keys..].fill(NO_KEY);
+                    exponentials(
+                        scores,
+                        scale,
+                        running,
+                        &mut scratch.probabilities[row * width / 2..][..width / 2],
+                        &mut scratch.weighted[row * channels..][..channels],
+                    );
+                }
+                multiply_add(
+                    Matrix { data: &scratch.probabilities, stride: width / 2 },
+                    Matrix { data: &scratch.values[first / 2 * channels..], stride: channels },
+                    &mut scratch.weighted,
+                    channels,
+                    [block.len(), channels, keys.div_ceil(2)],
+                );
+            }
+            for (row, (&query, running)) in block.iter().zip(&running).enumerate() {
+                let weighted = &scratch.weighted[row * channels..][..channels];
+                // SAFETY: the caller's.
+                unsafe { self.write(query, weighted, running.sum, output) };
+            }
+        }
+    }
+
+    /// Tokens `[row, column]` of the window that this part asks for, those beyond the border left out.
+    fn queries(&self) -> Vec<[usize; 2]> {
+        let [rows, columns] =
+            [0, 1].map(|axis| self.shape.window[axis].min(self.shape.image[axis] - self.start[axis]));
+        let [part, parts] = self.part;
+        let own = rows * part / parts..rows * (part + 1) / parts;
+        own.flat_map(|row| (0..columns).map(move |column| [row, column])).collect()
+    }
+
+    /// Index of a token of the window within the batch; `None` beyond the border.
+    fn token(&self, [row, column]: [usize; 2]) -> Option<usize> {
+        let [height, width] = self.shape.image;
+        let (row, column) = (self.start[0] + row, self.start[1] + column);
+        (row < height && column < width).then_some((self.image * height + row) * width + column)
+    }
+
+    /// The head's values of a token, one role (query, key, value) after `offset`.
+    fn vector(&self, token: Option<usize>, offset: usize) -> &[u16] {
+        let all = match token {
+            Some(token) => &self.qkv[token * 3 * self.shape.channels()..],
+            None => self.outside,
+        };
+        &all[offset..][..self.shape.head_channels]
+    }
+
+    fn pack_keys_and_values(&self, scratch: &mut Scratch, key_stride: usize) {
+        let AttentionShape { window: [window_h, window_w], head_channels: channels, .. } = *self.shape;
+        let tokens = window_h * window_w;
+        let [_, key, value] = self.shape.offsets(self.head);
+        scratch.keys.resize(channels / 2 * key_stride, 0);
+        scratch.values.resize(tokens.div_ceil(2) * channels, 0);
+        let at = |row| (0..window_w).map(move |column| self.token([row, column]));
+        let mut all = (0..window_h).flat_map(at);
+        let mut group = [None; LANES];
+        for first in (0..tokens).step_by(LANES) {
+            let count = LANES.min(tokens - first);
+            group[..count].fill_with(|| all.next().flatten());
+            // Beyond the last token whatever the last group had: such keys get no probability.
+            let keys = group.map(|token| self.vector(token, key).as_chunks::<2>().0);
+            for (pair, out) in scratch.keys.chunks_exact_mut(key_stride).enumerate() {
+                let out = &mut out[first..first + LANES];
+                out.iter_mut().zip(&keys).for_each(|(out, key)| *out = pack(key[pair][0], key[pair][1]));
+            }
+            let values = group.map(|token| self.vector(token, value));
+            let pairs = values.as_chunks::<2>().0.iter().take(count.div_ceil(2));
+            let out = scratch.values[first / 2 * channels..].chunks_exact_mut(channels);
+            for ([low, high], out) in pairs.zip(out) {
+                out.iter_mut().zip(*low).zip(*high).for_each(|((out, &low), &high)| *out = pack(low, high));
+            }
+        }
+    }
+
+    fn pack_queries(&self, block: &[[usize; 2]], scratch: &mut Scratch) {
+        let pairs = self.shape.head_channels / 2;
+        let [query, ..] = self.shape.offsets(self.head);
+        for (&token, out) in block.iter().zip(scratch.queries.chunks_exact_mut(pairs)) {
+            let vector = self.vector(self.token(token), query);
+            out.iter_mut()
+                .zip(vector.as_chunks::<2>().0)
+                .for_each(|(out, &[low, high])| *out = pack(low, high));
+        }
+    }
+
+    /// For decomposed positions: the products of the block's queries with the vectors of their row and column.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn prepare_bias(&self, block: &[[usize; 2]], scratch: &mut Scratch) {
+        let Bias::Decomposed(tables) = self.bias else { return };
+        let root = (self.shape.head_channels as f32).sqrt();
+        for (axis, table) in tables.iter().enumerate() {
+            let (stride, pairs) = (table.stride, table.pairs);
+            let along = &mut scratch.along[axis];
+            along.clear();
+            along.resize(QUERIES * stride, 0.0);
+            for (row, token) in block.iter().enumerate() {
+                multiply_add(
+                    Matrix { data: &scratch.queries[row * pairs..][..pairs], stride: pairs },
+                    table.of_query(token[axis]),
+                    &mut along[row * stride..],
+                    stride,
+                    [1, stride, pairs],
+                );
+            }
+            along.iter_mut().for_each(|value| *value *= root);
+        }
+    }
+
+    /// Scores of `keys` keys from `first` before the products are added: the bias over the scale.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn fill_with_bias(
+        &self,
+        block: &[[usize; 2]],
+        [first, keys]: [usize; 2],
+        width: usize,
+        scratch: &mut Scratch,
+    ) {
+        let [_, window_w] = self.shape.window;
+        let tokens = self.shape.window[0] * window_w;
+        match self.bias {
+            Bias::Table(table) => {
+                for (&[row, column], scores) in block.iter().zip(scratch.scores.chunks_exact_mut(width)) {
+                    let query = row * window_w + column;
+                    let biases = &table[(self.head * tokens + query) * tokens + first..][..keys];
+                    scores[..keys].copy_from_slice(biases);
+                }
+            }
+            Bias::Decomposed([table_h, table_w]) => {
+                let [along_h, along_w] = &scratch.along;
+                for (index, scores) in scratch.scores.chunks_exact_mut(width).enumerate().take(block.len()) {
+                    let by_row = &along_h[index * table_h.stride + first / window_w..];
+                    let by_column = &along_w[index * table_w.stride..][..window_w];
+                    for (scores, by_row) in scores[..keys].chunks_exact_mut(window_w).zip(by_row) {
+                        scores
+                            .iter_mut()
+                            .zip(by_column)
+                            .for_each(|(score, by_column)| *score = by_row + by_column);
+                    }
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Job::run`].
+    unsafe fn write(&self, query: [usize; 2], weighted: &[f32], sum: f32, output: &Output) {
+        let Some(token) = self.token(query) else { return };
+        let (channels, own) = (self.shape.channels(), self.shape.head_channels);
+        let start = token * channels + self.head * own;
+        assert!(start + own <= output.values);
+        for (channel, value) in weighted.iter().enumerate() {
+            // SAFETY: within the output by the assertion; nobody else's by the caller's promise.
+            unsafe { *output.start.add(start + channel) = to_bf16(value / sum) };
+        }
+    }
+}
+
+/// The nearest bf16, ties to even, of a number that is not NaN.
+fn to_bf16(value: f32) -> u16 {
+    let bits = value.to_bits();
+    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+}

@@ -1,0 +1,57 @@
+//! What is computed once from frozen parameters.
+
+use std::cell::RefCell;
+
+use tch::{Device, Kind, Tensor};
+
+/// A tensor computed from parameters. It is kept until one of them changes, and computed anew each time while one is
+/// in training, because gradients flow through it.
+#[derive(Debug, Default)]
+pub struct Derived(RefCell<Option<(Vec<Stamp>, Tensor)>>);
+
+/// What tells one state of a parameter from another: address, version, type and place.
+type Stamp = (usize, i64, Kind, Device);
+
+impl Derived {
+    /// What `compute` makes of `parameters`.
+    pub fn of(&self, parameters: &[&Tensor], compute: impl FnOnce() -> Tensor) -> Tensor {
+        if parameters.iter().any(|parameter| parameter.requires_grad()) {
+            return compute();
+        }
+        let stamp = |parameter: &&Tensor| {
+            (
+                parameter.data_ptr() as usize,
+                parameter.internal_version(),
+                parameter.kind(),
+                parameter.device(),
+            )
+        };
+        let stamps: Vec<Stamp> = parameters.iter().map(stamp).collect();
+        let mut kept = self.0.borrow_mut();
+        match &*kept {
+            Some((made_of, tensor)) if *made_of == stamps => tensor.shallow_clone(),
+            _ => {
+                let fresh = compute();
+                *kept = Some((stamps, fresh.shallow_clone()));
+                fresh
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_derived_follows_its_parameters() {
+        let mut parameter = Tensor::zeros([2], (Kind::Float, Device::Cpu));
+        let derived = Derived::default();
+        let sum =
+            |parameter: &Tensor| derived.of(&[parameter], || parameter.sum(Kind::Float)).double_value(&[]);
+        assert_eq!(sum(&parameter), 0.0);
+        let _ = parameter.fill_(1.0);
+        assert_eq!(sum(&parameter), 2.0);
+        assert_eq!(derived.of(&[&parameter], Tensor::new).double_value(&[]), 2.0, "kept");
+    }
+}
