@@ -1,0 +1,74 @@
+//! Our side of `benches/compare`, and the one command that starts the comparison:
+//! `cargo bench --bench compare -- [options of compare.py]`.
+//!
+//! Called with `serve` (by compare.py), it reads one request a line from stdin and answers each with one line on
+//! stdout, both JSON. `SPSAM_DEVICE` and `SPSAM_THREADS` hold as for the nodes.
+
+mod request;
+#[path = "../support/mod.rs"]
+mod support;
+mod task;
+
+use std::collections::HashMap;
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use eyre::{Result, WrapErr, bail, eyre};
+use self_prompt_sam::runtime::{device, exit_code, prepare};
+use serde_json::{Value, json};
+
+use request::Request;
+use task::Task;
+
+fn main() -> ExitCode {
+    // cargo bench adds `--bench`.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    exit_code(|| {
+        prepare()?;
+        if arguments.first().is_some_and(|first| first == "serve") { serve() } else { compare(&arguments) }
+    })
+}
+
+/// Runs compare.py with this program as our side.
+fn compare(arguments: &[String]) -> Result<()> {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = std::env::var_os("SPSAM_PYTHON")
+        .map_or_else(|| project.join(".spsam/venv/bin/python"), PathBuf::from);
+    let status = Command::new(&python)
+        .arg(project.join("benches/compare/compare.py"))
+        .arg("--ours")
+        .arg(std::env::current_exe()?)
+        .args(arguments)
+        .status()
+        .wrap_err_with(|| format!("{}: `cargo xtask setup --test` makes it", python.display()))?;
+    if status.success() { Ok(()) } else { bail!("compare.py: {status}") }
+}
+
+fn serve() -> Result<()> {
+    let device = device()?;
+    let mut tasks: HashMap<String, Task> = HashMap::new();
+    for line in std::io::stdin().lock().lines() {
+        let request: Request = serde_json::from_str(&line?)?;
+        let answer: Value = match request {
+            Request::Load(load) => {
+                let (task, precision) = Task::load(&load, device)?;
+                tasks.insert(load.task, task);
+                json!({ "precision": precision.name() })
+            }
+            Request::Run { task } => {
+                let task = tasks.get_mut(&task).ok_or_else(|| eyre!("task {task} is not loaded"))?;
+                json!({ "seconds": task.run()? })
+            }
+            Request::Save { task, output } => {
+                let task = tasks.get(&task).ok_or_else(|| eyre!("task {task} is not loaded"))?;
+                task.save(&output)?;
+                json!({})
+            }
+        };
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "{answer}")?;
+        stdout.flush()?;
+    }
+    Ok(())
+}

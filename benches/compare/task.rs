@@ -1,0 +1,152 @@
+//! A network with its input, ready to be run again and again.
+
+use std::path::Path;
+use std::time::Instant;
+
+use eyre::{Result, WrapErr, ensure, eyre};
+use self_prompt_sam::bundle::{AdapterKind, Bundle, BundleConfig, GeneratorKind, NetworkConfig, WeightFile};
+use self_prompt_sam::compute::{Compute, Precision};
+use self_prompt_sam::prompt::SlicePrompts;
+use self_prompt_sam::sam::checkpoint::{load_strict, sha256_file};
+use self_prompt_sam::segmenter::{Decoder, Encoder};
+use tch::nn::VarStore;
+use tch::{Cuda, Device, Kind, Tensor};
+
+use crate::request::{self, Load};
+use crate::support::plain;
+
+/// A network, its input and what it last gave.
+pub struct Task {
+    network: Network,
+    input: Tensor,
+    output: Vec<(String, Tensor)>,
+}
+
+enum Network {
+    Encode(Encoder),
+    Train { encoder: Encoder, trained: VarStore },
+    Decode { decoder: Decoder, prompts: Vec<SlicePrompts> },
+}
+
+impl Task {
+    /// Reads weights and input, and says which precision `auto` means here.
+    pub fn load(load: &Load, device: Device) -> Result<(Self, Precision)> {
+        let compute = Compute::new(device, load.precision.parse()?);
+        let input = Input::read(&load.input)?;
+        let config = plain(load.backbone, load.image_size, load.depth, load.classes);
+        let (network, input) = match load.kind {
+            request::Kind::Encode => {
+                let encoder = Encoder::load(&bundle(config, &load.weights)?, compute)?;
+                (Network::Encode(encoder), input.tensor("image")?)
+            }
+            request::Kind::Train => (training(load, config, compute)?, input.tensor("image")?),
+            request::Kind::Decode => {
+                // With a generator in the network, masks are given out as they are.
+                let network = NetworkConfig { generator: GeneratorKind::MultiScale, ..config.network };
+                let decoder =
+                    Decoder::load(&bundle(BundleConfig { network, ..config }, &load.weights)?, compute)?;
+                let prompts = box_prompts(&input.tensor("boxes")?)?;
+                (Network::Decode { decoder, prompts }, input.tensor("embedding")?)
+            }
+        };
+        let task = Self { network, input: input.to_device(device), output: Vec::new() };
+        Ok((task, compute.precision()))
+    }
+
+    /// Computes once, in seconds. Devices have nothing left to do when the clock starts and when it stops.
+    pub fn run(&mut self) -> Result<f64> {
+        if let Network::Train { trained, .. } = &self.network {
+            trained.trainable_variables().iter_mut().for_each(Tensor::zero_grad);
+        }
+        synchronise(self.input.device());
+        let start = Instant::now();
+        let output = match &self.network {
+            Network::Encode(encoder) => tch::no_grad(|| encoder.forward(&self.input))?.embedding,
+            Network::Train { encoder, .. } => {
+                let taps = encoder.forward(&self.input)?.taps;
+                let losses = taps.iter().map(|tap| tap.to_kind(Kind::Float).square().mean(Kind::Float));
+                let loss: Tensor = losses.sum();
+                loss.backward();
+                loss
+            }
+            Network::Decode { decoder, prompts } => tch::no_grad(|| decoder.forward(&self.input, prompts))?,
+        };
+        synchronise(self.input.device());
+        let seconds = start.elapsed().as_secs_f64();
+        self.output = match &self.network {
+            Network::Encode(_) => vec![("embedding".into(), output)],
+            Network::Train { trained, .. } => {
+                let gradients =
+                    trained.variables().into_iter().map(|(name, variable)| (name, variable.grad()));
+                gradients.filter(|(_, gradient)| gradient.defined()).collect()
+            }
+            Network::Decode { .. } => vec![("masks".into(), output)],
+        };
+        Ok(seconds)
+    }
+
+    /// Writes what the last run gave, in fp32.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let output: Vec<(&str, Tensor)> = self
+            .output
+            .iter()
+            .map(|(name, tensor)| {
+                (name.as_str(), tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous())
+            })
+            .collect();
+        Tensor::write_safetensors(&output, path).wrap_err_with(|| format!("{}", path.display()))
+    }
+}
+
+fn synchronise(device: Device) {
+    if let Device::Cuda(index) = device {
+        Cuda::synchronize(index as i64);
+    }
+}
+
+fn bundle(mut config: BundleConfig, weights: &Path) -> Result<Bundle> {
+    config.weights = WeightFile { file: weights.into(), sha256: sha256_file(weights)? };
+    Ok(Bundle { folder: Default::default(), config })
+}
+
+/// DFusedAdapters in fp32 on the frozen backbone.
+fn training(load: &Load, mut config: BundleConfig, compute: Compute) -> Result<Network> {
+    config.network.adapter = AdapterKind::DepthFused;
+    let adapters = load.trained.as_deref().ok_or_else(|| eyre!("training needs `trained`"))?;
+    let (mut sam, mut trained) = (VarStore::new(compute.device), VarStore::new(compute.device));
+    let encoder = Encoder::new(&config, &sam, &trained);
+    load_strict(&mut sam, &load.weights, &["image_encoder."], &["prompt_encoder.", "mask_decoder."])?;
+    load_strict(&mut trained, adapters, &["image_encoder."], &[])?;
+    sam.freeze();
+    compute.convert(&sam);
+    Ok(Network::Train { encoder, trained })
+}
+
+/// Boxes `[D, N, 4]` as prompts; every class is in every slice.
+fn box_prompts(boxes: &Tensor) -> Result<Vec<SlicePrompts>> {
+    let values: Vec<f32> = boxes.flatten(0, -1).try_into()?;
+    let classes = boxes.size().get(1).copied().unwrap_or_default() as usize;
+    ensure!(classes > 0, "boxes of shape {:?}", boxes.size());
+    let (corners, _) = values.as_chunks::<4>();
+    let slice = |boxes: &[[f32; 4]]| SlicePrompts {
+        labels: vec![1.0; classes],
+        points: None,
+        boxes: Some(boxes.to_vec()),
+        masks: None,
+    };
+    Ok(corners.chunks(classes).map(slice).collect())
+}
+
+/// Named tensors of a safetensors file.
+struct Input(Vec<(String, Tensor)>);
+
+impl Input {
+    fn read(path: &Path) -> Result<Self> {
+        Ok(Self(Tensor::read_safetensors(path).wrap_err_with(|| format!("{}", path.display()))?))
+    }
+
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        let found = self.0.iter().find(|(key, _)| key == name);
+        found.map(|(_, tensor)| tensor.shallow_clone()).ok_or_else(|| eyre!("the input has no `{name}`"))
+    }
+}

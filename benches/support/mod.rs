@@ -1,0 +1,27 @@
+//! Networks that the benches time.
+
+use self_prompt_sam::bundle::{
+    Backbone, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, WeightFile,
+};
+
+/// Plain SAM on windows of `depth` slices that already are RGB images of the network's size, normalised: nothing is
+/// between the input and the backbone. `classes` counts the background.
+pub fn plain(backbone: Backbone, image_size: i64, depth: usize, classes: usize) -> BundleConfig {
+    BundleConfig {
+        name: "bench".into(),
+        classes: (0..classes).map(|class| format!("class {class}")).collect(),
+        modalities: ["red", "green", "blue"].map(String::from).to_vec(),
+        spacing_mm: None,
+        patch: Patch {
+            depth,
+            plane: Plane::Window([image_size as usize; 2]),
+            depth_overlap: 0.0,
+            plane_overlap: 0.0,
+        },
+        normalisation: Normalisation::ZScore,
+        // No taps: the embedding is all that the official encoder gives.
+        network: NetworkConfig { taps: Some(Vec::new()), ..NetworkConfig::plain(backbone, image_size) },
+        weights: WeightFile { file: "backbone.safetensors".into(), sha256: String::new() },
+        adapters: None,
+    }
+}
