@@ -46,7 +46,8 @@ impl Task {
                 let decoder =
                     Decoder::load(&bundle(BundleConfig { network, ..config }, &load.weights)?, compute)?;
                 let prompts = box_prompts(&input.tensor("boxes")?)?;
-                (Network::Decode { decoder, prompts }, input.tensor("embedding")?)
+                // As our encoder gives it.
+                (Network::Decode { decoder, prompts }, input.tensor("embedding")?.to_kind(compute.kind))
             }
         };
         let task = Self { network, input: input.to_device(device), output: Vec::new() };
