@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use tch::nn::VarStore;
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 use thiserror::Error;
 
 use crate::message::WireKind;
@@ -78,6 +78,12 @@ impl Compute {
     /// Type in which big tensors travel: half the size where the network has no more precision to offer.
     pub fn wire(self) -> WireKind {
         if self.kind == Kind::Float { WireKind::Float32 } else { WireKind::Float16 }
+    }
+
+    /// A tensor that came from another node, on the device and in the type of this one: one conversion, none where it
+    /// is right already.
+    pub fn receive(self, tensor: &Tensor) -> Tensor {
+        tensor.to_device_(self.device, self.kind, false, false)
     }
 
     /// The precision that the type stands for, never `Auto`.

@@ -10,7 +10,10 @@ mod payload;
 mod prompts;
 
 pub use header::{SliceHeader, keys};
-pub use payload::{WireKind, check_length, copy_slice, encode_tensor, encode_text, text, view_tensor};
+pub use payload::{
+    WireKind, check_length, copy_slice, encode_tensor, encode_text, tensor_kind, text, to_wire, view_tensor,
+    view_values,
+};
 pub use prompts::{decode_prompts, encode_prompts};
 
 use thiserror::Error;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, StringArray};
 use arrow::buffer::{Buffer, ScalarBuffer};
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Float16Type, Float32Type, UInt8Type};
+use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
 use super::MessageError;
@@ -29,18 +30,48 @@ struct TensorMemory(#[expect(dead_code, reason = "held for its Drop")] Tensor);
 unsafe impl Sync for TensorMemory {}
 impl RefUnwindSafe for TensorMemory {}
 
-/// A tensor of any shape as an Arrow array in C order, without a copy where the tensor already is in
-/// memory in the right type and order.
-pub fn encode_tensor(tensor: &Tensor, kind: WireKind) -> ArrayRef {
-    match kind {
-        WireKind::Float32 => primitive::<Float32Type>(tensor, Kind::Float),
-        WireKind::Float16 => primitive::<Float16Type>(tensor, Kind::Half),
-        WireKind::UInt8 => primitive::<UInt8Type>(tensor, Kind::Uint8),
+/// Largest finite Float16.
+const HALF_MAX: f64 = 65504.0;
+
+impl WireKind {
+    /// libtorch's type with the same elements.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Float32 => Kind::Float,
+            Self::Float16 => Kind::Half,
+            Self::UInt8 => Kind::Uint8,
+        }
     }
 }
 
-fn primitive<T: ArrowPrimitiveType>(tensor: &Tensor, kind: Kind) -> ArrayRef {
-    let tensor = tensor.detach().to_device(Device::Cpu).to_kind(kind).contiguous();
+/// A tensor of any shape on the CPU, in C order and in its wire type: itself where it is all that already, else one
+/// copy. What is beyond the range of Float16 (infinities of wider types, too) becomes ±65504.
+pub fn to_wire(tensor: &Tensor, kind: WireKind) -> Tensor {
+    let (tensor, kind) = (tensor.detach(), kind.kind());
+    if (tensor.kind(), tensor.device()) == (kind, Device::Cpu) && tensor.is_contiguous() {
+        return tensor;
+    }
+    // One pass for type, order and device.
+    let mut wire = Tensor::empty(tensor.size(), (kind, Device::Cpu));
+    wire.copy_(&tensor);
+    if kind == Kind::Half && tensor.kind() != Kind::Half {
+        let _ = wire.clamp_(-HALF_MAX, HALF_MAX);
+    }
+    wire
+}
+
+/// A tensor of any shape as an Arrow array in C order, without a copy where [`to_wire`] makes none.
+pub fn encode_tensor(tensor: &Tensor, kind: WireKind) -> ArrayRef {
+    let tensor = to_wire(tensor, kind);
+    match kind {
+        WireKind::Float32 => primitive::<Float32Type>(tensor),
+        WireKind::Float16 => primitive::<Float16Type>(tensor),
+        WireKind::UInt8 => primitive::<UInt8Type>(tensor),
+    }
+}
+
+/// `tensor` is on the CPU, contiguous and of the type of `T`.
+fn primitive<T: ArrowPrimitiveType>(tensor: Tensor) -> ArrayRef {
     let bytes = tensor.numel() * size_of::<T::Native>();
     let Some(start) = NonNull::new(tensor.data_ptr().cast::<u8>()) else {
         return Arc::new(PrimitiveArray::<T>::from_iter_values([]));
@@ -48,6 +79,25 @@ fn primitive<T: ArrowPrimitiveType>(tensor: &Tensor, kind: Kind) -> ArrayRef {
     // SAFETY: `start` is valid for `bytes` bytes as long as the tensor lives, and the buffer owns the tensor.
     let buffer = unsafe { Buffer::from_custom_allocation(start, bytes, Arc::new(TensorMemory(tensor))) };
     Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(buffer), None))
+}
+
+/// Lends the values of a tensor of any shape, type and order as `T` in C order, without a copy where it is on the CPU
+/// and holds them so.
+pub fn view_values<T: Element, R>(tensor: &Tensor, use_them: impl FnOnce(&[T]) -> R) -> R {
+    let tensor = tensor.detach();
+    let tensor = match (tensor.kind(), tensor.device()) == (T::KIND, Device::Cpu) && tensor.is_contiguous() {
+        true => tensor,
+        false => {
+            let mut values = Tensor::empty(tensor.size(), (T::KIND, Device::Cpu));
+            values.copy_(&tensor);
+            values
+        }
+    };
+    match NonNull::new(tensor.data_ptr().cast::<T>()) {
+        None => use_them(&[]),
+        // SAFETY: the tensor is contiguous, on the CPU and of the type of `T`, outlives the slice, and is only read.
+        Some(start) => use_them(unsafe { std::slice::from_raw_parts(start.as_ptr(), tensor.numel()) }),
+    }
 }
 
 /// Checks that an array has as many values as its shape says.
@@ -63,7 +113,20 @@ pub fn check_length(array: &ArrayRef, shape: &[i64]) -> Result<(), MessageError>
     Err(MessageError::Length { shape: shape.to_vec(), expected, found: array.len() })
 }
 
-/// Copies a slice message into `window[seq]`, converting to the window's type and device: the one copy of
+/// libtorch's type with the elements of an array.
+///
+/// # Errors
+/// [`MessageError::Type`] for an array of anything but Float32, Float16 or UInt8.
+pub fn tensor_kind(array: &ArrayRef) -> Result<Kind, MessageError> {
+    match array.data_type() {
+        DataType::Float32 => Ok(Kind::Float),
+        DataType::Float16 => Ok(Kind::Half),
+        DataType::UInt8 => Ok(Kind::Uint8),
+        other => Err(MessageError::Type { found: other.to_string(), expected: "Float32, Float16 or UInt8" }),
+    }
+}
+
+/// Copies a slice message into `window[seq]`, converting to the window's type where it is another: the one copy of
 /// a hop.
 ///
 /// # Errors
@@ -75,7 +138,23 @@ pub fn copy_slice(array: &ArrayRef, shape: &[i64], window: &Tensor, seq: i64) ->
             expected: format!("the window's first slice {:?}", &window.size()[1..]),
         });
     }
-    view_tensor(array, shape, |slice| window.get(seq).copy_(slice))
+    view_tensor(array, shape, |slice| {
+        let mut target = window.get(seq);
+        if target.kind() != slice.kind() || target.device() != Device::Cpu || !target.is_contiguous() {
+            target.copy_(slice);
+            return;
+        }
+        // On this thread alone: libtorch would share even a small copy out among threads of its own.
+        let bytes = target.numel() * target.kind().elt_size_in_bytes();
+        // SAFETY: both are contiguous on the CPU with the same shape and type, and the window is no part of a message.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                slice.data_ptr().cast::<u8>(),
+                target.data_ptr().cast::<u8>(),
+                bytes,
+            );
+        }
+    })
 }
 
 /// Lends an array as a tensor of `shape` to `use_it`, without a copy. The tensor must not be kept or changed.
@@ -91,18 +170,11 @@ pub fn view_tensor<R>(
         return Err(MessageError::Nulls(array.null_count()));
     }
     check_length(array, shape)?;
-    let (pointer, kind) = match array.data_type() {
-        DataType::Float32 => {
-            (array.as_primitive::<Float32Type>().values().as_ptr().cast::<u8>(), Kind::Float)
-        }
-        DataType::Float16 => (array.as_primitive::<Float16Type>().values().as_ptr().cast::<u8>(), Kind::Half),
-        DataType::UInt8 => (array.as_primitive::<UInt8Type>().values().as_ptr(), Kind::Uint8),
-        other => {
-            return Err(MessageError::Type {
-                found: other.to_string(),
-                expected: "Float32, Float16 or UInt8",
-            });
-        }
+    let kind = tensor_kind(array)?;
+    let pointer = match kind {
+        Kind::Float => array.as_primitive::<Float32Type>().values().as_ptr().cast::<u8>(),
+        Kind::Half => array.as_primitive::<Float16Type>().values().as_ptr().cast::<u8>(),
+        _ => array.as_primitive::<UInt8Type>().values().as_ptr(),
     };
     // SAFETY: the array outlives the tensor, its length was checked against the shape, and the tensor is
     // only lent for reading.
@@ -156,6 +228,32 @@ mod tests {
         let kept = Tensor::zeros([1, 3], (Kind::Uint8, Device::Cpu));
         copy_slice(&encode_tensor(&labels, WireKind::UInt8), &[3], &kept, 0).unwrap();
         assert_eq!(kept.get(0), labels);
+    }
+
+    #[test]
+    fn what_is_right_already_is_lent_and_not_copied() {
+        let whole = Tensor::rand([2, 3, 4], (Kind::Float, Device::Cpu));
+        let slice = whole.get(1);
+        assert_eq!(to_wire(&slice, WireKind::Float32).data_ptr(), slice.data_ptr());
+        let array = encode_tensor(&slice, WireKind::Float32);
+        let lent = array.as_primitive::<Float32Type>().values().as_ptr();
+        assert_eq!(lent.cast_mut().cast(), slice.data_ptr());
+        let start = view_values(&slice, |values: &[f32]| values.as_ptr());
+        assert_eq!(start.cast_mut().cast(), slice.data_ptr());
+        let turned = slice.transpose(0, 1);
+        let values = view_values(&turned, |values: &[f32]| values.to_vec());
+        assert_eq!(Tensor::from_slice(&values).view([4, 3]), turned);
+    }
+
+    #[test]
+    fn values_beyond_the_range_of_float16_keep_their_sign_and_stay_finite() {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let values = Tensor::from_slice(&[1e6f32, -7e4, 2.0, f32::INFINITY]).to_kind(kind);
+            let sent = to_wire(&values, WireKind::Float16).to_kind(Kind::Float);
+            assert_eq!(Vec::<f32>::try_from(sent).unwrap(), [65504.0, -65504.0, 2.0, 65504.0]);
+        }
+        let nan = to_wire(&Tensor::from_slice(&[f32::NAN]), WireKind::Float16);
+        assert!(nan.isnan().all().int64_value(&[]) == 1, "what is no number must not look like one");
     }
 
     #[test]

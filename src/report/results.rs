@@ -22,7 +22,6 @@ pub struct Results {
     report: Report,
     summary: RunSummary,
     measured: Vec<CaseMetrics>,
-    started_unix: Duration,
     first_result: Option<Duration>,
 }
 
@@ -65,14 +64,8 @@ impl Results {
             report: Report::new(),
             summary,
             measured: Vec::new(),
-            started_unix: now(),
             first_result: None,
         })
-    }
-
-    /// Tells when the loader started; times are counted from there.
-    pub fn started(&mut self, unix_ms: u64) {
-        self.started_unix = Duration::from_millis(unix_ms);
     }
 
     /// Notes a case without a result.
@@ -122,7 +115,7 @@ impl Results {
         if truth.is_some() {
             self.measured.push(CaseMetrics { case_id: files.case_id.clone(), classes: metrics });
         }
-        let elapsed = now().saturating_sub(self.started_unix);
+        let elapsed = now().saturating_sub(Duration::from_millis(open.started_unix_ms));
         let first_result = *self.first_result.get_or_insert(elapsed);
         self.summary.cases += 1;
         self.summary.model.classes.clone_from(&open.classes);

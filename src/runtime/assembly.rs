@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use arrow::array::ArrayRef;
 use tch::{Device, Kind, Tensor};
 
-use crate::message::{MessageError, SliceHeader, check_length, copy_slice};
+use crate::message::{MessageError, SliceHeader, check_length, copy_slice, tensor_kind};
 
 /// Windows remembered as overtaken; older ones cannot be in flight any more.
 const REMEMBERED: usize = 4096;
@@ -42,12 +42,12 @@ pub struct Window {
 }
 
 impl Window {
-    /// Slices `[D, …]` of input `name`, or of its level `level`; empty tensor if there is none.
+    /// Slices `[D, …]` of input `name`, or of its level `level`, in the type they came in; empty tensor if there is none.
     pub fn tensor(&self, name: &'static str, level: i64) -> Tensor {
         self.tensors.get(&(name, level)).map(Tensor::shallow_clone).unwrap_or_default()
     }
 
-    /// All levels of input `name`, shallowest first.
+    /// All levels of input `name`, shallowest first, in the type they came in.
     pub fn levels(&self, name: &'static str) -> Vec<Tensor> {
         (0..).map_while(|level| self.tensors.get(&(name, level)).map(Tensor::shallow_clone)).collect()
     }
@@ -146,7 +146,11 @@ impl Assembler {
             }
             InputKind::Floats | InputKind::Labels => {
                 check_length(array, &header.shape)?;
-                let kind = if input.kind == InputKind::Labels { Kind::Uint8 } else { Kind::Float };
+                let kind = match (input.kind, tensor_kind(array)?) {
+                    (InputKind::Labels, _) => Kind::Uint8,
+                    (_, Kind::Half) => Kind::Half,
+                    _ => Kind::Float,
+                };
                 let window = open.tensors.entry((input.name, level)).or_insert_with(|| {
                     let shape = [&[count], header.shape.as_slice()].concat();
                     Tensor::empty(shape, (kind, Device::Cpu))
@@ -215,6 +219,22 @@ mod tests {
         assert_eq!(Vec::<f32>::try_from(levels[1].flatten(0, -1)).unwrap(), [10.0, 10.0, 11.0, 11.0]);
         assert_eq!(Vec::<f32>::try_from(window.tensor("b", 0).flatten(0, -1)).unwrap(), [7.0, 7.0, 8.0, 8.0]);
         assert!(assembler.incomplete().is_empty());
+    }
+
+    #[test]
+    fn a_window_keeps_the_type_of_its_first_message() {
+        let mut assembler = Assembler::new(vec![A]);
+        let values = Tensor::from_slice(&[0.5f32, -3.0]);
+        let kinds = [WireKind::Float16, WireKind::Float32];
+        let windows: Vec<Option<Window>> = (0..)
+            .zip(kinds)
+            .map(|(seq, kind)| {
+                assembler.add(&A, header(0, seq, None), &encode_tensor(&values, kind)).unwrap()
+            })
+            .collect();
+        let window = windows[1].as_ref().unwrap().tensor("a", 0);
+        assert_eq!(window.kind(), Kind::Half);
+        assert_eq!(Vec::<f32>::try_from(window.flatten(0, -1)).unwrap(), [0.5, -3.0, 0.5, -3.0]);
     }
 
     #[test]

@@ -3,14 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arrow::array::{ArrayRef, Float32Array, UInt8Array};
+use arrow::buffer::ScalarBuffer;
+use arrow::datatypes::ArrowNativeType;
 use dora_node_api::{DoraNode, EventStream, MetadataParameters};
 use eyre::{Result, WrapErr, bail, eyre};
-use ndarray::Axis;
+use ndarray::{Array, Dimension};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use uuid::Uuid;
 
@@ -105,7 +107,7 @@ impl Loader {
     fn serve(self, node: &mut DoraNode, events: &mut EventStream) -> Result<()> {
         let (to_reader, requests) = mpsc::channel::<usize>();
         let (to_io, prepared) = unbounded_channel();
-        let reader = std::sync::Arc::new(self);
+        let reader = Arc::new(self);
         let sends_labels = node.node_config().outputs.iter().any(|output| output.as_ref() as &str == LABELS);
         let mut run = Run::new(reader.clone(), to_reader, sends_labels);
         thread::Builder::new().name("reader".into()).spawn(move || read_cases(&reader, &requests, &to_io))?;
@@ -181,7 +183,7 @@ struct OpenCase {
 
 /// A run of the loader.
 struct Run {
-    loader: std::sync::Arc<Loader>,
+    loader: Arc<Loader>,
     to_reader: mpsc::Sender<usize>,
     session_id: String,
     started_unix_ms: u64,
@@ -206,7 +208,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(loader: std::sync::Arc<Loader>, to_reader: mpsc::Sender<usize>, sends_labels: bool) -> Self {
+    fn new(loader: Arc<Loader>, to_reader: mpsc::Sender<usize>, sends_labels: bool) -> Self {
         let timing = Timing {
             credits: loader.settings.credits,
             ack_timeout: loader.settings.ack_timeout,
@@ -417,7 +419,8 @@ impl Run {
         let window = usize::try_from(segment - first)?;
         let voxels = case.prepared.window(window);
         let labels = self.sends_labels.then(|| case.prepared.label_window(window)).flatten();
-        let (modalities, depth, height, width) = voxels.dim();
+        let voxels = voxels.permuted_axes([1, 0, 2, 3]);
+        let (depth, modalities, height, width) = voxels.dim();
         let header = SliceHeader {
             session_id: self.session_id.clone(),
             segment_id: segment,
@@ -429,16 +432,20 @@ impl Run {
             level: None,
             shape: Vec::new(),
         };
+        // Slices are lent parts of the window, which is gathered anew only where there are several modalities.
+        let (voxels, labels) = (values_of(voxels), labels.map(values_of));
+        let plane = height * width;
         for seq in 0..depth {
-            let shape = [modalities, height, width].map(|size| size as i64).to_vec();
-            let slice: Float32Array =
-                voxels.index_axis(Axis(1), seq).iter().copied().collect::<Vec<_>>().into();
-            send(node, "slices", header.at(seq as i64, shape).to_parameters(), std::sync::Arc::new(slice))?;
+            let at = |shape: &[usize]| {
+                let shape = shape.iter().map(|&size| size as i64).collect();
+                header.at(seq as i64, shape).to_parameters()
+            };
+            let length = modalities * plane;
+            let slice = Float32Array::new(voxels.slice(seq * length, length), None);
+            send(node, "slices", at(&[modalities, height, width]), Arc::new(slice))?;
             if let Some(labels) = &labels {
-                let slice: UInt8Array =
-                    labels.index_axis(Axis(0), seq).iter().copied().collect::<Vec<_>>().into();
-                let shape = [height, width].map(|size| size as i64).to_vec();
-                send(node, LABELS, header.at(seq as i64, shape).to_parameters(), std::sync::Arc::new(slice))?;
+                let slice = UInt8Array::new(labels.slice(seq * plane, plane), None);
+                send(node, LABELS, at(&[height, width]), Arc::new(slice))?;
             }
         }
         Ok(())
@@ -467,6 +474,14 @@ impl Run {
             }
         }
     }
+}
+
+/// The values of an array in C order, without a copy where they lie so in memory.
+fn values_of<T: ArrowNativeType, D: Dimension>(array: Array<T, D>) -> ScalarBuffer<T> {
+    let array = if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() };
+    let length = array.len();
+    let (values, start) = array.into_raw_vec_and_offset();
+    ScalarBuffer::from(values).slice(start.unwrap_or(0), length)
 }
 
 fn send_case(node: &mut DoraNode, message: &CaseMessage) -> Result<()> {

@@ -7,6 +7,7 @@
 mod assembly;
 mod dispatch;
 mod events;
+mod export;
 pub mod loader;
 mod prompt_stage;
 mod settings;

@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::assembly::{Input, InputKind, Window};
 use super::stage::{Emit, Stage};
-use crate::message::{decode_prompts, encode_prompts};
+use crate::message::{decode_prompts, encode_prompts, view_values};
 use crate::prompt::{PromptStrategy, SliceMasks, SlicePrompts};
 
 const AUX_MASKS: Input = Input { name: "aux_masks", kind: InputKind::Floats };
@@ -35,15 +35,17 @@ impl<S: PromptStrategy + Send + 'static> Stage for PromptStage<S> {
             let prompts = if window.has(LABELS.name) {
                 let labels = window.tensor(LABELS.name, 0).get(seq);
                 let [height, width] = sizes(&labels)?;
-                let values = Vec::<u8>::try_from(labels.contiguous().view(-1))?;
-                let labels = ArrayView2::from_shape((height, width), &values)?;
-                self.strategy.prompts(&SliceMasks::Labels { labels, classes })
+                view_values(&labels, |values: &[u8]| -> Result<_> {
+                    let labels = ArrayView2::from_shape((height, width), values)?;
+                    Ok(self.strategy.prompts(&SliceMasks::Labels { labels, classes })?)
+                })
             } else {
                 let logits = window.tensor(AUX_MASKS.name, 0).get(seq);
                 let [classes, height, width] = sizes(&logits)?;
-                let values = Vec::<f32>::try_from(logits.contiguous().view(-1))?;
-                let logits = ArrayView3::from_shape((classes, height, width), &values)?;
-                self.strategy.prompts(&SliceMasks::Logits(logits))
+                view_values(&logits, |values: &[f32]| -> Result<_> {
+                    let logits = ArrayView3::from_shape((classes, height, width), values)?;
+                    Ok(self.strategy.prompts(&SliceMasks::Logits(logits))?)
+                })
             };
             let prompts = prompts.wrap_err_with(|| format!("slice {seq}"))?;
             let header = window.header.at(seq, vec![prompts.labels.len() as i64]);

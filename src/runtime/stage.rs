@@ -16,7 +16,7 @@ use super::assembly::{Assembler, Input, Window};
 use super::events::{Flow, Happening, send, serve};
 use super::startup::one_line;
 use crate::message::control::{Status, to_json};
-use crate::message::{SliceHeader, WireKind, encode_tensor, encode_text};
+use crate::message::{SliceHeader, WireKind, encode_tensor, encode_text, to_wire};
 
 /// Output on which a stage reports what it works on.
 const STATUS: &str = "status";
@@ -65,8 +65,9 @@ impl Emit<'_> {
         if !self.outputs.contains(output) {
             return;
         }
+        let window_on_wire = to_wire(tensor, kind); // at most one copy, here; slices of it are lent
         for seq in 0..tensor.size()[0] {
-            let slice = tensor.get(seq);
+            let slice = window_on_wire.get(seq);
             let header = SliceHeader { level, ..window.at(seq, slice.size()) };
             self.array(output, header, encode_tensor(&slice, kind));
         }

@@ -1,7 +1,7 @@
-//! The writer: puts windows together to label maps on the original grid, measures them, writes the files, and
+//! The writer: puts windows together to label maps on the original grid, hands complete ones to the [`Exporter`], and
 //! acknowledges to the loader what has arrived and what is on disk.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread;
@@ -9,19 +9,18 @@ use std::time::{Duration, Instant};
 
 use dora_node_api::{DoraNode, EventStream, MetadataParameters};
 use eyre::{Result, WrapErr, bail, eyre};
-use ndarray::{ArrayView4, Axis};
-use tch::Tensor;
+use ndarray::ArrayView4;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use uuid::Uuid;
 
 use super::assembly::{Assembler, Input, InputKind, Window};
 use super::events::{Flow, Happening, send, serve};
+use super::export::{Export, Exporter};
 use super::settings::{Settings, variable};
 use super::stage::panic_text;
-use super::startup::one_line;
 use crate::bundle::Bundle;
 use crate::message::control::{Ack, AckMessage, CaseMessage, CaseOpen, from_json, to_json};
-use crate::message::{SliceHeader, encode_text, text};
+use crate::message::{SliceHeader, encode_text, text, view_values};
 use crate::report::Results;
 use crate::volume::LabelAssembler;
 
@@ -70,7 +69,14 @@ impl Writer {
         acknowledge(node, Ack::Hello)?;
         let (to_compute, jobs) = mpsc::channel::<Job>();
         let (to_io, acks) = unbounded_channel::<Ack>();
-        let mut desk = Desk::new(self.results, to_io);
+        let (to_export, exports) = mpsc::channel::<Export>();
+        let mut exporter = Exporter::new(self.results, to_io.clone());
+        thread::Builder::new().name("exporter".into()).spawn(move || {
+            for export in exports {
+                exporter.take(export);
+            }
+        })?;
+        let mut desk = Desk::new(to_export, to_io);
         thread::Builder::new().name("writer".into()).spawn(move || {
             for job in jobs {
                 desk.take(job);
@@ -133,13 +139,14 @@ struct OpenCase {
     assembler: LabelAssembler,
 }
 
-/// The writing thread's state.
+/// The writing thread's state. Files are another thread's: while a case is written, windows of the next ones are
+/// blended and acknowledged. The loader's limit on open cases bounds what can pile up.
 struct Desk {
-    results: Results,
+    to_export: mpsc::Sender<Export>,
     to_io: UnboundedSender<Ack>,
     open: HashMap<String, OpenCase>,
-    /// Cases that are on disk or failed, with what to answer when they are announced again.
-    done: BTreeMap<String, Ack>,
+    /// Cases that are complete or failed: with the exporter.
+    closed: BTreeSet<String>,
     /// Windows that came before their case was announced.
     early: Vec<Window>,
     slices: usize,
@@ -148,12 +155,12 @@ struct Desk {
 }
 
 impl Desk {
-    fn new(results: Results, to_io: UnboundedSender<Ack>) -> Self {
+    fn new(to_export: mpsc::Sender<Export>, to_io: UnboundedSender<Ack>) -> Self {
         Self {
-            results,
+            to_export,
             to_io,
             open: HashMap::new(),
-            done: BTreeMap::new(),
+            closed: BTreeSet::new(),
             early: Vec::new(),
             slices: 0,
             started: None,
@@ -166,36 +173,34 @@ impl Desk {
         let _ = self.to_io.send(ack);
     }
 
+    fn export(&self, export: Export) {
+        // The exporting thread ends only when this one does.
+        let _ = self.to_export.send(export);
+    }
+
     fn take(&mut self, job: Job) {
         match job {
             Job::Case(CaseMessage::Open(open)) => self.open_case(*open),
             Job::Case(CaseMessage::Failed { case_id, error }) => {
                 self.open.remove(&case_id);
                 self.early.retain(|window| window.header.case_id != case_id);
-                if !self.done.contains_key(&case_id) {
-                    self.results.add_failure(&case_id, &error);
-                }
-                self.done.insert(case_id.clone(), Ack::Case(case_id.clone()));
-                self.answer(Ack::Case(case_id));
+                self.closed.insert(case_id.clone());
+                self.export(Export::GivenUp { case_id, error });
             }
-            Job::Case(CaseMessage::End { .. }) => match self.results.finish() {
-                Ok(()) => self.answer(Ack::End),
-                Err(error) => self.answer(Ack::EndFailed(one_line(&format!("{error:#}")))),
-            },
+            Job::Case(CaseMessage::End { .. }) => self.export(Export::End),
             Job::Window(window) => self.add_window(window),
         }
     }
 
     fn open_case(&mut self, open: CaseOpen) {
         let case_id = open.plan.files.case_id.clone();
-        if let Some(ack) = self.done.get(&case_id) {
-            return self.answer(ack.clone());
+        if self.closed.contains(&case_id) {
+            return self.export(Export::AnswerAgain { case_id });
         }
         if self.open.contains_key(&case_id) {
             return;
         }
         self.started.get_or_insert_with(Instant::now);
-        self.results.started(open.started_unix_ms);
         let assembler = LabelAssembler::new(&open.plan, open.classes.len());
         self.open.insert(case_id.clone(), OpenCase { open, assembler });
         let (early, others) =
@@ -208,7 +213,7 @@ impl Desk {
 
     fn add_window(&mut self, window: Window) {
         let case_id = window.header.case_id.clone();
-        if self.done.contains_key(&case_id) {
+        if self.closed.contains(&case_id) {
             return self.answer(Ack::Segment(window.header.segment_id));
         }
         if !self.open.contains_key(&case_id) {
@@ -220,9 +225,21 @@ impl Desk {
         self.answer(Ack::Segment(segment));
         match outcome {
             Ok(false) => {}
-            Ok(true) => self.write_case(case_id),
-            Err(error) => self.fail_case(case_id, &error),
+            Ok(true) => self.close_case(case_id),
+            Err(error) => {
+                self.open.remove(&case_id);
+                self.closed.insert(case_id.clone());
+                let error = format!("case {case_id}: {error:#}");
+                self.export(Export::Failed { case_id, error });
+            }
         }
+    }
+
+    fn close_case(&mut self, case_id: String) {
+        let Some(OpenCase { open, assembler }) = self.open.remove(&case_id) else { return };
+        self.closed.insert(case_id);
+        let labels = assembler.finish();
+        self.export(Export::Write { open: Box::new(open), labels, slices: self.slices });
     }
 
     /// Blends a window into its case; true when the case is complete.
@@ -240,14 +257,16 @@ impl Desk {
         if logits.size() != expected {
             bail!("logits have the shape {:?}, expected {expected:?}", logits.size());
         }
-        let values = floats(&logits);
-        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-            bail!("the logits of window {index} contain {value}");
-        }
-        let by_slice = ArrayView4::from_shape((depth, open.classes.len(), height, width), &values)?;
-        assembler.push(index, by_slice.permuted_axes([1, 0, 2, 3]))?;
+        view_values(&logits, |values: &[f32]| -> Result<()> {
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                bail!("the logits of window {index} contain {value}");
+            }
+            let by_slice = ArrayView4::from_shape((depth, open.classes.len(), height, width), values)?;
+            assembler.push(index, by_slice.permuted_axes([1, 0, 2, 3]))?;
+            Ok(())
+        })?;
         let missing = assembler.missing().len();
-        self.slices += by_slice.len_of(Axis(0));
+        self.slices += depth;
         self.report_progress(case_id, windows - missing, windows);
         Ok(missing == 0)
     }
@@ -261,45 +280,14 @@ impl Desk {
         let seconds = self.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
         let rate = self.slices as f64 / seconds.max(1e-3);
         // Cases done and the part of this one, as a share of all cases, give the time that remains.
-        let share = (self.done.len() as f64 + arrived as f64 / windows as f64) / case.open.cases as f64;
+        let share = (self.closed.len() as f64 + arrived as f64 / windows as f64) / case.open.cases as f64;
         let remaining = (seconds / share.max(1e-6) * (1.0 - share)).max(0.0) as u64;
         tracing::info!(
             "case {}/{} {case_id}: window {arrived}/{windows}, {rate:.1} slices/s, {:02}:{:02} left",
-            self.done.len() + 1,
+            self.closed.len() + 1,
             case.open.cases,
             remaining / 60,
             remaining % 60
         );
     }
-
-    fn write_case(&mut self, case_id: String) {
-        let Some(case) = self.open.remove(&case_id) else { return };
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            self.results.add_case(&case.open, &case.assembler.finish(), self.slices)
-        }))
-        .unwrap_or_else(|panic| Err(eyre!("{}", panic_text(&*panic))));
-        match outcome {
-            Ok(()) => {
-                self.done.insert(case_id.clone(), Ack::Case(case_id.clone()));
-                self.answer(Ack::Case(case_id));
-            }
-            Err(error) => self.fail_case(case_id, &error),
-        }
-    }
-
-    fn fail_case(&mut self, case_id: String, error: &eyre::Report) {
-        self.open.remove(&case_id);
-        let error = format!("case {case_id}: {error:#}");
-        self.results.add_failure(&case_id, &error);
-        let ack = Ack::CaseFailed { case_id: case_id.clone(), error };
-        self.done.insert(case_id, ack.clone());
-        self.answer(ack);
-    }
-}
-
-fn floats(tensor: &Tensor) -> Vec<f32> {
-    let flat = tensor.contiguous().view(-1);
-    let mut values = vec![0.0f32; flat.numel()];
-    flat.copy_data(&mut values, flat.numel());
-    values
 }

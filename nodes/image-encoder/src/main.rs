@@ -3,16 +3,18 @@
 use std::process::ExitCode;
 
 use eyre::Result;
-use self_prompt_sam::message::WireKind;
+use self_prompt_sam::compute::Compute;
 use self_prompt_sam::runtime::{
     Emit, Input, InputKind, Settings, Stage, Window, compute, node_main, run_stage,
 };
 use self_prompt_sam::segmenter::Encoder;
+use tch::Kind;
 
 const SLICES: Input = Input { name: "slices", kind: InputKind::Floats };
 
 struct EncoderStage {
     encoder: Encoder,
+    compute: Compute,
 }
 
 impl Stage for EncoderStage {
@@ -21,11 +23,12 @@ impl Stage for EncoderStage {
     }
 
     fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()> {
-        let encoded = self.encoder.forward(&window.tensor(SLICES.name, 0))?;
-        emit.slices("embedding", &window.header, &encoded.embedding, WireKind::Float32, None);
+        let encoded = self.encoder.forward(&window.tensor(SLICES.name, 0).to_kind(Kind::Float))?;
+        let wire = self.compute.wire();
+        emit.slices("embedding", &window.header, &encoded.embedding, wire, None);
         let levels = encoded.taps.len() as i64;
         for (level, tap) in (0..).zip(&encoded.taps) {
-            emit.slices("features", &window.header, tap, WireKind::Float32, Some((level, levels)));
+            emit.slices("features", &window.header, tap, wire, Some((level, levels)));
         }
         Ok(())
     }
@@ -34,6 +37,7 @@ impl Stage for EncoderStage {
 fn main() -> ExitCode {
     node_main(|| {
         let bundle = Settings::from_env()?.bundle()?;
-        run_stage(EncoderStage { encoder: Encoder::load(&bundle, compute()?)? })
+        let compute = compute()?;
+        run_stage(EncoderStage { encoder: Encoder::load(&bundle, compute)?, compute })
     })
 }

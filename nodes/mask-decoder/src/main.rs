@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use eyre::Result;
-use self_prompt_sam::message::WireKind;
+use self_prompt_sam::compute::Compute;
 use self_prompt_sam::runtime::{
     Emit, Input, InputKind, Settings, Stage, Window, compute, decode_window_prompts, node_main, run_stage,
 };
@@ -14,6 +14,7 @@ const PROMPTS: Input = Input { name: "prompts", kind: InputKind::Prompts };
 
 struct DecoderStage {
     decoder: Decoder,
+    compute: Compute,
 }
 
 impl Stage for DecoderStage {
@@ -23,8 +24,9 @@ impl Stage for DecoderStage {
 
     fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()> {
         let prompts = decode_window_prompts(&window, self.decoder.mask_size())?;
-        let logits = self.decoder.forward(&window.tensor(EMBEDDING.name, 0), &prompts)?;
-        emit.slices("logits", &window.header, &logits, WireKind::Float32, None);
+        let embedding = self.compute.receive(&window.tensor(EMBEDDING.name, 0));
+        let logits = self.decoder.forward(&embedding, &prompts)?;
+        emit.slices("logits", &window.header, &logits, self.compute.wire(), None);
         Ok(())
     }
 }
@@ -32,6 +34,7 @@ impl Stage for DecoderStage {
 fn main() -> ExitCode {
     node_main(|| {
         let bundle = Settings::from_env()?.bundle()?;
-        run_stage(DecoderStage { decoder: Decoder::load(&bundle, compute()?)? })
+        let compute = compute()?;
+        run_stage(DecoderStage { decoder: Decoder::load(&bundle, compute)?, compute })
     })
 }

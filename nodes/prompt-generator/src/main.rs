@@ -3,16 +3,18 @@
 use std::process::ExitCode;
 
 use eyre::Result;
-use self_prompt_sam::message::WireKind;
+use self_prompt_sam::compute::Compute;
 use self_prompt_sam::runtime::{
     Emit, Input, InputKind, Settings, Stage, Window, compute, node_main, run_stage,
 };
 use self_prompt_sam::segmenter::AuxiliaryGenerator;
+use tch::Tensor;
 
 const FEATURES: Input = Input { name: "features", kind: InputKind::Floats };
 
 struct GeneratorStage {
     generator: AuxiliaryGenerator,
+    compute: Compute,
 }
 
 impl Stage for GeneratorStage {
@@ -21,8 +23,10 @@ impl Stage for GeneratorStage {
     }
 
     fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()> {
-        let logits = self.generator.forward(&window.levels(FEATURES.name))?;
-        emit.slices("aux_masks", &window.header, &logits, WireKind::Float32, None);
+        let levels = window.levels(FEATURES.name);
+        let features: Vec<Tensor> = levels.iter().map(|level| self.compute.receive(level)).collect();
+        let logits = self.generator.forward(&features)?;
+        emit.slices("aux_masks", &window.header, &logits, self.compute.wire(), None);
         Ok(())
     }
 }
@@ -30,6 +34,7 @@ impl Stage for GeneratorStage {
 fn main() -> ExitCode {
     node_main(|| {
         let bundle = Settings::from_env()?.bundle()?;
-        run_stage(GeneratorStage { generator: AuxiliaryGenerator::load(&bundle, compute()?)? })
+        let compute = compute()?;
+        run_stage(GeneratorStage { generator: AuxiliaryGenerator::load(&bundle, compute)?, compute })
     })
 }

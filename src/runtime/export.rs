@@ -1,0 +1,113 @@
+//! The writer's second thread: label maps, figures and report of complete cases, and the acknowledgements that wait for
+//! them.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use eyre::{Report, eyre};
+use ndarray::Array3;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::stage::panic_text;
+use super::startup::one_line;
+use crate::message::control::{Ack, CaseOpen};
+use crate::report::Results;
+
+/// What the exporter is to do.
+pub(super) enum Export {
+    /// Write a complete case.
+    Write {
+        /// The case as it was announced.
+        open: Box<CaseOpen>,
+        /// Its labels `[x, y, z]` as stored.
+        labels: Array3<u8>,
+        /// Slices segmented so far, of all cases.
+        slices: usize,
+    },
+    /// The loader has given a case up.
+    GivenUp {
+        /// Name of the case.
+        case_id: String,
+        /// One line naming the file and the cause.
+        error: String,
+    },
+    /// A case cannot be put together.
+    Failed {
+        /// Name of the case.
+        case_id: String,
+        /// One line naming the case and the cause.
+        error: String,
+    },
+    /// The loader asks again for a case that was handed over before.
+    AnswerAgain {
+        /// Name of the case.
+        case_id: String,
+    },
+    /// Nothing follows: write the report.
+    End,
+}
+
+/// Owns the results; takes what it is told in order.
+pub(super) struct Exporter {
+    results: Results,
+    to_io: UnboundedSender<Ack>,
+    /// Cases that are on disk or failed, with what to answer when they are announced again.
+    done: BTreeMap<String, Ack>,
+}
+
+impl Exporter {
+    pub(super) fn new(results: Results, to_io: UnboundedSender<Ack>) -> Self {
+        Self { results, to_io, done: BTreeMap::new() }
+    }
+
+    pub(super) fn take(&mut self, export: Export) {
+        match export {
+            Export::Write { open, labels, slices } => self.write(&open, &labels, slices),
+            Export::GivenUp { case_id, error } => {
+                if !self.done.contains_key(&case_id) {
+                    self.results.add_failure(&case_id, &error);
+                }
+                self.close(case_id.clone(), Ack::Case(case_id));
+            }
+            Export::Failed { case_id, error } => self.fail(case_id, error),
+            Export::AnswerAgain { case_id } => {
+                if let Some(ack) = self.done.get(&case_id) {
+                    self.answer(ack.clone());
+                }
+            }
+            Export::End => match self.results.finish() {
+                Ok(()) => self.answer(Ack::End),
+                Err(error) => self.answer(Ack::EndFailed(one_line(&format!("{error:#}")))),
+            },
+        }
+    }
+
+    fn write(&mut self, open: &CaseOpen, labels: &Array3<u8>, slices: usize) {
+        let case_id = open.plan.files.case_id.clone();
+        let results = &mut self.results;
+        let outcome = catch_unwind(AssertUnwindSafe(|| results.add_case(open, labels, slices)))
+            .unwrap_or_else(|panic| Err::<(), Report>(eyre!("{}", panic_text(&*panic))));
+        match outcome {
+            Ok(()) => self.close(case_id.clone(), Ack::Case(case_id)),
+            Err(error) => {
+                let error = format!("case {case_id}: {error:#}");
+                self.fail(case_id, error);
+            }
+        }
+    }
+
+    fn fail(&mut self, case_id: String, error: String) {
+        self.results.add_failure(&case_id, &error);
+        self.close(case_id.clone(), Ack::CaseFailed { case_id, error });
+    }
+
+    fn close(&mut self, case_id: String, ack: Ack) {
+        self.done.insert(case_id, ack.clone());
+        self.answer(ack);
+    }
+
+    fn answer(&self, ack: Ack) {
+        // The I/O loop only goes away at exit.
+        let _ = self.to_io.send(ack);
+    }
+}
