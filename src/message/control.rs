@@ -41,6 +41,9 @@ pub struct CaseOpen {
     pub classes: Vec<String>,
     /// When the loader started, milliseconds since 1970.
     pub started_unix_ms: u64,
+    /// When the command was given that started the dataflow, milliseconds since 1970, where that is known.
+    #[serde(default)]
+    pub commanded_unix_ms: Option<u64>,
     /// Geometry and files.
     pub plan: CasePlan,
 }

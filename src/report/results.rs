@@ -22,7 +22,8 @@ pub struct Results {
     report: Report,
     summary: RunSummary,
     measured: Vec<CaseMetrics>,
-    first_result: Option<Duration>,
+    /// From the loader's start, and from the command, to the first label map.
+    first_result: Option<(Duration, Option<Duration>)>,
 }
 
 impl Results {
@@ -115,8 +116,10 @@ impl Results {
         if truth.is_some() {
             self.measured.push(CaseMetrics { case_id: files.case_id.clone(), classes: metrics });
         }
-        let elapsed = now().saturating_sub(Duration::from_millis(open.started_unix_ms));
-        let first_result = *self.first_result.get_or_insert(elapsed);
+        let since = |unix_ms| now().saturating_sub(Duration::from_millis(unix_ms));
+        let elapsed = since(open.started_unix_ms);
+        let from_command = open.commanded_unix_ms.map(since);
+        let (first_result, first_from_command) = *self.first_result.get_or_insert((elapsed, from_command));
         self.summary.cases += 1;
         self.summary.model.classes.clone_from(&open.classes);
         self.summary.timings = Timings {
@@ -124,6 +127,7 @@ impl Results {
             seconds_per_case: elapsed.as_secs_f64() / self.summary.cases as f64,
             slices_per_second: slices as f64 / elapsed.as_secs_f64().max(1e-3),
             time_to_first_result_s: first_result.as_secs_f64(),
+            command_to_first_result_s: first_from_command.map_or(f64::NAN, |time| time.as_secs_f64()),
         };
         self.write_figures()
     }

@@ -89,7 +89,7 @@ pub struct Versions {
 /// How long the run took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Timings {
-    /// From the start of the run to its last result, seconds.
+    /// From the start of the run (the loader has joined the dataflow) to its last result, seconds.
     pub seconds_total: f64,
     /// `seconds_total` over the cases that were segmented.
     pub seconds_per_case: f64,
@@ -97,6 +97,10 @@ pub struct Timings {
     pub slices_per_second: f64,
     /// From the start of the run to the first label map on disk, seconds.
     pub time_to_first_result_s: f64,
+    /// From the start of the command `dora run` (with `dora start`: from when dora took the dataflow on) to the first
+    /// label map on disk, seconds: with the builds that the dataflow names, process starts and loading the model; NaN
+    /// where it is not known.
+    pub command_to_first_result_s: f64,
 }
 
 /// What the figures mean, by figure; written as a map of [`CONVENTIONS`].
@@ -183,6 +187,7 @@ pub(super) mod tests {
                 seconds_per_case: 4.0,
                 slices_per_second: 2.5,
                 time_to_first_result_s: 3.0,
+                command_to_first_result_s: f64::NAN,
             },
         }
     }
@@ -210,6 +215,7 @@ pub(super) mod tests {
         assert_eq!(read["versions"]["tch"], "0.24.0");
         assert_eq!(read["model"]["backbone"], "lite_medsam");
         assert_eq!(read["timings"]["time_to_first_result_s"], 3.0);
+        assert!(read["timings"]["command_to_first_result_s"].is_null());
         assert!(read["conventions"]["absent_class"].as_str().unwrap().contains("left out of the means"));
     }
 

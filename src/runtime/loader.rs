@@ -16,6 +16,7 @@ use ndarray::{Array, Dimension};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use uuid::Uuid;
 
+use super::command_start::command_start;
 use super::dispatch::{Action, Dispatcher, Timing};
 use super::events::{Flow, Happening, send, serve};
 use super::settings::{NamedBox, Settings, variable};
@@ -110,6 +111,7 @@ impl Loader {
         let reader = Arc::new(self);
         let sends_labels = node.node_config().outputs.iter().any(|output| output.as_ref() as &str == LABELS);
         let mut run = Run::new(reader.clone(), to_reader, sends_labels);
+        run.commanded_unix_ms = command_start(node.dataflow_id());
         thread::Builder::new().name("reader".into()).spawn(move || read_cases(&reader, &requests, &to_io))?;
         serve(node, events, prepared, |node, happening| {
             match happening {
@@ -187,6 +189,7 @@ struct Run {
     to_reader: mpsc::Sender<usize>,
     session_id: String,
     started_unix_ms: u64,
+    commanded_unix_ms: Option<u64>,
     dispatcher: Dispatcher,
     /// By first segment.
     open: BTreeMap<i64, OpenCase>,
@@ -220,6 +223,7 @@ impl Run {
             to_reader,
             session_id: Uuid::new_v4().to_string(),
             started_unix_ms: u64::try_from(started.as_millis()).unwrap_or(u64::MAX),
+            commanded_unix_ms: None,
             dispatcher: Dispatcher::new(timing),
             open: BTreeMap::new(),
             requested: 0,
@@ -330,6 +334,7 @@ impl Run {
             cases: self.loader.cases.len(),
             classes: self.loader.classes.clone(),
             started_unix_ms: self.started_unix_ms,
+            commanded_unix_ms: self.commanded_unix_ms,
             plan: plan.clone(),
         }));
         send_case(node, &message)?;

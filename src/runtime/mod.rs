@@ -5,6 +5,7 @@
 //! windows, the loader keeps a window until the writer has acknowledged it and sends it again when it is lost.
 
 mod assembly;
+mod command_start;
 mod dispatch;
 mod events;
 mod export;

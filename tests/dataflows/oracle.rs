@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use super::harness::{Bench, full, project, python};
 
@@ -68,7 +69,13 @@ fn box_prompts_from_labels_give_the_dice_of_the_reference_package() {
     let settings =
         [("SPSAM_MODEL", ""), ("SPSAM_INPUT", &*list.display().to_string()), ("SPSAM_LABELS", &*labels)];
     let mut run = bench.start(&flow, "oracle", &settings);
+    let clock = Instant::now();
     assert!(run.finish().success(), "{}", run.log());
+    let seconds = clock.elapsed().as_secs_f64();
+    let timings = run.summary()["timings"].clone();
+    let [command, loader] =
+        ["command_to_first_result_s", "time_to_first_result_s"].map(|name| timings[name].as_f64().unwrap());
+    assert!(loader < command && command < seconds + 0.1, "{loader} s of {command} s of {seconds} s");
 
     let mut table = csv::Reader::from_path(bench.path("oracle/metrics.csv")).unwrap();
     let rows = table.deserialize().map(|row| {

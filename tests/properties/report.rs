@@ -117,6 +117,7 @@ fn a_real_case_becomes_a_page() {
             seconds_per_case: 6.25,
             slices_per_second: 1.6,
             time_to_first_result_s: 5.1,
+            command_to_first_result_s: 4.0,
         },
     };
     let page = out.join("report.html");
