@@ -109,7 +109,8 @@ pub fn device() -> Result<Device> {
     }
 }
 
-/// [`device`] with `SPSAM_PRECISION`: `auto` (bf16 where the hardware multiplies it), `fp32`, `bf16` or `fp16`.
+/// [`device`] with `SPSAM_PRECISION`: `auto` (bf16 where the hardware multiplies it), `fp32`, `bf16` or `fp16`. Gives
+/// libtorch its threads: who asks has a network to compute.
 ///
 /// # Errors
 /// Another value, or those of [`device`].
@@ -118,6 +119,7 @@ pub fn compute() -> Result<Compute> {
         None => Precision::Auto,
         Some(text) => text.trim().parse().wrap_err("SPSAM_PRECISION")?,
     };
+    super::startup::network_threads()?;
     Ok(Compute::new(device()?, precision))
 }
 

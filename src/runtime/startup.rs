@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use eyre::{Result, WrapErr};
 use tracing_subscriber::EnvFilter;
@@ -19,12 +20,13 @@ const TRANSPORT_OVERLAY: &str = "{transport:{link:{tx:{queue:{congestion_control
 const LOG: &str = "warn,zenoh::net::runtime=off,dora_node_api=error,self_prompt_sam=info,spsam=info";
 const OVERLAY_VARIABLE: &str = "DORA_ZENOH_CONFIG_OVERLAY";
 
-/// Installs the log (stderr, `RUST_LOG`) and the number of threads (`SPSAM_THREADS`, 0 = libtorch's own choice).
-/// Call it first in `main`; [`node_main`] does.
+/// Installs the log (stderr, `RUST_LOG`), the number of threads (`SPSAM_THREADS`) and how memory is kept. Call it first in
+/// `main`; [`node_main`] does.
 ///
 /// # Errors
 /// `SPSAM_THREADS` that is not a number.
 pub fn prepare() -> Result<()> {
+    keep_memory();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
     // A second installation (several nodes in one test process) is harmless.
     let _ = tracing_subscriber::fmt()
@@ -36,12 +38,57 @@ pub fn prepare() -> Result<()> {
         .try_init();
     // libtorch's panics carry a C++ back trace; one line says what happened.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{}", one_line(&panic.to_string()))));
+    set_threads()
+}
+
+/// `SPSAM_THREADS` threads for libtorch and for rayon. With 0, rayon has one a core, and so has libtorch once
+/// [`network_threads`] is called; until then libtorch has one, so that a node without a network has no idle ones.
+fn set_threads() -> Result<()> {
+    LIBTORCH_THREADS.get_or_init(tch::get_num_threads);
     match number("SPSAM_THREADS", 0)? {
-        0 => {}
-        threads => tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX)),
+        0 => tch::set_num_threads(1),
+        threads => {
+            tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+            if env::var_os("RAYON_NUM_THREADS").is_none() {
+                // Fails where the pool is running already, which a second call finds.
+                let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+            }
+        }
     }
     Ok(())
 }
+
+/// What libtorch would take by itself: one thread a core, or `OMP_NUM_THREADS`.
+static LIBTORCH_THREADS: OnceLock<i32> = OnceLock::new();
+
+/// Gives libtorch its threads in a node that has a network, unless `SPSAM_THREADS` says how many.
+///
+/// # Errors
+/// `SPSAM_THREADS` that is not a number.
+pub(super) fn network_threads() -> Result<()> {
+    if number("SPSAM_THREADS", 0)? == 0 {
+        tch::set_num_threads(*LIBTORCH_THREADS.get_or_init(tch::get_num_threads));
+    }
+    Ok(())
+}
+
+/// Keeps memory that libtorch lets go of for its next tensor. glibc gives blocks of megabytes back to the system, which
+/// clears each page again when the next tensor of that size touches it.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn keep_memory() {
+    const UP_TO: libc::c_int = 1 << 30;
+    const STEP: libc::c_int = 64 << 20;
+    // SAFETY: only parameters of the allocator are set. Arenas other than the first hold no large blocks, so there is one.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, UP_TO);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, UP_TO);
+        libc::mallopt(libc::M_TOP_PAD, STEP);
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn keep_memory() {}
 
 fn install_overlay() -> Result<()> {
     if env::var_os(OVERLAY_VARIABLE).is_some() {
