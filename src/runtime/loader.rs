@@ -79,7 +79,21 @@ impl Loader {
         Ok(Self { settings, config, cases, classes, oracle })
     }
 
-    fn prepare(&self, files: &CaseFiles) -> Result<(CasePlan, PreparedCase)> {
+    /// The cases of the input.
+    pub fn cases(&self) -> &[CaseFiles] {
+        &self.cases
+    }
+
+    /// Names of the classes, background first.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// Plans a case and reads it.
+    ///
+    /// # Errors
+    /// Files that cannot be used; no labels where prompts are made from them.
+    pub fn prepare(&self, files: &CaseFiles) -> Result<(CasePlan, PreparedCase)> {
         let plan = CasePlan::new(files, &self.config, self.settings.roi_mm)?;
         let label_of = |name: &String| self.classes.iter().position(|class| class == name).unwrap_or(0);
         let labelled = |named: &NamedBox| (label_of(&named.name) as u8, named.name.clone(), named.corners_mm);

@@ -1,0 +1,245 @@
+//! What a slice costs on its way through stages that do nothing: `cargo bench --bench noop -- --help`.
+//!
+//! The bench writes a dataflow whose nodes are this program again: a source, stages that join each window and send it on,
+//! and a stage that acknowledges it. They are run, joined and sent by the same code as our own nodes.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, ValueEnum};
+use dora_node_api::dora_core::config::DataId;
+use dora_node_api::{DoraArray, DoraNode, Event};
+use eyre::{Result, WrapErr, bail, eyre};
+use self_prompt_sam::message::{SliceHeader, WireKind, encode_tensor, encode_text};
+use self_prompt_sam::runtime::{Emit, Input, InputKind, Stage, Window, exit_code, node_main, run_stage};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+mod dora;
+
+use dora::{Machine, Spread};
+
+const IN: Input = Input { name: "in", kind: InputKind::Floats };
+/// Windows before the clock starts.
+const WARM_UP: i64 = 10;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Role {
+    Source,
+    Pass,
+    Ack,
+}
+
+#[derive(Parser)]
+#[command(about = "Times slices through stages that only pass them on")]
+struct Args {
+    /// Stages between source and end
+    #[arg(long, default_value_t = 3)]
+    stages: usize,
+    /// Shape of a slice; the default is LiteMedSAM's embedding
+    #[arg(long, value_delimiter = ',', default_values_t = [256, 64, 64])]
+    shape: Vec<i64>,
+    /// Slices in a window
+    #[arg(long, default_value_t = 8)]
+    depth: i64,
+    /// Windows that are timed
+    #[arg(long, default_value_t = 100)]
+    windows: i64,
+    /// Windows in flight; 1 gives the time that a window waits for
+    #[arg(long, default_value_t = 3)]
+    credits: i64,
+    /// Runs of each kind
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// File for the figures as JSON; stdout without
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// What the bench calls itself with
+    #[arg(long, hide = true, value_enum)]
+    role: Option<Role>,
+    /// Where the source leaves its time
+    #[arg(long, hide = true)]
+    report: Option<PathBuf>,
+    /// What cargo adds
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Sent {
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Figures {
+    machine: Machine,
+    stages: usize,
+    shape: Vec<i64>,
+    depth: i64,
+    credits: i64,
+    /// Milliseconds a slice, with `credits` windows in flight.
+    slice_ms: Spread,
+    /// Milliseconds a slice and hop (from one node to the next).
+    hop_ms: Spread,
+    /// Milliseconds of a window alone on its way, from source to acknowledgement.
+    window_alone_ms: Spread,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match args.role {
+        None => exit_code(|| measure(&args)),
+        Some(Role::Source) => node_main(|| send_all(&args)),
+        Some(Role::Pass) => node_main(|| run_stage(Pass)),
+        Some(Role::Ack) => node_main(|| run_stage(Acknowledge)),
+    }
+}
+
+/// Sends each window on as it came.
+struct Pass;
+
+impl Stage for Pass {
+    fn inputs(&self) -> &'static [Input] {
+        &[IN]
+    }
+
+    fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()> {
+        emit.slices("out", &window.header, &window.tensor(IN.name, 0), WireKind::Float16, None);
+        Ok(())
+    }
+}
+
+/// Tells the source that a window has arrived.
+struct Acknowledge;
+
+impl Stage for Acknowledge {
+    fn inputs(&self) -> &'static [Input] {
+        &[IN]
+    }
+
+    fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()> {
+        emit.array("ack", window.header.at(0, vec![1]), encode_text("ack"));
+        Ok(())
+    }
+}
+
+fn measure(args: &Args) -> Result<()> {
+    let slices = (args.windows * args.depth) as f64;
+    let (mut together, mut alone) = (Vec::new(), Vec::new());
+    println!("round   ms a slice   ms a window alone");
+    for round in 1..=args.rounds {
+        together.push(run(args, args.credits)? * 1e3 / slices);
+        alone.push(run(args, 1)? * 1e3 / args.windows as f64);
+        println!("{round:>5} {:>12.3} {:>19.2}", together[round - 1], alone[round - 1]);
+    }
+    let hops = (args.stages + 1) as f64;
+    let hop_ms = Spread::of(together.iter().map(|ms| ms / hops));
+    let (slice_ms, window_alone_ms) = (Spread::of(together), Spread::of(alone));
+    let Args { stages, shape, depth, credits, .. } = args;
+    println!("\n{stages} stages, windows of {depth} slices {shape:?} in Float16, median (least to most)");
+    println!("ms a slice, {credits} windows in flight   {slice_ms}");
+    println!("ms a slice and hop               {hop_ms}");
+    println!("ms a window alone on its way     {window_alone_ms}");
+    let (machine, shape) = (Machine::this(), shape.clone());
+    let (stages, depth, credits) = (*stages, *depth, *credits);
+    let figures = Figures { machine, stages, shape, depth, credits, slice_ms, hop_ms, window_alone_ms };
+    dora::write_json(&figures, args.json.as_deref())
+}
+
+/// One run of the dataflow: seconds for the timed windows.
+fn run(args: &Args, credits: i64) -> Result<f64> {
+    let folder = tempfile::tempdir()?;
+    let (flow, report) = (folder.path().join("flow.yml"), folder.path().join("sent.json"));
+    let program = std::env::current_exe()?.display().to_string();
+    let shape: Vec<String> = args.shape.iter().map(i64::to_string).collect();
+    let common = format!(
+        "--shape {} --depth {} --windows {} --credits {credits}",
+        shape.join(","),
+        args.depth,
+        args.windows
+    );
+    let window_bytes = args.shape.iter().product::<i64>() * args.depth * 2;
+    let pool = (2 * credits * window_bytes) / 1_000_000 + 16;
+    let mut text = format!(
+        "nodes:
+  - id: source
+    path: {program}
+    args: --role source --report {} {common}
+    inputs:
+      ack: {{ source: end/ack, queue_size: 1000, queue_policy: backpressure }}
+    outputs: [out]
+    shared_memory_pool_size: {pool}MB
+    finish_grace_secs: 86400
+",
+        report.display()
+    );
+    let mut from = "source".to_owned();
+    for stage in 0..=args.stages {
+        let (id, role, output) = match stage == args.stages {
+            true => ("end".to_owned(), "ack", "ack"),
+            false => (format!("pass-{stage}"), "pass", "out"),
+        };
+        write!(
+            text,
+            "  - id: {id}
+    path: {program}
+    args: --role {role} {common}
+    inputs:
+      in: {{ source: {from}/out, queue_size: 2048, queue_policy: drop_oldest }}
+    outputs: [{output}]
+    shared_memory_pool_size: {pool}MB
+    finish_grace_secs: 86400
+"
+        )?;
+        from = id;
+    }
+    fs::write(&flow, text)?;
+    dora::run_dataflow(&flow, &[])?;
+    let sent: Sent = serde_json::from_str(&fs::read_to_string(&report)?).wrap_err("the source's report")?;
+    Ok(sent.seconds)
+}
+
+fn send_all(args: &Args) -> Result<()> {
+    let report = args.report.as_deref().ok_or_else(|| eyre!("--report is missing"))?;
+    let (mut node, mut events) = DoraNode::init_from_env().map_err(|error| eyre!("{error}"))?;
+    let slice = Tensor::rand(&args.shape[..], (Kind::Half, Device::Cpu));
+    let output = DataId::from("out".to_owned());
+    let all = WARM_UP + args.windows;
+    let (mut sent, mut acked) = (0, 0);
+    let mut clock = Instant::now();
+    while acked < all {
+        while sent < acked + args.credits && sent < all {
+            for seq in 0..args.depth {
+                let header = SliceHeader {
+                    session_id: "bench".into(),
+                    segment_id: sent,
+                    attempt: 0,
+                    seq,
+                    count: args.depth,
+                    case_id: "case".into(),
+                    classes: 2,
+                    level: None,
+                    shape: args.shape.clone(),
+                };
+                let array = DoraArray::from(encode_tensor(&slice, WireKind::Float16));
+                node.send_output(output.clone(), header.to_parameters(), array)
+                    .map_err(|error| eyre!("{error}"))?;
+            }
+            sent += 1;
+        }
+        match events.recv() {
+            Some(Event::Input { .. }) => acked += 1,
+            Some(Event::Stop(_)) | None => bail!("stopped after {acked} windows"),
+            Some(_) => {}
+        }
+        if acked == WARM_UP {
+            clock = Instant::now();
+        }
+    }
+    let seconds = clock.elapsed().as_secs_f64();
+    fs::write(report, serde_json::to_string(&Sent { seconds })?)?;
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! Two nodes that exchange slices over real dora against this machine's memory copy: `cargo bench --bench transport -- --help`.
+//!
+//! The bench writes a dataflow whose nodes are this program again. The source sends as our nodes do (transport overlay,
+//! shared memory, a bounded number in flight); the sink only looks at each message, or copies it into a window as the
+//! assembler does.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, ValueEnum};
+use dora_node_api::dora_core::config::DataId;
+use dora_node_api::{DoraArray, DoraNode, Event, MetadataParameters};
+use eyre::{Result, WrapErr, bail, ensure, eyre};
+use self_prompt_sam::message::{WireKind, copy_slice, encode_tensor, encode_text, view_tensor};
+use self_prompt_sam::runtime::{exit_code, node_main};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+mod dora;
+
+use dora::{Machine, Spread};
+
+/// Messages before the clock starts: every page of the shared memory has been touched by then.
+const WARM_UP: usize = 100;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Role {
+    Source,
+    LendingSink,
+    CopyingSink,
+}
+
+#[derive(Parser)]
+#[command(about = "Times messages between two nodes against a memory copy")]
+struct Args {
+    /// Size of a message, MiB
+    #[arg(long, default_value_t = 8)]
+    mib: usize,
+    /// Messages that are timed
+    #[arg(long, default_value_t = 300)]
+    messages: usize,
+    /// Messages on their way at a time
+    #[arg(long, default_value_t = 8)]
+    in_flight: usize,
+    /// Runs of each kind
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// File for the figures as JSON; stdout without
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// What the bench calls itself with
+    #[arg(long, hide = true, value_enum)]
+    role: Option<Role>,
+    /// Where the source leaves its time
+    #[arg(long, hide = true)]
+    report: Option<PathBuf>,
+    /// What cargo adds
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Sent {
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Figures {
+    machine: Machine,
+    mib: usize,
+    in_flight: usize,
+    /// GB/s (10⁹ bytes a second), receiver looks at the message.
+    lent: Spread,
+    /// GB/s, receiver copies the message.
+    copied: Spread,
+    /// GB/s of a copy between two places in memory, on one core.
+    memory_copy: Spread,
+    /// `copied` over `memory_copy`, medians.
+    share_of_memory_copy: f64,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match args.role {
+        None => exit_code(|| measure(&args)),
+        Some(Role::Source) => node_main(|| send_all(&args)),
+        Some(role) => node_main(|| receive_all(&args, role == Role::CopyingSink)),
+    }
+}
+
+fn measure(args: &Args) -> Result<()> {
+    let gigabytes = (args.messages * args.mib) as f64 * f64::from(1 << 20) / 1e9;
+    let (mut lent, mut copied, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+    println!("round       lent     copied  memory copy   GB/s");
+    for round in 1..=args.rounds {
+        memory.push(memory_copy_rate(args.mib));
+        lent.push(gigabytes / run(args, "lending-sink")?);
+        copied.push(gigabytes / run(args, "copying-sink")?);
+        memory.push(memory_copy_rate(args.mib));
+        let memory_copy = Spread::of(memory[memory.len() - 2..].iter().copied()).median;
+        println!("{round:>5} {:>10.2} {:>10.2} {memory_copy:>12.2}", lent[round - 1], copied[round - 1]);
+    }
+    let [lent, copied, memory_copy] = [lent, copied, memory].map(Spread::of);
+    let share_of_memory_copy = copied.median / memory_copy.median;
+    println!("\n{} MiB messages, {} in flight, GB/s, median (least to most)", args.mib, args.in_flight);
+    println!("node to node, looked at     {lent}");
+    println!("node to node, copied        {copied}, {:.0}% of the memory copy", share_of_memory_copy * 100.0);
+    println!("memory copy, one core       {memory_copy}");
+    let (machine, mib, in_flight) = (Machine::this(), args.mib, args.in_flight);
+    let figures = Figures { machine, mib, in_flight, lent, copied, memory_copy, share_of_memory_copy };
+    dora::write_json(&figures, args.json.as_deref())
+}
+
+/// GB/s of copying buffers of `mib` MiB that no cache holds.
+fn memory_copy_rate(mib: usize) -> f64 {
+    const BUFFERS: usize = 32;
+    let from = vec![vec![1u8; mib << 20]; BUFFERS];
+    let mut to = vec![vec![0u8; mib << 20]; BUFFERS];
+    let clock = Instant::now();
+    for (from, to) in from.iter().zip(&mut to) {
+        to.copy_from_slice(from);
+        std::hint::black_box(to);
+    }
+    (BUFFERS * mib) as f64 * f64::from(1 << 20) / 1e9 / clock.elapsed().as_secs_f64()
+}
+
+/// One run of the dataflow: seconds for the timed messages.
+fn run(args: &Args, sink: &str) -> Result<f64> {
+    let folder = tempfile::tempdir()?;
+    let (flow, report) = (folder.path().join("flow.yml"), folder.path().join("sent.json"));
+    let program = std::env::current_exe()?.display().to_string();
+    let Args { mib, messages, in_flight, .. } = args;
+    // All that is on its way, and what the receiver has not let go of yet.
+    let pool = 2 * in_flight.max(&1) * (mib + 1);
+    let common = format!("--mib {mib} --messages {messages} --in-flight {in_flight}");
+    let text = format!(
+        "nodes:
+  - id: source
+    path: {program}
+    args: --role source --report {} {common}
+    inputs:
+      ack: {{ source: sink/ack, queue_size: 1000, queue_policy: backpressure }}
+    outputs: [data]
+    shared_memory_pool_size: {pool}MB
+    finish_grace_secs: 86400
+  - id: sink
+    path: {program}
+    args: --role {sink} {common}
+    inputs:
+      data: {{ source: source/data, queue_size: 2048, queue_policy: drop_oldest }}
+    outputs: [ack]
+    finish_grace_secs: 86400
+",
+        report.display()
+    );
+    fs::write(&flow, text)?;
+    dora::run_dataflow(&flow, &[])?;
+    let sent: Sent = serde_json::from_str(&fs::read_to_string(&report)?).wrap_err("the source's report")?;
+    Ok(sent.seconds)
+}
+
+fn values(mib: usize) -> i64 {
+    (mib << 20) as i64 / size_of::<f32>() as i64
+}
+
+fn send_all(args: &Args) -> Result<()> {
+    let report = args.report.as_deref().ok_or_else(|| eyre!("--report is missing"))?;
+    let (mut node, mut events) = DoraNode::init_from_env().map_err(|error| eyre!("{error}"))?;
+    let tensor = Tensor::rand([values(args.mib)], (Kind::Float, Device::Cpu));
+    let output = DataId::from("data".to_owned());
+    let (mut sent, mut acked) = (0, 0);
+    let mut clock = Instant::now();
+    while acked < WARM_UP + args.messages {
+        while sent < acked + args.in_flight && sent < WARM_UP + args.messages {
+            let array = DoraArray::from(encode_tensor(&tensor, WireKind::Float32));
+            node.send_output(output.clone(), MetadataParameters::new(), array)
+                .map_err(|error| eyre!("{error}"))?;
+            sent += 1;
+        }
+        match events.recv() {
+            Some(Event::Input { .. }) => acked += 1,
+            Some(Event::Stop(_)) | None => bail!("stopped after {acked} messages"),
+            Some(_) => {}
+        }
+        if acked == WARM_UP {
+            clock = Instant::now();
+        }
+    }
+    let seconds = clock.elapsed().as_secs_f64();
+    fs::write(report, serde_json::to_string(&Sent { seconds })?)?;
+    Ok(())
+}
+
+fn receive_all(args: &Args, copies: bool) -> Result<()> {
+    let (mut node, mut events) = DoraNode::init_from_env().map_err(|error| eyre!("{error}"))?;
+    let shape = [values(args.mib)];
+    let windows = args.in_flight as i64;
+    let window = Tensor::zeros([windows, shape[0]], (Kind::Float, Device::Cpu));
+    let mut received = 0;
+    while let Some(event) = events.recv() {
+        match event {
+            Event::Input { data, .. } => {
+                let array = arrow::array::ArrayRef::from(data);
+                if copies {
+                    copy_slice(&array, &shape, &window, received % windows)?;
+                } else {
+                    let last = view_tensor(&array, &shape, |tensor| tensor.double_value(&[shape[0] - 1]))?;
+                    ensure!((0.0..=1.0).contains(&last), "a wrong value arrived");
+                }
+                drop(array);
+                received += 1;
+                let ack = DoraArray::from(encode_text("ack"));
+                node.send_output(DataId::from("ack".to_owned()), MetadataParameters::new(), ack)
+                    .map_err(|error| eyre!("{error}"))?;
+            }
+            Event::Stop(_) => break,
+            _ => {}
+        }
+    }
+    Ok(())
+}
