@@ -106,12 +106,16 @@ impl Bench {
 
     /// Starts `dora run` on a dataflow; results go to `output` in the bench's folder.
     pub fn start(&self, dataflow: &Path, output: &str, settings: &[(&str, &str)]) -> Run {
+        let mut command = Command::new(project().join(".spsam/bin/dora"));
+        command.arg("run").arg(dataflow);
+        self.launch(command, output, settings)
+    }
+
+    /// [`Bench::start`] by another command.
+    pub fn launch(&self, mut command: Command, output: &str, settings: &[(&str, &str)]) -> Run {
         let log = self.path(&format!("{output}.log"));
         let to_log = || Stdio::from(fs::OpenOptions::new().create(true).append(true).open(&log).unwrap());
-        let mut command = Command::new(project().join(".spsam/bin/dora"));
         command
-            .arg("run")
-            .arg(dataflow)
             .env("SPSAM_INPUT", self.path("images"))
             .env("SPSAM_MODEL", self.path("bundle"))
             .env("SPSAM_LABELS", self.path("labels"))
