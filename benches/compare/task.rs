@@ -120,6 +120,7 @@ fn training(load: &Load, mut config: BundleConfig, compute: Compute) -> Result<N
     load_strict(&mut trained, adapters, &["image_encoder."], &[])?;
     sam.freeze();
     compute.convert(&sam);
+    compute.convert(&trained);
     Ok(Network::Train { encoder, trained })
 }
 

@@ -93,10 +93,17 @@ impl DepthMlp {
         }
     }
 
+    /// `[B·D, …, C]` to the same shape. The layers multiply from the left, which spares transposing the features.
     fn forward(&self, features: &Tensor) -> Tensor {
         let by_slice = features.view([-1, self.depth, features.numel() as i64 / features.size()[0]]);
-        let along_depth = by_slice.transpose(1, 2); // [B, R·C, D]
-        let mixed = self.shrink.forward(&gelu(self.expand.forward(&along_depth)));
-        (by_slice + mixed.transpose(1, 2)).view_as(features)
+        let along_depth = |layer: &nn::Linear, x: &Tensor| {
+            let mut product = layer.ws.matmul(x); // [B, D', R·C]
+            match &layer.bs {
+                Some(bias) => product.g_add_(&bias.unsqueeze(-1)),
+                None => product,
+            }
+        };
+        let mixed = along_depth(&self.shrink, &gelu(along_depth(&self.expand, &by_slice)));
+        (by_slice + mixed).view_as(features)
     }
 }

@@ -68,11 +68,12 @@ impl ModalityAdapter {
 
     /// `[B, M, D, height, width]` to `[B·D, 3, S, S]`; exact GELU.
     pub fn forward(&self, volume: &Tensor) -> Tensor {
-        let first = gelu(self.first_norm.forward(&self.first.forward(volume)));
+        let kind = self.first.ws.kind();
+        let first = gelu(self.first_norm.forward(&self.first.forward(&volume.to_kind(kind))));
         let upsampled = self.doublings.iter().fold(first, |x, doubling| doubling.forward(&x));
         let resized = resize_volume(&upsampled, self.image_size);
         let refined = gelu(self.refine_norm.forward(&self.refine.forward(&resized)));
-        resize_to_rgb(volume, self.image_size) + slices_as_batch(&self.last.forward(&refined))
+        resize_to_rgb(volume, self.image_size).to_kind(kind) + slices_as_batch(&self.last.forward(&refined))
     }
 }
 

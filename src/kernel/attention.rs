@@ -165,3 +165,157 @@ fn run(shape: &AttentionShape, qkv: &Tensor, outside: &Tensor, bias: PositionBia
         unsafe { job.run(scratch, &output) };
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+    /// bf16 has 8 bits of mantissa: products of rounded probabilities and values, and the rounded result.
+    const TOLERANCE: f64 = 1e-2;
+
+    /// The same in fp32 by its definition, one window at a time.
+    fn reference(
+        shape: &AttentionShape,
+        qkv: &Tensor,
+        outside: &Tensor,
+        bias: impl Fn(i64, &Tensor) -> Tensor,
+    ) -> Tensor {
+        let [height, width] = shape.image.map(|side| side as i64);
+        let [window_h, window_w] = shape.window.map(|side| side as i64);
+        let (heads, channels) = (shape.heads as i64, shape.head_channels as i64);
+        let output = Tensor::zeros([shape.batch as i64, height, width, heads * channels], CPU);
+        for image in 0..shape.batch as i64 {
+            for (top, left) in (0..height)
+                .step_by(window_h as usize)
+                .flat_map(|y| (0..width).step_by(window_w as usize).map(move |x| (y, x)))
+            {
+                let (rows, columns) = (window_h.min(height - top), window_w.min(width - left));
+                let filled = outside.expand([window_h, window_w, 3 * heads * channels], false).copy();
+                let inside = qkv.get(image).narrow(0, top, rows).narrow(1, left, columns);
+                filled.narrow(0, 0, rows).narrow(1, 0, columns).copy_(&inside);
+                let tokens = filled.view([window_h * window_w, -1]);
+                for head in 0..heads {
+                    let role = |role: i64| {
+                        let start = match shape.order {
+                            QkvOrder::ByRole => role * heads + head,
+                            QkvOrder::ByHead => head * 3 + role,
+                        };
+                        tokens.narrow(1, start * channels, channels)
+                    };
+                    let scores = role(0).matmul(&role(1).tr()) * (channels as f64).sqrt().recip();
+                    let attended = (scores + bias(head, &role(0))).softmax(-1, None).matmul(&role(2));
+                    let inside = attended
+                        .view([window_h, window_w, channels])
+                        .narrow(0, 0, rows)
+                        .narrow(1, 0, columns);
+                    output
+                        .get(image)
+                        .narrow(0, top, rows)
+                        .narrow(1, left, columns)
+                        .narrow(2, head * channels, channels)
+                        .copy_(&inside);
+                }
+            }
+        }
+        output
+    }
+
+    fn random(size: &[i64]) -> Tensor {
+        Tensor::randn(size, CPU).to_kind(Kind::BFloat16)
+    }
+
+    /// Projected tokens, those beyond the border, and whether this machine has the kernel.
+    fn inputs(shape: &AttentionShape) -> (Tensor, Tensor, bool) {
+        tch::manual_seed(5);
+        let channels = 3 * shape.channels() as i64;
+        let [height, width] = shape.image.map(|side| side as i64);
+        let qkv = random(&[shape.batch as i64, height, width, channels]);
+        let supported = is_supported(&qkv, shape.head_channels as i64);
+        if !supported {
+            println!("skipped: this processor has no AVX512-BF16");
+        }
+        (qkv, random(&[channels]), supported)
+    }
+
+    fn check(found: &Tensor, expected: &Tensor, what: &str) {
+        let error = (found.to_kind(Kind::Float) - expected).abs().max() / expected.abs().max();
+        let error = error.double_value(&[]);
+        assert!(error <= TOLERANCE, "{what}: {error}");
+    }
+
+    #[test]
+    fn windows_with_a_table_equal_the_definition() {
+        for (image, window, heads, head_channels) in [
+            ([9, 16], 7, 3, 32),
+            ([14, 14], 14, 2, 32),
+            ([5, 6], 5, 1, 48),
+            ([3, 3], 7, 2, 16),
+            ([40, 20], 20, 1, 64),
+        ] {
+            let shape = AttentionShape {
+                batch: 2,
+                image,
+                window: [window; 2],
+                heads,
+                head_channels,
+                order: QkvOrder::ByHead,
+            };
+            let (qkv, outside, supported) = inputs(&shape);
+            if !supported {
+                return;
+            }
+            let tokens = (window * window) as i64;
+            let table = Tensor::randn([heads as i64, tokens, tokens], CPU);
+            let found = attention(&shape, &qkv, &outside, PositionBias::Table(&table));
+            let (qkv, outside) = (qkv.to_kind(Kind::Float), outside.to_kind(Kind::Float));
+            check(
+                &found,
+                &reference(&shape, &qkv, &outside, |head, _| table.get(head)),
+                &format!("{shape:?}"),
+            );
+        }
+    }
+
+    #[test]
+    fn decomposed_positions_equal_the_definition() {
+        for (image, window, head_channels) in [
+            ([20, 20], [20, 20], 64),
+            ([10, 17], [14, 14], 80),
+            ([3, 90], [3, 90], 32),
+            ([32, 32], [32, 32], 32),
+        ] {
+            let shape =
+                AttentionShape { batch: 1, image, window, heads: 2, head_channels, order: QkvOrder::ByRole };
+            let (qkv, outside, supported) = inputs(&shape);
+            if !supported {
+                return;
+            }
+            let [window_h, window_w] = window.map(|side| side as i64);
+            let channels = head_channels as i64;
+            let along_h = random(&[window_h, window_h, channels]) * 0.1;
+            let along_w = random(&[window_w, window_w, channels]) * 0.1;
+            let position = PositionBias::Decomposed { along_h: &along_h, along_w: &along_w };
+            let found = attention(&shape, &qkv, &outside, position);
+            let [along_h, along_w] = [along_h, along_w].map(|table| table.to_kind(Kind::Float));
+            let bias = |_, query: &Tensor| {
+                let query = query.view([window_h, window_w, channels]);
+                let by_row = Tensor::einsum("hwc,hkc->hwk", &[&query, &along_h], None::<i64>).unsqueeze(-1);
+                let by_column =
+                    Tensor::einsum("hwc,wkc->hwk", &[&query, &along_w], None::<i64>).unsqueeze(-2);
+                (by_row + by_column).view([window_h * window_w, window_h * window_w])
+            };
+            let (qkv, outside) = (qkv.to_kind(Kind::Float), outside.to_kind(Kind::Float));
+            check(&found, &reference(&shape, &qkv, &outside, bias), &format!("{shape:?}"));
+        }
+    }
+
+    #[test]
+    fn what_needs_gradients_or_another_type_is_not_supported() {
+        let qkv = random(&[1, 2, 2, 96]);
+        assert!(!is_supported(&qkv.to_kind(Kind::Float), 32));
+        assert!(!is_supported(&qkv.set_requires_grad(true), 32));
+        assert!(!is_supported(&random(&[1, 2, 2, 24]), 8));
+    }
+}

@@ -47,7 +47,8 @@ impl ImageEncoderVit {
     /// Normalised slices `[B·D, 3, S, S]` of B volumes, slices of one volume adjacent, to their embedding and
     /// the tapped block inputs.
     pub fn forward(&self, image: &Tensor) -> Encoded {
-        let patches = self.patch_embed.forward(image).permute([0, 2, 3, 1]).contiguous();
+        let image = image.to_kind(self.patch_embed.ws.kind());
+        let patches = self.patch_embed.forward(&image).permute([0, 2, 3, 1]).contiguous();
         let mut x = self.add_depth_position(patches + self.pos_embed.absolute(self.grid)); // [B·D, h, w, C]
         let mut taps = Vec::with_capacity(self.taps.len() + 1);
         for (index, block) in self.blocks.iter().enumerate() {

@@ -65,6 +65,11 @@ impl ConvNorm {
         }
     }
 
+    /// Type that it computes in.
+    pub fn kind(&self) -> Kind {
+        self.kernel.kind()
+    }
+
     /// What the normalisation multiplies each output channel with, fp32.
     fn scale(&self) -> Tensor {
         &self.weight / (&self.running_var + Self::EPS).sqrt()

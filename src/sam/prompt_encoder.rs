@@ -1,8 +1,8 @@
 //! Prompt encoder: points, boxes and masks to embeddings for the mask decoder
 //! (`segment_anything/modeling/prompt_encoder.py`).
 
-use tch::Tensor;
 use tch::nn::{self, Module};
+use tch::{Kind, Tensor};
 
 use super::PromptTensors;
 use super::common::patch_conv;
@@ -60,8 +60,7 @@ impl PromptEncoder {
     pub fn forward(&self, prompts: &PromptTensors, count: i64) -> (Tensor, Tensor) {
         let PromptEncoderConfig { embed_dim, grid, .. } = self.config;
         let mut sparse = vec![
-            self.no_mask_embed
-                .new_empty([count, 0, embed_dim], (self.no_mask_embed.kind(), self.no_mask_embed.device())),
+            self.no_mask_embed.new_empty([count, 0, embed_dim], (self.kind(), self.no_mask_embed.device())),
         ];
         if let Some((points, labels)) = &prompts.points {
             sparse.push(self.embed_points(points, labels, prompts.boxes.is_none()));
@@ -70,7 +69,7 @@ impl PromptEncoder {
             sparse.push(self.embed_boxes(boxes, prompts.box_valid.as_ref()));
         }
         let dense = match &prompts.masks {
-            Some(masks) => self.mask_downscaling.forward(&masks.to_kind(self.no_mask_embed.kind())),
+            Some(masks) => self.mask_downscaling.forward(&masks.to_kind(self.kind())),
             None => {
                 self.no_mask_embed.view([1, embed_dim, 1, 1]).expand([count, embed_dim, grid, grid], false)
             }
@@ -80,7 +79,7 @@ impl PromptEncoder {
 
     /// Positional encoding of the image embedding, `[1, C, h, w]`.
     pub fn dense_pe(&self) -> Tensor {
-        self.pe_layer.of_grid(self.config.grid).unsqueeze(0)
+        self.pe_layer.of_grid(self.config.grid).unsqueeze(0).to_kind(self.kind())
     }
 
     /// `[P, K, 2]` and labels `[P, K]` to `[P, K, C]`; `pad` appends a not-a-point.
@@ -91,7 +90,7 @@ impl PromptEncoder {
         let is = |label: i64| labels.eq(label).unsqueeze(-1); // [P, K, 1]
         let [background, foreground, ..] = &self.point_embeddings;
         let kind = background.kind();
-        let embedded = self.pe_layer.forward(&points)
+        let embedded = self.pe_layer.forward(&points).to_kind(kind)
             + background * is(0).to_kind(kind)
             + foreground * is(1).to_kind(kind);
         self.not_a_point_embed.where_self(&is(-1), &embedded)
@@ -100,12 +99,17 @@ impl PromptEncoder {
     /// `[P, 4]` and which of them are there `[P]` to the two corners `[P, 2, C]`.
     fn embed_boxes(&self, boxes: &Tensor, valid: Option<&Tensor>) -> Tensor {
         let [.., first, second] = &self.point_embeddings;
-        let corners =
-            self.pe_layer.forward(&self.to_unit(&boxes.view([-1, 2, 2]))) + Tensor::cat(&[first, second], 0);
+        let corners = self.pe_layer.forward(&self.to_unit(&boxes.view([-1, 2, 2]))).to_kind(self.kind())
+            + Tensor::cat(&[first, second], 0);
         match valid {
             None => corners,
             Some(valid) => corners.where_self(&valid.view([-1, 1, 1]), &self.not_a_point_embed),
         }
+    }
+
+    /// Type that it computes in.
+    pub fn kind(&self) -> Kind {
+        self.no_mask_embed.kind()
     }
 
     /// Pixel indices to the fraction of the image at the pixel's centre.

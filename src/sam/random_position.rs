@@ -19,14 +19,14 @@ impl RandomPosition {
         Self { frequencies: vs.add("positional_encoding_gaussian_matrix", frequencies, false) }
     }
 
-    /// Positions `[…, 2]` as (x, y) in 0 to 1, to `[…, C]`.
+    /// Positions `[…, 2]` as (x, y) in 0 to 1, to `[…, C]` fp32.
     pub(super) fn forward(&self, positions: &Tensor) -> Tensor {
         let centred: Tensor = positions.to_kind(Kind::Float) * 2.0 - 1.0;
         let phase = centred.matmul(&self.frequencies.to_kind(Kind::Float)) * TAU;
-        Tensor::cat(&[phase.sin(), phase.cos()], -1).to_kind(self.frequencies.kind())
+        Tensor::cat(&[phase.sin(), phase.cos()], -1)
     }
 
-    /// Encoding of the pixel centres of a square grid, `[C, grid, grid]`.
+    /// Encoding of the pixel centres of a square grid, `[C, grid, grid]` fp32.
     pub(super) fn of_grid(&self, grid: i64) -> Tensor {
         let options = (Kind::Float, self.frequencies.device());
         let centres: Tensor = (Tensor::arange(grid, options) + 0.5) / grid;

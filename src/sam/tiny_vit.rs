@@ -113,6 +113,7 @@ impl TinyVit {
     /// Normalised slices `[B·D, 3, S, S]` of B volumes, slices of one volume adjacent, to their embedding and
     /// five taps: the four stages' outputs, before the size changes, and the embedding.
     pub fn forward(&self, image: &Tensor) -> Encoded {
+        let image = image.to_kind(self.patch_embed[0].kind());
         // The first stage works on full resolution and mixes no slices: one at a time stays in cache.
         let (first_taps, first_outputs): (Vec<_>, Vec<_>) =
             (0..image.size()[0]).map(|slice| self.first_stage(&image.narrow(0, slice, 1), slice)).unzip();

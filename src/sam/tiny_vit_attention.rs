@@ -2,7 +2,7 @@
 //! heads whose scores carry a learned bias for each distance (|Δy|, |Δx|) within the window.
 
 use tch::nn::{self, Module};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::common::{dims, layer_norm, linear};
 use super::window;
@@ -67,17 +67,18 @@ impl Attention {
         let tokens = height * width;
         // [B, heads, N, 3 · C / heads]: a head's query, key and value are adjacent.
         let qkv = qkv.view([batch, tokens, self.heads, -1]).transpose(1, 2).chunk(3, -1);
-        // The default scale is the reference's, 1 / √(C / heads).
-        let attended = Tensor::scaled_dot_product_attention(
-            &qkv[0],
-            &qkv[1],
-            &qkv[2],
-            Some(&self.bias().to_kind(qkv[0].kind()).unsqueeze(0)),
-            0.0,
-            false,
-            None,
-            false,
-        );
+        let [query, key, value] = [&qkv[0], &qkv[1], &qkv[2]];
+        let bias = self.bias().to_kind(query.kind());
+        let attended = if qkv[0].device() == Device::Cpu {
+            // Batched products: libtorch's fused attention makes thousands of tiny ones of such small windows.
+            let scale = (channels as f64 / (3 * self.heads) as f64).sqrt().recip();
+            let scores = (query * scale).matmul(&key.transpose(-2, -1)) + bias;
+            scores.softmax(-1, None).matmul(value)
+        } else {
+            // The default scale is the reference's, 1 / √(C / heads).
+            let bias = Some(bias.unsqueeze(0));
+            Tensor::scaled_dot_product_attention(query, key, value, bias, 0.0, false, None, false)
+        };
         attended.transpose(1, 2).reshape([batch, height, width, channels / 3])
     }
 

@@ -84,7 +84,7 @@ impl Decoder {
         [4 * self.sizes.grid as usize; 2]
     }
 
-    /// Embedding `[D, 256, h, w]` and the prompts of D slices to logits `[D, N, imgH, imgW]`.
+    /// Embedding `[D, 256, h, w]` and the prompts of D slices to logits `[D, N, imgH, imgW]` fp32.
     ///
     /// Without trained parts the masks stand for themselves: the background has logit 0, a class that has no
     /// prompt in a slice is not there, and where masks overlap the one with the smaller box (without boxes: the
@@ -113,12 +113,14 @@ impl Decoder {
         }
         let tensors = PromptTensors::from_slices(prompts, self.device)?;
         let (sparse, dense) = self.prompt_encoder.forward(&tensors, depth * classes);
-        let masks = self.decode(&embedding.to_device(self.device), (&sparse, &dense), [depth, classes]);
+        let embedding = embedding.to_device(self.device).to_kind(self.prompt_encoder.kind());
+        let masks = self.decode(&embedding, (&sparse, &dense), [depth, classes]);
         if let Some(adapter) = &self.classes_adapter {
             let by_class = masks.transpose(0, 1).unsqueeze(0); // [1, N, D, 4h, 4w]
-            return Ok(adapter.forward(&by_class, [height, width]).squeeze_dim(0).transpose(0, 1));
+            let logits = adapter.forward(&by_class, [height, width]).squeeze_dim(0).transpose(0, 1);
+            return Ok(logits.to_kind(Kind::Float));
         }
-        let logits = masks.upsample_bilinear2d([height, width], false, None, None);
+        let logits = masks.to_kind(Kind::Float).upsample_bilinear2d([height, width], false, None, None);
         if !self.plain {
             return Ok(logits);
         }

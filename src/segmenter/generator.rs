@@ -50,7 +50,7 @@ impl AuxiliaryGenerator {
         Some(Self { generator, expected, sizes, device: trained.device() })
     }
 
-    /// Features `[D, C, h, w]` of every level, shallowest first, to logits `[D, N, imgH, imgW]`.
+    /// Features `[D, C, h, w]` of every level, shallowest first, to logits `[D, N, imgH, imgW]` fp32.
     ///
     /// # Errors
     /// [`SegmenterError::Shape`].

@@ -1,7 +1,7 @@
 //! The hierarchy both generators share: start from the deepest tap, double the size, let shallower taps join.
 
-use tch::Tensor;
 use tch::nn::{self, Module};
+use tch::{Kind, Tensor};
 
 use super::layers::{ConvBlock, Convolution, DepthConvolution, Doubling};
 use super::plan::{Step, steps};
@@ -90,10 +90,14 @@ impl Decoder {
         }
     }
 
-    /// `[B·D, N, h, w]` to contiguous `[B, N, D, h, w]`.
+    /// `[B·D, N, h, w]` to contiguous `[B, N, D, h, w]` fp32.
     fn by_volume(&self, logits: &Tensor) -> Tensor {
         let size = logits.size();
-        logits.view([-1, self.config.depth, size[1], size[2], size[3]]).transpose(1, 2).contiguous()
+        logits
+            .view([-1, self.config.depth, size[1], size[2], size[3]])
+            .transpose(1, 2)
+            .contiguous()
+            .to_kind(Kind::Float)
     }
 }
 
@@ -140,7 +144,7 @@ impl Tap {
 
     /// `[B·D, C, h, w]` to `[B·D, channels, …size]`.
     fn forward(&self, tap: &Tensor, size: Option<[i64; 2]>) -> Tensor {
-        let reduced = self.reduce.forward(&channels_last(tap));
+        let reduced = self.reduce.forward(&channels_last(&tap.to_kind(self.reduce.kind())));
         let x = self.doublings.iter().fold(reduced, |x, doubling| doubling.forward(&x));
         match size {
             Some([height, width]) if x.size()[2] > height || x.size()[3] > width => {

@@ -1,8 +1,8 @@
 //! Layers of the generators: convolutions, each followed by instance normalisation and LeakyReLU (slope 0.01) as
 //! in nnU-Net.
 
-use tch::Tensor;
 use tch::nn::{self, Module};
+use tch::{Kind, Tensor};
 
 /// Instance normalisation over the slices of a window and their pixels, then LeakyReLU.
 #[derive(Debug)]
@@ -63,6 +63,11 @@ impl Convolution {
             conv: nn::conv2d(vs / "conv", input, output, kernel, config),
             norm: NormAct::new(&(vs / "norm"), output, depth),
         }
+    }
+
+    /// Type that it computes in.
+    pub fn kind(&self) -> Kind {
+        self.conv.ws.kind()
     }
 }
 
