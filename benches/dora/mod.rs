@@ -26,7 +26,7 @@ pub fn dora() -> PathBuf {
 pub fn run_dataflow(dataflow: &Path, settings: &[(&str, String)]) -> Result<f64> {
     let mut command = Command::new(dora());
     command.arg("run").arg(dataflow).envs(settings.iter().map(|(name, value)| (name, value)));
-    run(&mut command.stdin(Stdio::null())).map(|(seconds, _)| seconds)
+    run(command.stdin(Stdio::null())).map(|(seconds, _)| seconds)
 }
 
 /// Runs a command to its end: wall-clock seconds and what it wrote to stdout.

@@ -506,3 +506,24 @@ fn values_of<T: ArrowNativeType, D: Dimension>(array: Array<T, D>) -> ScalarBuff
 fn send_case(node: &mut DoraNode, message: &CaseMessage) -> Result<()> {
     send(node, "cases", MetadataParameters::new(), encode_text(&to_json(message)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slices_of_a_window_are_lent_and_of_several_modalities_gathered() {
+        for modalities in [1, 2] {
+            let window = Array::from_shape_fn((modalities, 3, 2, 2), |(m, d, y, x)| {
+                (100 * m + 10 * d + 2 * y + x) as f32
+            });
+            let start = window.as_ptr();
+            let values = values_of(window.permuted_axes([1, 0, 2, 3]));
+            assert_eq!(values.as_ptr() == start, modalities == 1);
+            let second = values.slice(4 * modalities, 4 * modalities);
+            let expected: Vec<f32> =
+                (0..modalities).flat_map(|m| (0..4).map(move |i| (100 * m + 10 + i) as f32)).collect();
+            assert_eq!(second.to_vec(), expected);
+        }
+    }
+}
