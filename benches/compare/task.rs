@@ -25,7 +25,7 @@ pub struct Task {
 enum Network {
     Encode(Encoder),
     Train { encoder: Encoder, trained: VarStore },
-    Decode { decoder: Decoder, prompts: Vec<SlicePrompts> },
+    Decode { decoder: Box<Decoder>, prompts: Vec<SlicePrompts> },
 }
 
 impl Task {
@@ -47,7 +47,7 @@ impl Task {
                     Decoder::load(&bundle(BundleConfig { network, ..config }, &load.weights)?, compute)?;
                 let prompts = box_prompts(&input.tensor("boxes")?)?;
                 // As our encoder gives it.
-                (Network::Decode { decoder, prompts }, input.tensor("embedding")?.to_kind(compute.kind))
+                (Network::Decode { decoder: Box::new(decoder), prompts }, input.tensor("embedding")?.to_kind(compute.kind))
             }
         };
         let task = Self { network, input: input.to_device(device), output: Vec::new() };
@@ -110,7 +110,7 @@ fn bundle(mut config: BundleConfig, weights: &Path) -> Result<Bundle> {
     Ok(Bundle { folder: Default::default(), config })
 }
 
-/// DFusedAdapters in fp32 on the frozen backbone.
+/// DFusedAdapters on the frozen backbone, all in the type of `compute`; fp32 masters would be the optimiser's.
 fn training(load: &Load, mut config: BundleConfig, compute: Compute) -> Result<Network> {
     config.network.adapter = AdapterKind::DepthFused;
     let adapters = load.trained.as_deref().ok_or_else(|| eyre!("training needs `trained`"))?;

@@ -148,7 +148,7 @@ impl Job<'_> {
         let key_stride = tokens.next_multiple_of(LANES) + LANES;
         self.pack_keys_and_values(scratch, key_stride);
 
-        let chunk = if tokens <= KEYS { tokens } else { (KEYS / window_w & !1).max(2) * window_w };
+        let chunk = if tokens <= KEYS { tokens } else { ((KEYS / window_w) & !1).max(2) * window_w };
         let width = chunk.next_multiple_of(2 * LANES);
         let pairs = channels / 2;
         scratch.queries.resize(QUERIES * pairs, 0);

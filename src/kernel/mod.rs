@@ -1,5 +1,5 @@
 //! Attention of the image encoders on CPUs with AVX512-BF16, without backward: the one place where libtorch's own
-//! operations leave too much of the machine unused (`docs/decisions/0008-attention-kernel.md`).
+//! operations leave too much of the machine unused (`docs/decisions/0010-attention-kernel.md`).
 
 mod attention;
 #[cfg(target_arch = "x86_64")]

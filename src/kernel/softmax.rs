@@ -1,9 +1,10 @@
 //! Softmax of attention scores a chunk of keys at a time, with running maximum and sum (Milakov and Gimelshein 2018).
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_loadu_ps,
-    _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
-    _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_si512, _mm512_sub_ps,
+    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_fmsub_ps,
+    _mm512_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps,
+    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_si512,
+    _mm512_sub_ps,
 };
 use std::mem::transmute;
 
@@ -54,7 +55,7 @@ pub(super) fn exponentials(
         sum = _mm512_add_ps(sum, _mm512_add_ps(low, high));
         // SAFETY: `out` has 16 u32.
         unsafe {
-            let packed = transmute::<_, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+            let packed = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
             _mm512_storeu_si512(out.as_mut_ptr().cast(), packed);
         }
     }

@@ -3,7 +3,7 @@
 //! Factors are held as pairs of bf16 in a `u32`, the pair along the dimension that is summed over.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps,
+    __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps,
     _mm512_storeu_ps,
 };
 use std::mem::transmute;
@@ -121,7 +121,7 @@ unsafe fn tile<const R: usize, const C: usize>(
                 for (value, column) in row.iter_mut().zip(&columns) {
                     *value = _mm512_dpbf16_ps(
                         *value,
-                        transmute::<_, __m512bh>(pair),
+                        transmute::<__m512i, __m512bh>(pair),
                         transmute::<__m512, __m512bh>(*column),
                     );
                 }
