@@ -47,7 +47,10 @@ impl Task {
                     Decoder::load(&bundle(BundleConfig { network, ..config }, &load.weights)?, compute)?;
                 let prompts = box_prompts(&input.tensor("boxes")?)?;
                 // As our encoder gives it.
-                (Network::Decode { decoder: Box::new(decoder), prompts }, input.tensor("embedding")?.to_kind(compute.kind))
+                (
+                    Network::Decode { decoder: Box::new(decoder), prompts },
+                    input.tensor("embedding")?.to_kind(compute.kind),
+                )
             }
         };
         let task = Self { network, input: input.to_device(device), output: Vec::new() };

@@ -83,7 +83,7 @@ impl MaskDecoder {
     /// Masks of N = `classes` prompts in each of the B·D slices.
     ///
     /// `embedding` is `[B·D, C, h, w]`, `image_pe` `[1, C, h, w]`, `sparse` `[B·D·N, n, C]` and `dense`
-    /// `[B·D·N, C, h, w]`, classes fastest. Gives mask logits `[B·D, N, K, 4h, 4w]` and predicted qualities
+    /// `[B·D·N, C, h, w]`, classes fastest; a `dense` that is one and the same expanded costs less. Gives mask logits `[B·D, N, K, 4h, 4w]` and predicted qualities
     /// `[B·D, N, K]`, K = 3 with `multimask` and else 1.
     pub fn forward(
         &self,
@@ -95,8 +95,13 @@ impl MaskDecoder {
     ) -> (Tensor, Tensor) {
         let [slices, channels, height, width] = dims(embedding);
         let prompts = slices * classes;
-        let image = (embedding.unsqueeze(1) + dense.reshape([slices, classes, channels, height, width]))
-            .view([prompts, channels, height, width]);
+        // Without mask prompts every class of a slice meets the same image.
+        let image = if dense.stride()[0] == 0 {
+            embedding + dense.narrow(0, 0, 1)
+        } else {
+            (embedding.unsqueeze(1) + dense.reshape([slices, classes, channels, height, width]))
+                .view([prompts, channels, height, width])
+        };
         let output_tokens = Tensor::cat(&[&self.iou_token, &self.mask_tokens], 0);
         let [output_count, _] = dims(&output_tokens);
         let output_tokens = output_tokens.unsqueeze(0).expand([prompts, output_count, channels], false);

@@ -69,9 +69,9 @@ impl TwoWayTransformer {
         }
     }
 
-    /// Image embeddings `[P, C, h, w]` and prompt tokens `[P, T, C]` of P = B·D·N slices and classes, and the
-    /// encoding of the image's positions, `[1, C, h, w]` or `[D, C, h, w]`, to tokens `[P, T, C]` and image
-    /// `[P, h·w, C]`.
+    /// Image embeddings `[P, C, h, w]`, or `[B·D, C, h, w]` where they are the same for all classes, and prompt tokens
+    /// `[P, T, C]` of P = B·D·N slices and classes, and the encoding of the image's positions, `[1, C, h, w]` or
+    /// `[D, C, h, w]`, to tokens `[P, T, C]` and image `[P, h·w, C]`.
     pub fn forward(
         &self,
         image_embedding: &Tensor,

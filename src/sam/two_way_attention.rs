@@ -1,7 +1,7 @@
 //! Attention of the mask decoder (`Attention` in `segment_anything/modeling/transformer.py`).
 
-use tch::Tensor;
 use tch::nn::{self, Module};
+use tch::{Device, Tensor};
 
 use super::TwoWayTransformerConfig;
 use super::common::{dims, linear};
@@ -31,22 +31,58 @@ impl TwoWayAttention {
         }
     }
 
-    /// Queries `[P, T, C]`, keys and values `[P, S, C]` to `[P, T, C]`.
+    /// Queries `[P, T, C]`, keys and values `[P, S, C]` to `[P, T, C]`. Either side may be the same for the P / G prompts
+    /// of a slice and is then given once, `[G, …]`: it is projected once.
     pub(super) fn forward(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
+        let [asking, tokens, channels] = dims(query);
+        let [asked, _, _] = dims(key);
+        if asked < asking {
+            // All prompts of a slice ask together.
+            let together = query.reshape([asked, asking / asked * tokens, channels]);
+            return self.forward(&together, key, value).view([asking, tokens, channels]);
+        }
         let per_head = |project: &nn::Linear, x: &Tensor| {
             let [batch, tokens, _] = dims(x);
-            project.forward(x).view([batch, tokens, self.heads, -1]).transpose(1, 2) // [P, heads, T, c]
+            let projected = project.forward(x);
+            let each = if batch < asked { for_each_prompt(&projected, asked) } else { projected };
+            each.view([asked, tokens, self.heads, -1]).transpose(1, 2) // [P, heads, T, c]
         };
-        let attended = Tensor::scaled_dot_product_attention::<Tensor>(
-            &per_head(&self.q_proj, query),
-            &per_head(&self.k_proj, key),
-            &per_head(&self.v_proj, value),
-            None,
-            0.0,
-            false,
-            None,
-            false,
-        );
+        let query = per_head(&self.q_proj, query);
+        let (key, value) = (per_head(&self.k_proj, key), per_head(&self.v_proj, value));
+        let attended = if query.device() == Device::Cpu {
+            attend_in_turn(&query, &key, &value)
+        } else {
+            Tensor::scaled_dot_product_attention(
+                &query,
+                &key,
+                &value,
+                None::<Tensor>,
+                0.0,
+                false,
+                None,
+                false,
+            )
+        };
         self.out_proj.forward(&attended.transpose(1, 2).flatten(2, 3))
+    }
+}
+
+/// What is the same for all prompts of a slice, `[G, S, C]`, as `[P, S, C]`.
+pub(super) fn for_each_prompt(x: &Tensor, prompts: i64) -> Tensor {
+    let [slices, tokens, channels] = dims(x);
+    x.unsqueeze(1)
+        .expand([slices, prompts / slices, tokens, channels], false)
+        .reshape([prompts, tokens, channels])
+}
+
+/// Attention of `[P, heads, T, c]` to `[P, heads, S, c]` by batched products. libtorch's fused attention on CPUs is slow
+/// for the few tokens of a prompt; their scores lie along the columns, so that softmax runs over many at once.
+fn attend_in_turn(query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
+    let [.., keys, channels] = dims::<4>(key);
+    let query = query * (channels as f64).sqrt().recip();
+    if keys < query.size()[2] {
+        key.matmul(&query.transpose(-2, -1)).softmax(-2, None).transpose(-2, -1).matmul(value)
+    } else {
+        query.matmul(&key.transpose(-2, -1)).softmax(-1, None).matmul(value)
     }
 }

@@ -6,7 +6,7 @@ use tch::nn::{self, Module};
 
 use super::TwoWayTransformerConfig;
 use super::common::{Activation, MlpBlock, dims, layer_norm};
-use super::two_way_attention::TwoWayAttention;
+use super::two_way_attention::{TwoWayAttention, for_each_prompt};
 use crate::adapter::{Adapter, add_after, add_beside};
 
 /// Eps of every layer normalisation of the two-way transformer.
@@ -23,10 +23,12 @@ pub(super) struct Positions<'a> {
 }
 
 impl Positions<'_> {
-    /// Image tokens `[P, S, C]` plus the encoding of their positions.
+    /// Image tokens `[P, S, C]`, or `[B·D, S, C]` where they are the same for all classes, plus the encoding of their
+    /// positions.
     pub(super) fn add_to_image(&self, image: &Tensor) -> Tensor {
         let [slices, positions, channels] = dims(self.image);
-        let by_slice = image.view([-1, slices, self.classes, positions, channels]);
+        let classes = if image.size()[0] == self.tokens.size()[0] { self.classes } else { 1 };
+        let by_slice = image.view([-1, slices, classes, positions, channels]);
         (by_slice + self.image.unsqueeze(1)).view_as(image)
     }
 }
@@ -78,7 +80,8 @@ impl TwoWayBlock {
         }
     }
 
-    /// Tokens `[P, T, C]` and contiguous image `[P, S, C]` to the same shapes.
+    /// Tokens `[P, T, C]` and contiguous image `[P, S, C]` to the same shapes. The image may be given once for all
+    /// classes of a slice, `[B·D, S, C]`.
     pub(super) fn forward(&self, tokens: &Tensor, image: &Tensor, positions: &Positions) -> (Tensor, Tensor) {
         let classes = positions.classes;
         let tokens = self.norm1.forward(&self.attend_to_self(tokens, positions));
@@ -94,7 +97,10 @@ impl TwoWayBlock {
 
         let query = &tokens + positions.tokens;
         let attended = self.cross_attn_image_to_token.forward(&key, &query, &tokens);
-        let image = image + add_after(&self.adapter_image_to_token, attended, classes);
+        let added = add_after(&self.adapter_image_to_token, attended, classes); // [P, S, C]
+        let [prompts, _, _] = dims(&added);
+        let image =
+            if image.size()[0] < prompts { for_each_prompt(image, prompts) + added } else { image + added };
         (tokens, self.norm4.forward(&image))
     }
 

@@ -140,8 +140,8 @@ impl Decoder {
 }
 
 impl Decoder {
-    /// Masks `[D, N, 4h, 4w]`, some classes at a time: they do not know of each other before the MC-Adapter, and all
-    /// of a window at once would take gigabytes.
+    /// Masks `[D, N, 4h, 4w]`, some prompts at a time, as all of a window at once would take gigabytes: some slices, or,
+    /// where adapters mix the slices of a window, some classes, which do not know of each other before the MC-Adapter.
     fn decode(
         &self,
         embedding: &Tensor,
@@ -149,23 +149,27 @@ impl Decoder {
         [depth, classes]: [i64; 2],
     ) -> Tensor {
         let image_pe = self.prompt_encoder.dense_pe();
-        let by_class = |tensor: &Tensor, first, count| {
-            let shape = tensor.size();
-            let split = tensor.view([&[depth, classes], &shape[1..]].concat().as_slice());
-            split.narrow(1, first, count).reshape([&[depth * count], &shape[1..]].concat().as_slice())
-        };
-        let at_once = (MAX_PROMPTS / depth).max(1);
-        let masks: Vec<Tensor> = (0..classes)
-            .step_by(at_once as usize)
-            .map(|first| {
-                let count = at_once.min(classes - first);
-                let (sparse, dense) = (by_class(sparse, first, count), by_class(dense, first, count));
+        let slices = if self.sizes.depth.is_some() { depth } else { (MAX_PROMPTS / classes).clamp(1, depth) };
+        let at_once = (MAX_PROMPTS / slices).clamp(1, classes);
+        let rows = (0..depth).step_by(slices as usize).map(|slice| {
+            let slices = slices.min(depth - slice);
+            let embedding = embedding.narrow(0, slice, slices);
+            let columns = (0..classes).step_by(at_once as usize).map(|class| {
+                let count = at_once.min(classes - class);
+                let part = |tensor: &Tensor| {
+                    let shape = tensor.size();
+                    let split = tensor.view([&[depth, classes], &shape[1..]].concat().as_slice());
+                    let part = split.narrow(0, slice, slices).narrow(1, class, count);
+                    part.reshape([&[slices * count], &shape[1..]].concat().as_slice())
+                };
+                let (sparse, dense) = (part(sparse), part(dense));
                 let (masks, _) =
-                    self.mask_decoder.forward(embedding, &image_pe, (&sparse, &dense), count, false);
+                    self.mask_decoder.forward(&embedding, &image_pe, (&sparse, &dense), count, false);
                 masks.squeeze_dim(2)
-            })
-            .collect();
-        Tensor::cat(&masks, 1)
+            });
+            Tensor::cat(&columns.collect::<Vec<_>>(), 1)
+        });
+        Tensor::cat(&rows.collect::<Vec<_>>(), 0)
     }
 }
 
