@@ -82,12 +82,14 @@ pub fn evaluate_case(
     if tolerance_mm.is_nan() || tolerance_mm < 0.0 {
         return Err(MetricsError::Tolerance(tolerance_mm));
     }
-    for (volume, labels) in [("truth", truth), ("prediction", prediction)] {
-        if let Some(&label) = labels.iter().find(|&&label| usize::from(label) >= classes.len()) {
-            return Err(MetricsError::UnknownLabel { volume, label, classes: classes.len() });
+    let overlaps = overlaps(truth, prediction);
+    let counts: [(_, fn(&Overlap) -> u64); 2] =
+        [("truth", |overlap| overlap.truth), ("prediction", |overlap| overlap.prediction)];
+    for (volume, count) in counts {
+        if let Some(label) = (classes.len()..overlaps.len()).find(|&label| count(&overlaps[label]) > 0) {
+            return Err(MetricsError::UnknownLabel { volume, label: label as u8, classes: classes.len() });
         }
     }
-    let overlaps = overlaps(truth, prediction, classes.len());
     let of_class = |(label, overlap): (usize, &Overlap)| {
         let (dice, hd95_mm, nsd) = match (overlap.truth, overlap.prediction) {
             (0, 0) => (f64::NAN, f64::NAN, f64::NAN),
@@ -107,8 +109,12 @@ pub fn evaluate_case(
         };
         ClassMetrics { class: classes[label].clone(), dice, hd95_mm, nsd }
     };
-    Ok(overlaps.par_iter().enumerate().skip(1).map(of_class).collect())
+    // One class after the other: the distances of one that fills the volume take eight times its bytes.
+    Ok(overlaps.iter().enumerate().take(classes.len()).skip(1).map(of_class).collect())
 }
+
+/// Labels there can be.
+const LABELS: usize = 256;
 
 /// Voxels of a class, and the box that holds them all.
 #[derive(Clone)]
@@ -120,28 +126,49 @@ struct Overlap {
     bounds: [[usize; 2]; 3],
 }
 
-fn overlaps(truth: ArrayView3<'_, u8>, prediction: ArrayView3<'_, u8>, classes: usize) -> Vec<Overlap> {
-    let none = Overlap { truth: 0, prediction: 0, both: 0, bounds: [[usize::MAX, 0]; 3] };
-    let mut overlaps = vec![none; classes];
-    Zip::indexed(truth).and(prediction).for_each(|(z, y, x), &true_label, &label| {
-        let index = [z, y, x];
-        let mut count = |label: u8, in_truth: bool, in_prediction: bool| {
-            let overlap = &mut overlaps[usize::from(label)];
-            overlap.truth += u64::from(in_truth);
-            overlap.prediction += u64::from(in_prediction);
-            overlap.both += u64::from(in_truth && in_prediction);
-            for ([first, last], index) in overlap.bounds.iter_mut().zip(index) {
-                (*first, *last) = (index.min(*first), index.max(*last));
-            }
-        };
-        if true_label == label {
-            count(label, true, true);
-        } else {
-            count(true_label, true, false);
-            count(label, false, true);
+impl Overlap {
+    const NONE: Self = Self { truth: 0, prediction: 0, both: 0, bounds: [[usize::MAX, 0]; 3] };
+
+    fn add(&mut self, index: [usize; 3], in_truth: bool, in_prediction: bool) {
+        self.truth += u64::from(in_truth);
+        self.prediction += u64::from(in_prediction);
+        self.both += u64::from(in_truth && in_prediction);
+        for ([first, last], index) in self.bounds.iter_mut().zip(index) {
+            (*first, *last) = (index.min(*first), index.max(*last));
         }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.truth += other.truth;
+        self.prediction += other.prediction;
+        self.both += other.both;
+        for (bounds, other) in self.bounds.iter_mut().zip(other.bounds) {
+            *bounds = [bounds[0].min(other[0]), bounds[1].max(other[1])];
+        }
+    }
+}
+
+/// By label; voxels that are background in both volumes are not counted.
+fn overlaps(truth: ArrayView3<'_, u8>, prediction: ArrayView3<'_, u8>) -> Vec<Overlap> {
+    let planes: Vec<_> = truth.outer_iter().zip(prediction.outer_iter()).enumerate().collect();
+    let none = || vec![Overlap::NONE; LABELS];
+    let of_planes = planes.into_par_iter().fold(none, |mut overlaps, (z, (truth, prediction))| {
+        Zip::indexed(truth).and(prediction).for_each(|(y, x), &true_label, &label| {
+            if true_label == label {
+                if label != 0 {
+                    overlaps[usize::from(label)].add([z, y, x], true, true);
+                }
+            } else {
+                overlaps[usize::from(true_label)].add([z, y, x], true, false);
+                overlaps[usize::from(label)].add([z, y, x], false, true);
+            }
+        });
+        overlaps
     });
-    overlaps
+    of_planes.reduce(none, |mut overlaps, others| {
+        overlaps.iter_mut().zip(&others).for_each(|(overlap, other)| overlap.merge(other));
+        overlaps
+    })
 }
 
 #[cfg(test)]

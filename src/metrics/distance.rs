@@ -3,16 +3,22 @@
 //! functions"), in linear time.
 
 use ndarray::{Array3, ArrayView3, ArrayViewMut1, Axis};
+use rayon::prelude::*;
 
 /// Squared distance, mm², of every voxel to the nearest voxel of `sites`, between voxel centres; infinite
 /// everywhere where there is no site. `[z, y, x]` to the same shape, `spacing_mm` likewise.
 pub fn squared_distance(sites: ArrayView3<'_, bool>, spacing_mm: [f64; 3]) -> Array3<f64> {
     let mut squared = sites.mapv(|site| if site { 0.0 } else { f64::INFINITY });
     for (axis, spacing_mm) in spacing_mm.into_iter().enumerate() {
-        let mut envelope = Envelope::new(spacing_mm);
-        for line in squared.lanes_mut(Axis(axis)) {
-            envelope.transform(line);
-        }
+        // Planes with whole lines in them, and the lines' axis there.
+        let (across, along) = if axis == 0 { (1, 0) } else { (0, axis - 1) };
+        let planes: Vec<_> = squared.axis_iter_mut(Axis(across)).collect();
+        planes.into_par_iter().for_each_init(
+            || Envelope::new(spacing_mm),
+            |envelope, mut plane| {
+                plane.lanes_mut(Axis(along)).into_iter().for_each(|line| envelope.transform(line));
+            },
+        );
     }
     squared
 }

@@ -31,7 +31,7 @@ impl SurfaceDistances {
     /// Of two masks `[z, y, x]` of one shape. What lies beyond the edges of the volume is outside.
     pub fn new(truth: ArrayView3<'_, bool>, prediction: ArrayView3<'_, bool>, spacing_mm: [f64; 3]) -> Self {
         let areas_mm2 = surfel_areas(spacing_mm);
-        let (truth, prediction) = (neighbour_codes(truth), neighbour_codes(prediction));
+        let (truth, prediction) = rayon::join(|| neighbour_codes(truth), || neighbour_codes(prediction));
         let surfels = |of: &Array3<u8>, other: &Array3<u8>| {
             let squared = squared_distance(other.mapv(is_surface).view(), spacing_mm);
             let mut surfels = Vec::new();

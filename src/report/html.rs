@@ -1,7 +1,13 @@
 //! `report.html`: one page that needs nothing but itself, with the figures and pictures of every case.
+//!
+//! The pictures of a case take a few hundred kilobytes; until the page is written they are on disk, so that memory does
+//! not grow with the number of cases.
 
 use std::fmt::{self, Display, Write as _};
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write as _};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use super::summary::{CONVENTIONS, FailedCase, RunSummary};
 use super::{Montage, ReportError, class_colour};
@@ -43,33 +49,43 @@ impl CaseSection {
 }
 
 /// The page while its run goes on: add cases, write it as often as wanted.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub struct Report {
     cases: Vec<RenderedCase>,
+    /// Sections of the cases, in a file without a name that goes with this process.
+    sections: File,
+    /// Where that file is, for messages.
+    folder: PathBuf,
 }
 
 #[derive(Debug, Clone)]
 struct RenderedCase {
     case_id: String,
     dice_mean: f64,
-    html: String,
+    /// Where its HTML is in `sections`, bytes.
+    html: Range<u64>,
 }
 
 impl Report {
-    /// A page without cases.
-    pub fn new() -> Self {
-        Self::default()
+    /// A page without cases, which keeps its pictures in `folder` until it is written.
+    ///
+    /// # Errors
+    /// [`ReportError::Io`] where the folder cannot be written to.
+    pub fn new(folder: &Path) -> Result<Self, ReportError> {
+        let sections = tempfile::tempfile_in(folder).map_err(ReportError::io(folder))?;
+        Ok(Self { cases: Vec::new(), sections, folder: folder.to_path_buf() })
     }
 
     /// Adds a case, or puts it in the place of the one with the same name.
     ///
     /// # Errors
-    /// [`ReportError::Png`].
+    /// [`ReportError::Png`] and [`ReportError::Io`].
     pub fn add_case(&mut self, section: &CaseSection) -> Result<(), ReportError> {
+        let html = case_html(section)?;
         let rendered = RenderedCase {
             case_id: section.case_id.clone(),
             dice_mean: section.dice_mean(),
-            html: case_html(section)?,
+            html: append(&self.sections, &html).map_err(ReportError::io(&self.folder))?,
         };
         match self.cases.iter_mut().find(|case| case.case_id == section.case_id) {
             Some(case) => *case = rendered,
@@ -83,20 +99,37 @@ impl Report {
     /// # Errors
     /// [`ReportError::Io`].
     pub fn write(&self, path: &Path, summary: &RunSummary) -> Result<(), ReportError> {
-        write_atomically(path, |file| write!(file, "{}", Page { report: self, summary }))
-            .map_err(ReportError::io(path))
+        write_atomically(path, |file| {
+            write!(file, "{}", Head { cases: &self.cases, summary })?;
+            let mut sections = &self.sections;
+            for (index, case) in self.cases.iter().enumerate() {
+                writeln!(file, "<section class=\"case\" id=\"case-{index}\">")?;
+                sections.seek(SeekFrom::Start(case.html.start))?;
+                io::copy(&mut sections.take(case.html.end - case.html.start), file)?;
+                writeln!(file, "</section>")?;
+            }
+            file.write_all(b"</body>\n</html>\n")
+        })
+        .map_err(ReportError::io(path))
     }
 }
 
-/// The whole page.
-struct Page<'a> {
-    report: &'a Report,
+/// Where in the file the text now is.
+fn append(mut file: &File, text: &str) -> io::Result<Range<u64>> {
+    let start = file.seek(SeekFrom::End(0))?;
+    file.write_all(text.as_bytes())?;
+    Ok(start..start + text.len() as u64)
+}
+
+/// The page up to the sections of the cases.
+struct Head<'a> {
+    cases: &'a [RenderedCase],
     summary: &'a RunSummary,
 }
 
-impl Display for Page<'_> {
+impl Display for Head<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { report, summary } = self;
+        let Self { cases, summary } = self;
         let title = Escaped(&summary.model.name);
         write!(
             f,
@@ -114,12 +147,9 @@ impl Display for Page<'_> {
         f.write_str("<h2>Cases</h2>\n")?;
         write_legend(f, &summary.model.classes)?;
         if summary.dice_mean.is_finite() {
-            write_overview(f, &report.cases)?;
+            write_overview(f, cases)?;
         }
-        for (index, case) in report.cases.iter().enumerate() {
-            writeln!(f, "<section class=\"case\" id=\"case-{index}\">\n{}</section>", case.html)?;
-        }
-        f.write_str("</body>\n</html>\n")
+        Ok(())
     }
 }
 
@@ -141,6 +171,7 @@ fn write_facts(f: &mut fmt::Formatter<'_>, summary: &RunSummary) -> fmt::Result 
         ("Time", format!("{}, {} a case", seconds(timings.seconds_total), seconds(timings.seconds_per_case))),
         ("Rate", Figure { value: timings.slices_per_second, decimals: 2, unit: " slices/s" }.to_string()),
         ("First result after", seconds(timings.time_to_first_result_s)),
+        ("Export", seconds(timings.seconds_export)),
         (
             "Versions",
             format!(
@@ -317,6 +348,10 @@ mod tests {
         }
     }
 
+    fn new_report() -> Report {
+        Report::new(&std::env::temp_dir()).unwrap()
+    }
+
     fn page(report: &Report, summary: &RunSummary) -> String {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("report.html");
@@ -333,7 +368,7 @@ mod tests {
         summary.classes[0].0 = HOSTILE.into();
         summary.device = HOSTILE.into();
         summary.failed = vec![FailedCase { case: HOSTILE.into(), error: HOSTILE.into() }];
-        let mut report = Report::new();
+        let mut report = new_report();
         let mut section = section(HOSTILE, 0.5);
         section.classes[0].metrics.class = HOSTILE.into();
         report.add_case(&section).unwrap();
@@ -345,7 +380,7 @@ mod tests {
 
     #[test]
     fn the_page_asks_for_nothing_from_elsewhere() {
-        let mut report = Report::new();
+        let mut report = new_report();
         report.add_case(&section("c1", 0.5)).unwrap();
         let html = page(&report, &example());
         for outside in ["http://", "https://", "<link", "<script", "@import", "url("] {
@@ -355,7 +390,7 @@ mod tests {
 
     #[test]
     fn every_case_failed_or_not_is_on_the_page_with_its_figures() {
-        let mut report = Report::new();
+        let mut report = new_report();
         report.add_case(&section("c1", 0.91234)).unwrap();
         report.add_case(&section("c2", 0.5)).unwrap();
         let html = page(&report, &example());
@@ -372,7 +407,7 @@ mod tests {
 
     #[test]
     fn a_case_added_again_takes_its_own_place() {
-        let mut report = Report::new();
+        let mut report = new_report();
         report.add_case(&section("c1", 0.25)).unwrap();
         report.add_case(&section("c2", 0.5)).unwrap();
         report.add_case(&section("c1", 0.75)).unwrap();
@@ -386,7 +421,7 @@ mod tests {
     fn without_truth_only_volumes_are_shown() {
         let mut section = section("c1", f64::NAN);
         section.classes.iter_mut().for_each(|class| class.truth_ml = None);
-        let mut report = Report::new();
+        let mut report = new_report();
         report.add_case(&section).unwrap();
         let html = page(&report, &RunSummary { dice_mean: f64::NAN, ..example() });
         assert!(html.contains("<th>Volume ml</th>") && !html.contains("<th>Dice</th>"));

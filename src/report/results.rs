@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use eyre::{Result, WrapErr};
-use ndarray::{Array3, ArrayView3};
+use ndarray::Array3;
 
 use super::{
     CaseSection, ClassMeans, ClassRow, FailedCase, ModelInfo, Montage, MontageConfig, MontageInput, Report,
@@ -14,7 +14,7 @@ use super::{
 use crate::bundle::Bundle;
 use crate::message::control::CaseOpen;
 use crate::metrics::{CaseMetrics, ClassMetrics, DEFAULT_TOLERANCE_MM, Summary, evaluate_case};
-use crate::volume::{self, Image};
+use crate::volume::{self, Header, Image};
 
 /// What a run has produced so far.
 pub struct Results {
@@ -24,6 +24,7 @@ pub struct Results {
     measured: Vec<CaseMetrics>,
     /// From the loader's start, and from the command, to the first label map.
     first_result: Option<(Duration, Option<Duration>)>,
+    export: Duration,
 }
 
 impl Results {
@@ -33,7 +34,6 @@ impl Results {
     /// A folder that cannot be made or written to.
     pub fn new(folder: &Path, bundle: &Bundle, device: String) -> Result<Self> {
         fs::create_dir_all(folder).wrap_err_with(|| format!("{}", folder.display()))?;
-        tempfile::tempfile_in(folder).wrap_err_with(|| format!("{}", folder.display()))?;
         let config = &bundle.config;
         let backbone = serde_yaml::to_string(&config.network.backbone)?;
         let summary = RunSummary {
@@ -62,11 +62,18 @@ impl Results {
         };
         Ok(Self {
             folder: folder.to_path_buf(),
-            report: Report::new(),
+            report: Report::new(folder)?,
             summary,
             measured: Vec::new(),
             first_result: None,
+            export: Duration::ZERO,
         })
+    }
+
+    /// Counts time that was spent between logits and files.
+    pub fn exported(&mut self, time: Duration) {
+        self.export += time;
+        self.summary.timings.seconds_export = self.export.as_secs_f64();
     }
 
     /// Notes a case without a result.
@@ -84,9 +91,8 @@ impl Results {
         let Some(image_path) = files.images.first() else { eyre::bail!("a case without images") };
         // First of all: whatever goes wrong with the figures, the label map is there.
         volume::write_labels(&self.folder.join(format!("{}.nii.gz", files.case_id)), labels, image_path)?;
-        let image = Image::read(image_path)?;
-        let spacing_mm = image.header.spacing_mm();
         let truth = files.labels.as_deref().map(volume::read_labels).transpose()?.map(|(truth, _)| truth);
+        let spacing_mm = Header::read(image_path)?.spacing_mm();
         let undefined = |class: &String| ClassMetrics {
             class: class.clone(),
             dice: f64::NAN,
@@ -95,22 +101,27 @@ impl Results {
         };
         let metrics = match &truth {
             Some(truth) => {
-                evaluate_case(truth.view(), labels.view(), spacing_mm, &open.classes, DEFAULT_TOLERANCE_MM)
+                // [x, y, z] as stored has x innermost.
+                let [truth, labels] = [truth, labels].map(|labels| labels.view().reversed_axes());
+                let [dx, dy, dz] = spacing_mm;
+                evaluate_case(truth, labels, [dz, dy, dx], &open.classes, DEFAULT_TOLERANCE_MM)
                     .wrap_err_with(|| {
                         format!("{}", files.labels.as_deref().unwrap_or(image_path).display())
                     })?
             }
             None => open.classes.iter().skip(1).map(undefined).collect(),
         };
+        let volumes_ml = millilitres(labels, spacing_mm);
+        let truths_ml = truth.as_ref().map(|truth| millilitres(truth, spacing_mm));
         let rows = metrics.iter().zip(1..).map(|(metrics, label)| ClassRow {
             metrics: metrics.clone(),
-            volume_ml: millilitres(labels.view(), label, spacing_mm),
-            truth_ml: truth.as_ref().map(|truth| millilitres(truth.view(), label, spacing_mm)),
+            volume_ml: volumes_ml[label],
+            truth_ml: truths_ml.map(|truths_ml| truths_ml[label]),
         });
         let section = CaseSection {
             case_id: files.case_id.clone(),
             classes: rows.collect(),
-            montage: Some(montage(open, &image, labels, truth.as_ref())?),
+            montage: Some(montage(open, &Image::read(image_path)?, labels, truth.as_ref())?),
         };
         self.report.add_case(&section)?;
         if truth.is_some() {
@@ -128,6 +139,7 @@ impl Results {
             slices_per_second: slices as f64 / elapsed.as_secs_f64().max(1e-3),
             time_to_first_result_s: first_result.as_secs_f64(),
             command_to_first_result_s: first_from_command.map_or(f64::NAN, |time| time.as_secs_f64()),
+            seconds_export: self.export.as_secs_f64(),
         };
         self.write_figures()
     }
@@ -160,9 +172,11 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-fn millilitres(labels: ArrayView3<u8>, label: u8, spacing_mm: [f64; 3]) -> f64 {
-    let voxels = labels.iter().filter(|&&voxel| voxel == label).count();
-    voxels as f64 * spacing_mm.iter().product::<f64>() / 1000.0
+/// Volume of each label.
+fn millilitres(labels: &Array3<u8>, spacing_mm: [f64; 3]) -> [f64; 256] {
+    let mut voxels = [0u64; 256];
+    labels.for_each(|&label| voxels[usize::from(label)] += 1);
+    voxels.map(|voxels| voxels as f64 * spacing_mm.iter().product::<f64>() / 1000.0)
 }
 
 /// Pictures in the orientation that the network saw.

@@ -101,6 +101,9 @@ pub struct Timings {
     /// label map on disk, seconds: with the builds that the dataflow names, process starts and loading the model; NaN
     /// where it is not known.
     pub command_to_first_result_s: f64,
+    /// Of the writer, from logits to files, summed over the cases: blending windows, labels on the original grid, label
+    /// maps, figures and pictures; seconds. The network works on the next windows at the same time.
+    pub seconds_export: f64,
 }
 
 /// What the figures mean, by figure; written as a map of [`CONVENTIONS`].
@@ -188,6 +191,7 @@ pub(super) mod tests {
                 slices_per_second: 2.5,
                 time_to_first_result_s: 3.0,
                 command_to_first_result_s: f64::NAN,
+                seconds_export: 0.5,
             },
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 use eyre::{Report, eyre};
 use ndarray::Array3;
@@ -21,6 +22,8 @@ pub(super) enum Export {
         open: Box<CaseOpen>,
         /// Its labels `[x, y, z]` as stored.
         labels: Array3<u8>,
+        /// Time that putting its windows together has taken.
+        blending: Duration,
         /// Slices segmented so far, of all cases.
         slices: usize,
     },
@@ -62,7 +65,10 @@ impl Exporter {
 
     pub(super) fn take(&mut self, export: Export) {
         match export {
-            Export::Write { open, labels, slices } => self.write(&open, &labels, slices),
+            Export::Write { open, labels, blending, slices } => {
+                self.results.exported(blending);
+                self.write(&open, &labels, slices);
+            }
             Export::GivenUp { case_id, error } => {
                 if !self.done.contains_key(&case_id) {
                     self.results.add_failure(&case_id, &error);
@@ -84,9 +90,11 @@ impl Exporter {
 
     fn write(&mut self, open: &CaseOpen, labels: &Array3<u8>, slices: usize) {
         let case_id = open.plan.files.case_id.clone();
+        let started = Instant::now();
         let results = &mut self.results;
         let outcome = catch_unwind(AssertUnwindSafe(|| results.add_case(open, labels, slices)))
             .unwrap_or_else(|panic| Err::<(), Report>(eyre!("{}", panic_text(&*panic))));
+        self.results.exported(started.elapsed());
         match outcome {
             Ok(()) => self.close(case_id.clone(), Ack::Case(case_id)),
             Err(error) => {

@@ -137,6 +137,8 @@ impl Writer {
 struct OpenCase {
     open: CaseOpen,
     assembler: LabelAssembler,
+    /// Spent on its windows so far.
+    blending: Duration,
 }
 
 /// The writing thread's state. Files are another thread's: while a case is written, windows of the next ones are
@@ -202,7 +204,7 @@ impl Desk {
         }
         self.started.get_or_insert_with(Instant::now);
         let assembler = LabelAssembler::new(&open.plan, open.classes.len());
-        self.open.insert(case_id.clone(), OpenCase { open, assembler });
+        self.open.insert(case_id.clone(), OpenCase { open, assembler, blending: Duration::ZERO });
         let (early, others) =
             std::mem::take(&mut self.early).into_iter().partition(|window| window.header.case_id == case_id);
         self.early = others;
@@ -236,16 +238,17 @@ impl Desk {
     }
 
     fn close_case(&mut self, case_id: String) {
-        let Some(OpenCase { open, assembler }) = self.open.remove(&case_id) else { return };
+        let Some(OpenCase { open, assembler, blending }) = self.open.remove(&case_id) else { return };
         self.closed.insert(case_id);
         let labels = assembler.finish();
-        self.export(Export::Write { open: Box::new(open), labels, slices: self.slices });
+        self.export(Export::Write { open: Box::new(open), labels, blending, slices: self.slices });
     }
 
     /// Blends a window into its case; true when the case is complete.
     fn blend(&mut self, case_id: &str, window: &Window) -> Result<bool> {
         let Some(case) = self.open.get_mut(case_id) else { return Ok(false) };
-        let OpenCase { open, assembler } = case;
+        let OpenCase { open, assembler, blending } = case;
+        let started = Instant::now();
         let index = usize::try_from(window.header.segment_id - open.first_segment)?;
         let windows = open.plan.windows().len();
         if window.header.session_id != open.session_id || index >= windows {
@@ -265,6 +268,7 @@ impl Desk {
             assembler.push(index, by_slice.permuted_axes([1, 0, 2, 3]))?;
             Ok(())
         })?;
+        *blending += started.elapsed();
         let missing = assembler.missing().len();
         self.slices += depth;
         self.report_progress(case_id, windows - missing, windows);

@@ -31,6 +31,8 @@ pub struct LabelAssembler {
     /// Blended logits `[N, row, column]` of network slices from `first_slice` on.
     slices: VecDeque<Array3<f32>>,
     first_slice: usize,
+    /// Memory of slices that are done with, for the next ones.
+    spare: Vec<Array3<f32>>,
     /// Slices of labels that are done.
     finished: usize,
     /// `[x, y, z]` as stored.
@@ -51,6 +53,7 @@ impl LabelAssembler {
             next: 0,
             slices: VecDeque::new(),
             first_slice: 0,
+            spare: Vec::new(),
             finished: 0,
             labels: plan.grid.empty_stored(),
             plan: plan.clone(),
@@ -120,7 +123,14 @@ impl LabelAssembler {
             [(slice + depth).min(slices), (row + height).min(rows), (column + width).min(columns)]
         };
         while self.first_slice + self.slices.len() < end_slice {
-            self.slices.push_back(Array3::zeros((self.classes, rows, columns)));
+            let slice = match self.spare.pop() {
+                Some(mut slice) => {
+                    slice.fill(0.0);
+                    slice
+                }
+                None => Array3::zeros((self.classes, rows, columns)),
+            };
+            self.slices.push_back(slice);
         }
         for (offset, depth_share) in depth_shares.iter().enumerate().take(end_slice - slice) {
             let blended = &mut self.slices[slice + offset - self.first_slice];
@@ -152,7 +162,10 @@ impl LabelAssembler {
             self.finished += 1;
         }
         let needed = self.taps[0].get(self.finished).map_or(complete, |tap| tap.low.min(complete));
-        while self.first_slice < needed && self.slices.pop_front().is_some() {
+        while self.first_slice < needed
+            && let Some(slice) = self.slices.pop_front()
+        {
+            self.spare.push(slice);
             self.first_slice += 1;
         }
     }
@@ -164,22 +177,28 @@ impl LabelAssembler {
         let high = &self.slices[depth.high - self.first_slice];
         let network_columns = self.plan.network_shape[2];
         let mut labels = vec![0; rows.len() * columns.len()];
-        let buffers = || (RowBuffers::new(network_columns, columns.len()), vec![0.0; columns.len()]);
+        let buffers = || (RowBuffers::new(network_columns, columns.len()), vec![0.0f32; columns.len()]);
         labels.par_chunks_mut(columns.len()).zip(rows).for_each_init(
             buffers,
             |(buffers, best), (labels, row)| {
+                let mut lowest_best = f32::NEG_INFINITY;
                 for class in 0..self.classes {
-                    let logits = buffers.row(low, high, depth.weight, class, row, columns);
+                    buffers.mix(low, high, depth.weight, class, row);
                     if class == 0 {
-                        best.copy_from_slice(logits);
+                        best.copy_from_slice(buffers.resample(columns));
+                        lowest_best = extreme(best, |a, b| a < b);
                         continue;
+                    } else if buffers.stays_below(lowest_best) {
+                        continue; // most classes of most rows
                     }
+                    let logits = buffers.resample(columns);
+                    // Without a branch, so that the compiler can take several pixels at a time.
                     for ((label, best), &logit) in labels.iter_mut().zip(best.iter_mut()).zip(logits) {
-                        if logit > *best {
-                            *best = logit;
-                            *label = class as u8;
-                        }
+                        let wins = logit > *best;
+                        *best = if wins { logit } else { *best };
+                        *label = if wins { class as u8 } else { *label };
                     }
+                    lowest_best = extreme(best, |a, b| a < b);
                 }
             },
         );
@@ -201,26 +220,43 @@ impl RowBuffers {
         Self { low: network_row(), high: network_row(), mixed: network_row(), out: vec![0.0; columns] }
     }
 
-    /// One class's logits along a row of the original grid.
-    fn row(
-        &mut self,
-        low: &Array3<f32>,
-        high: &Array3<f32>,
-        depth_weight: f32,
-        class: usize,
-        row: &Tap,
-        columns: &[Tap],
-    ) -> &[f32] {
-        mix_rows(low, class, row, &mut self.low);
+    /// One class's logits along a row of the original grid, at the network's columns: what the next two look at.
+    fn mix(&mut self, low: &Array3<f32>, high: &Array3<f32>, depth_weight: f32, class: usize, row: &Tap) {
         if depth_weight > 0.0 {
+            mix_rows(low, class, row, &mut self.low);
             mix_rows(high, class, row, &mut self.high);
             mix(&self.low, &self.high, depth_weight, &mut self.mixed);
-            resample_row(&self.mixed, columns, &mut self.out);
         } else {
-            resample_row(&self.low, columns, &mut self.out);
+            mix_rows(low, class, row, &mut self.mixed);
         }
+    }
+
+    /// Whether no value between those of the row can reach `bound`, also when it is rounded.
+    fn stays_below(&self, bound: f32) -> bool {
+        const ROUNDING: f32 = 1e-6; // interpolation adds a few units in the last place, 6e-8 each
+        let highest = extreme(&self.mixed, |a, b| a > b);
+        highest + highest.abs() * ROUNDING < bound
+    }
+
+    /// The row at the columns of the original grid.
+    fn resample(&mut self, columns: &[Tap]) -> &[f32] {
+        resample_row(&self.mixed, columns, &mut self.out);
         &self.out
     }
+}
+
+/// The value that goes before all others; several at a time, as their order does not matter.
+fn extreme(values: &[f32], goes_before: impl Fn(f32, f32) -> bool) -> f32 {
+    const LANES: usize = 8;
+    let choose = |a: f32, b: f32| if goes_before(b, a) { b } else { a };
+    let Some(&first) = values.first() else { return f32::NAN };
+    let mut lanes = [first; LANES];
+    let chunks = values.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, &value)| *lane = choose(*lane, value));
+    }
+    lanes.iter().chain(rest).copied().fold(first, choose)
 }
 
 /// A row of a class between two rows of a blended slice.
@@ -237,6 +273,18 @@ fn mix_rows(slice: &Array3<f32>, class: usize, row: &Tap, out: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_extreme_is_found_wherever_it_is() {
+        for length in 1..20 {
+            for at in 0..length {
+                let mut values = vec![1.0; length];
+                values[at] = 2.0;
+                assert_eq!(extreme(&values, |a, b| a > b), 2.0);
+                assert_eq!(extreme(&values, |a, b| a < b), if length == 1 { 2.0 } else { 1.0 });
+            }
+        }
+    }
 
     #[test]
     fn only_slices_that_are_still_needed_are_kept() {

@@ -38,7 +38,7 @@ fn a_real_case_becomes_a_page() {
     let patients = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/ACDC");
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
     std::fs::create_dir_all(&out).unwrap();
-    let mut report = Report::new();
+    let mut report = Report::new(&out).unwrap();
     let mut cases = 0;
     for patient in ["patient023", "patient012"] {
         let folder = patients.join(patient);
@@ -118,6 +118,7 @@ fn a_real_case_becomes_a_page() {
             slices_per_second: 1.6,
             time_to_first_result_s: 5.1,
             command_to_first_result_s: 4.0,
+            seconds_export: 1.2,
         },
     };
     let page = out.join("report.html");
