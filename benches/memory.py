@@ -68,7 +68,7 @@ def cases(options: argparse.Namespace, folder: Path) -> dict:
             image = found[index % len(found)].resolve()
             label = (options.dataset / "labelsTr" / image.name).resolve()
             for source, kind in ((image, "images"), (label, "labels")):
-                target = place / kind / f"case_{index:04}.nii.gz"
+                target = place / kind / f"case{index:04}.nii.gz"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if options.cut:
                     cut_slices(source, options.cut, target)

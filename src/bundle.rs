@@ -358,7 +358,8 @@ impl BundleConfig {
             || network.generator != GeneratorKind::None
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// Fails with the reason where a field has a value that cannot work.
+    pub(crate) fn check(&self) -> Result<(), String> {
         let [height, width] = self.patch.plane.size();
         let overlap_is_valid = |overlap: f64| (0.0..1.0).contains(&overlap);
         if self.classes.len() < 2 || self.classes.len() > 255 {

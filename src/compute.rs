@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use thiserror::Error;
@@ -9,7 +10,8 @@ use thiserror::Error;
 use crate::message::WireKind;
 
 /// How precisely to compute.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// bf16 where the hardware multiplies it (CPUs with AVX512-BF16 or AMX, CUDA), fp32 elsewhere.
     #[default]

@@ -14,4 +14,5 @@ pub mod report;
 pub mod runtime;
 pub mod sam;
 pub mod segmenter;
+pub mod training;
 pub mod volume;

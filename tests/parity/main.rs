@@ -11,3 +11,4 @@ mod python;
 mod reference;
 mod resize;
 mod sam;
+mod training;

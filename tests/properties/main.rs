@@ -6,6 +6,7 @@ mod prompts;
 mod report;
 mod sam_prompts;
 mod segmenter;
+mod training;
 mod volume_datasets;
 mod volume_files;
 mod volume_geometry;

@@ -4,9 +4,9 @@
 
 use ndarray::{Array3, Array4};
 use proptest::prelude::*;
-use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64;
 use self_prompt_sam::bundle::{AdapterKind, Backbone, NetworkConfig, Plane};
 use self_prompt_sam::volume::{CasePlan, LabelAssembler, PreparedCase};
 
@@ -42,7 +42,7 @@ proptest! {
         let mut config = config(1, Plane::Window([patch[1], patch[2]]), patch[0]);
         config.spacing_mm = Some([1.5 * scale, scale, scale]);
         let plan = CasePlan::new(&case(&image, None), &config, None).unwrap();
-        let mut rng = StdRng::seed_from_u64(seed);
+        let mut rng = Pcg64::seed_from_u64(seed);
         let [d, h, w] = plan.patch();
         let windows: Vec<_> = plan.windows().iter()
             .map(|_| Array4::from_shape_simple_fn((3, d, h, w), || rng.random_range(-5.0f32..5.0)))
@@ -66,7 +66,7 @@ proptest! {
         let mut config = config(1, Plane::Window([patch[1], patch[2]]), patch[0]);
         config.spacing_mm = Some([1.5 * scale, scale, scale]);
         let plan = CasePlan::new(&case(&image, None), &config, None).unwrap();
-        let mut rng = StdRng::seed_from_u64(seed);
+        let mut rng = Pcg64::seed_from_u64(seed);
         let [d, h, w] = plan.patch();
         // Some classes are above others everywhere, some only here and there.
         let offsets = [(); 3].map(|()| rng.random_range(-8.0f32..8.0));

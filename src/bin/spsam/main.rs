@@ -6,6 +6,7 @@ mod evaluate;
 mod infer;
 mod init;
 mod inspect;
+mod train;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Make a model bundle with untrained adapters, where training starts.
     Init(init::Init),
+    /// Train a model and make its bundle.
+    Train(train::Train),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
             Command::Doctor => doctor::run(),
             Command::Inspect(inspect) => inspect.run(),
             Command::Init(init) => init.run(),
+            Command::Train(train) => train.run(),
         }
     })
 }

@@ -1,0 +1,70 @@
+//! The encoder side in training.
+
+use tch::{Kind, Tensor};
+
+use super::TrainingError;
+use super::config::TrainingConfig;
+use super::part::{Part, PartName};
+use crate::compute::Compute;
+use crate::sam::Encoded;
+use crate::segmenter::Encoder;
+
+/// MAdapter and image encoder with what trains them.
+pub struct EncoderPart {
+    encoder: Encoder,
+    /// Parameters and optimiser.
+    pub part: Part,
+}
+
+/// Gradients that come back for what an [`EncoderPart`] gave.
+#[derive(Debug)]
+pub struct EncodedGradients {
+    /// Of each level of the features, in their order and shapes.
+    pub taps: Vec<Tensor>,
+    /// Of the embedding, from the mask decoder; absent while it rests.
+    pub embedding: Option<Tensor>,
+}
+
+impl EncoderPart {
+    /// Fresh or loaded weights, as the configuration says.
+    ///
+    /// # Errors
+    /// Those of [`Part::new`].
+    pub fn new(config: &TrainingConfig, compute: Compute) -> Result<Self, TrainingError> {
+        let bundle = config.model.without_files();
+        let (part, encoder) = Part::new(PartName::Encoder, config, compute, |sam, trained| {
+            Encoder::new(&bundle, sam, trained)
+        })?;
+        Ok(Self { encoder, part })
+    }
+
+    /// Slices `[D, M, imgH, imgW]` to features. The result keeps its graph until [`EncoderPart::backward`]; what goes
+    /// to the other parts are its values alone.
+    ///
+    /// # Errors
+    /// Slices of another shape.
+    pub fn forward(&self, slices: &Tensor) -> Result<Encoded, TrainingError> {
+        Ok(self.encoder.forward(slices)?)
+    }
+
+    /// Adds the gradients of a window to the parameters: backward from the sum of each activation times its gradient.
+    pub fn backward(&self, encoded: Encoded, gradients: &EncodedGradients) {
+        let Encoded { embedding, taps } = encoded;
+        let pairs = taps.iter().zip(&gradients.taps);
+        let pairs = pairs.chain(gradients.embedding.as_ref().map(|gradient| (&embedding, gradient)));
+        let terms =
+            pairs.filter(|(activation, _)| activation.requires_grad()).map(|(activation, gradient)| {
+                let gradient = gradient.to_device(activation.device()).to_kind(activation.kind());
+                (activation * gradient).sum(Kind::Float)
+            });
+        // Without any trained weight before the features there is nothing to do.
+        if let Some(sum) = terms.reduce(|sum, term| sum + term) {
+            sum.backward();
+        }
+    }
+}
+
+/// An activation as another part receives it: its values, at the start of a graph of their own.
+pub fn received(activation: &Tensor) -> Tensor {
+    activation.detach().set_requires_grad(true)
+}

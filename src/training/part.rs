@@ -1,0 +1,195 @@
+//! What every trained part of the network has: its parameters, its optimiser and its share of a checkpoint.
+
+use std::collections::BTreeMap;
+
+use tch::Tensor;
+use tch::nn::VarStore;
+
+use super::TrainingError;
+use super::config::TrainingConfig;
+use super::optimiser::Optimiser;
+use super::tensors::{Tensors, sha256_of};
+use crate::compute::Compute;
+use crate::sam::checkpoint::{check_sha256, load_strict};
+
+/// Key prefixes of a SAM checkpoint.
+const SAM_PARTS: [&str; 3] = ["image_encoder.", "prompt_encoder.", "mask_decoder."];
+
+/// The parts of the network, each a process of its own in a dataflow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PartName {
+    /// MAdapter and image encoder.
+    Encoder,
+    /// Generator of auxiliary masks.
+    Generator,
+    /// Prompt encoder, mask decoder and MC-Adapter.
+    Decoder,
+}
+
+impl PartName {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Encoder, Self::Generator, Self::Decoder];
+
+    /// Name of its shard.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Encoder => "encoder",
+            Self::Generator => "generator",
+            Self::Decoder => "decoder",
+        }
+    }
+
+    /// Key prefixes of its share of a SAM checkpoint.
+    fn sam_parts(self) -> &'static [&'static str] {
+        match self {
+            Self::Encoder => &SAM_PARTS[..1],
+            Self::Generator => &[],
+            Self::Decoder => &SAM_PARTS[1..],
+        }
+    }
+}
+
+/// Parameters of a part: SAM's, frozen or not, and those that the paper adds, as fp32.
+#[derive(Debug)]
+pub struct Part {
+    name: PartName,
+    sam: VarStore,
+    trained: VarStore,
+    trains_backbone: bool,
+    optimiser: Optimiser,
+    /// sha256 of SAM's weights where they are frozen.
+    frozen: Option<String>,
+}
+
+impl Part {
+    /// Makes a part: `make` builds its network in the store of SAM's weights and the store of the added ones. Fresh
+    /// weights depend on the configuration's seed and on the part alone; SAM's are then loaded and frozen as it says.
+    ///
+    /// # Errors
+    /// Weights that are missing, wrong or damaged.
+    pub fn new<T>(
+        name: PartName,
+        config: &TrainingConfig,
+        compute: Compute,
+        make: impl FnOnce(&VarStore, &VarStore) -> T,
+    ) -> Result<(Self, T), TrainingError> {
+        tch::manual_seed(config.seed.wrapping_mul(4).wrapping_add(name as u64) as i64);
+        let (mut sam, trained) = (VarStore::new(compute.device), VarStore::new(compute.device));
+        let network = make(&sam, &trained);
+        if let Some(weights) = config.model.weights.as_ref().filter(|_| !sam.is_empty()) {
+            check_sha256(&weights.file, &weights.sha256)?;
+            load_strict(&mut sam, &weights.file, name.sam_parts(), &SAM_PARTS)?;
+        }
+        let trains_backbone = config.model.train_backbone;
+        let mut parameters = prefixed("trained", &trained);
+        if trains_backbone {
+            parameters.append(&mut prefixed("sam", &sam));
+        } else {
+            sam.freeze();
+            compute.convert(&sam);
+        }
+        parameters.retain(|_, parameter| parameter.requires_grad());
+        let optimiser = Optimiser::new(&config.optimiser, parameters);
+        let mut part = Self { name, sam, trained, trains_backbone, optimiser, frozen: None };
+        part.frozen = (!trains_backbone).then(|| part.sam_sha256()).transpose()?;
+        Ok((part, network))
+    }
+
+    /// Which part it is.
+    pub fn name(&self) -> PartName {
+        self.name
+    }
+
+    /// Its parameters that learn, by name.
+    pub fn parameters(&self) -> &BTreeMap<String, Tensor> {
+        self.optimiser.parameters()
+    }
+
+    /// SAM's weights.
+    pub fn sam(&self) -> &VarStore {
+        &self.sam
+    }
+
+    /// The added weights.
+    pub fn trained(&self) -> &VarStore {
+        &self.trained
+    }
+
+    /// Norm of its gradients.
+    pub fn gradient_norm(&self) -> f64 {
+        self.optimiser.gradient_norm()
+    }
+
+    /// Updates its parameters by their gradients, whose norm is `norm`, and clears these.
+    pub fn update(&mut self, learning_rate: f64, norm: f64) {
+        self.optimiser.step(learning_rate, norm);
+    }
+
+    /// Everything that makes it go on from here: its share of a checkpoint.
+    pub fn shard(&self) -> Tensors {
+        let mut tensors = prefixed("trained", &self.trained);
+        if self.trains_backbone {
+            tensors.append(&mut prefixed("sam", &self.sam));
+        }
+        let state = self.optimiser.state();
+        tensors.extend(state.into_iter().map(|(name, tensor)| (format!("optimiser/{name}"), tensor)));
+        tensors
+    }
+
+    /// Goes on from a shard.
+    ///
+    /// # Errors
+    /// The entry that is missing, unexpected or of another shape.
+    pub fn restore(&mut self, shard: &Tensors) -> Result<(), String> {
+        let part = self.name.name();
+        let mut state = Tensors::new();
+        let mut own = prefixed("trained", &self.trained);
+        if self.trains_backbone {
+            own.append(&mut prefixed("sam", &self.sam));
+        }
+        let mut found = 0;
+        for (name, value) in shard {
+            if let Some(name) = name.strip_prefix("optimiser/") {
+                state.insert(name.to_owned(), value.shallow_clone());
+                continue;
+            }
+            let fits = own.get(name).is_some_and(|own| own.size() == value.size());
+            if !fits {
+                return Err(format!("the {part} has no {name} of the shape {:?}", value.size()));
+            }
+            found += 1;
+        }
+        if found != own.len() {
+            let missing = own.keys().find(|name| !shard.contains_key(*name));
+            return Err(format!("{} is missing", missing.map_or("", String::as_str)));
+        }
+        tch::no_grad(|| {
+            for (name, mut own) in own {
+                own.copy_(&shard[&name]);
+            }
+        });
+        self.optimiser.restore(&state).map_err(|name| format!("optimiser/{name} does not fit the {part}"))
+    }
+
+    /// Fails if weights have changed that must not.
+    ///
+    /// # Errors
+    /// [`TrainingError::FrozenChanged`].
+    pub fn check_frozen(&self) -> Result<(), TrainingError> {
+        match &self.frozen {
+            Some(before) if *before != self.sam_sha256()? => {
+                Err(TrainingError::FrozenChanged { part: self.name.name() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn sam_sha256(&self) -> Result<String, TrainingError> {
+        sha256_of(&self.sam.variables().into_iter().collect())
+            .map_err(|reason| TrainingError::Shard { path: self.name.name().into(), reason })
+    }
+}
+
+fn prefixed(prefix: &str, store: &VarStore) -> Tensors {
+    store.variables().into_iter().map(|(name, tensor)| (format!("{prefix}/{name}"), tensor)).collect()
+}
