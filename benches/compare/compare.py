@@ -106,18 +106,16 @@ def compare(name: str, arguments: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder, Ours(arguments.ours, arguments.threads, device) as ours:
         folder = Path(folder)
         case = CASES[name](folder, device)
-        references = {
-            form: run for form, run in case.references.items()
-            if form in (arguments.references or case.references.keys() - (CUDA_FORMS if device == "cpu" else set()))
-        }
-        references = {"fp32": case.references["fp32"]} | references
-        # Every form once to warm up, for the outputs, and the first for its operations.
+        forms = arguments.references or case.references.keys() - (CUDA_FORMS if device == "cpu" else set())
+        # Every form once to warm up and for its outputs; fp32 always, for what is right and the operations.
         with Flops() as flops:
-            truth = keep(references["fp32"]())
+            truth = keep(case.references["fp32"]())
         runs, errors_of, peaks = {}, {}, {}
-        for form, run in references.items():
+        for form, run in case.references.items():
+            if form not in forms:
+                continue
             label = f"reference {form}"
-            errors_of[label] = errors(keep(run()), truth) if form != "fp32" else {"max": 0.0, "mean": 0.0}
+            errors_of[label] = {"max": 0.0, "mean": 0.0} if form == "fp32" else errors(keep(run()), truth)
             runs[label] = lambda run=run: timed(run, device)[0]
             peaks[label] = peak[form.split("_")[0]]
         for precision in arguments.precisions:
@@ -186,7 +184,7 @@ def parse() -> argparse.Namespace:
     split = lambda text: text.split(",")  # noqa: E731
     parser.add_argument("--ours", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--cases", type=split, help=f"with commas between them; there are\n{', '.join(CASES)}")
-    parser.add_argument("--references", type=split, help="forms of the reference beside fp32, such as bf16,bf16_sdpa")
+    parser.add_argument("--references", type=split, help="forms of the reference to time, such as fp32,bf16_sdpa; default: all\n(bf16_sdpa on CUDA only)")
     parser.add_argument("--precisions", type=split, default=["auto", "fp32"], help="of ours; default: auto,fp32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each side; default: all")
