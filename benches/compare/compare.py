@@ -107,6 +107,8 @@ def compare(name: str, arguments: argparse.Namespace) -> dict:
         folder = Path(folder)
         case = CASES[name](folder, device)
         forms = arguments.references or case.references.keys() - (CUDA_FORMS if device == "cpu" else set())
+        if unknown := set(forms) - case.references.keys():
+            raise SystemExit(f"{name} has no form {', '.join(sorted(unknown))}; it has {', '.join(case.references)}")
         # Every form once to warm up and for its outputs; fp32 always, for what is right and the operations.
         with Flops() as flops:
             truth = keep(case.references["fp32"]())
