@@ -83,11 +83,15 @@ pub fn evaluate_case(
         return Err(MetricsError::Tolerance(tolerance_mm));
     }
     let overlaps = overlaps(truth, prediction);
-    let counts: [(_, fn(&Overlap) -> u64); 2] =
-        [("truth", |overlap| overlap.truth), ("prediction", |overlap| overlap.prediction)];
-    for (volume, count) in counts {
-        if let Some(label) = (classes.len()..overlaps.len()).find(|&label| count(&overlaps[label]) > 0) {
-            return Err(MetricsError::UnknownLabel { volume, label: label as u8, classes: classes.len() });
+    for (label, overlap) in overlaps.iter().enumerate().skip(classes.len()) {
+        for (volume, count) in [("truth", overlap.truth), ("prediction", overlap.prediction)] {
+            if count > 0 {
+                return Err(MetricsError::UnknownLabel {
+                    volume,
+                    label: label as u8,
+                    classes: classes.len(),
+                });
+            }
         }
     }
     let of_class = |(label, overlap): (usize, &Overlap)| {

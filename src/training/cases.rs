@@ -73,7 +73,7 @@ fn voxels_by_class(labels: &Array3<u8>, classes: usize) -> Vec<Vec<[u16; 3]>> {
     let mut voxels = vec![Vec::new(); classes];
     for ((z, y, x), &label) in labels.indexed_iter().filter(|(_, label)| **label > 0) {
         let class = usize::from(label);
-        if seen[class] % counts[class].div_ceil(MOST_VOXELS) == 0 {
+        if seen[class].is_multiple_of(counts[class].div_ceil(MOST_VOXELS)) {
             voxels[class].push([z, y, x].map(|index| index as u16)); // sides are at most 65536 (see CasePlan)
         }
         seen[class] += 1;

@@ -21,6 +21,9 @@ use super::TrainingError;
 use super::tensors::{Tensors, from_bytes, sha256_of_bytes, to_bytes};
 use crate::files::write_atomically;
 
+/// Shards of a step by the names of their parts.
+type Shards = BTreeMap<String, Tensors>;
+
 const MANIFEST: &str = "manifest.json";
 const STEP: &str = "step-";
 
@@ -108,7 +111,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`TrainingError::Io`] where the folder cannot be read.
-    pub fn newest(&self) -> Result<Option<(Manifest, BTreeMap<String, Tensors>)>, TrainingError> {
+    pub fn newest(&self) -> Result<Option<(Manifest, Shards)>, TrainingError> {
         for step in self.steps()?.into_iter().rev() {
             match self.read(step) {
                 Ok(found) => return Ok(Some(found)),

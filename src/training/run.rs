@@ -141,14 +141,14 @@ impl<'a> Run<'a> {
     fn end_of_step(&mut self, stop: &AtomicBool) -> Result<(), TrainingError> {
         let schedule = &self.config.schedule;
         let done = self.trainer.steps_done();
-        if done % schedule.iterations_per_epoch != 0 || done == schedule.steps() {
+        if !done.is_multiple_of(schedule.iterations_per_epoch) || done == schedule.steps() {
             return Ok(());
         }
         let epochs = done / schedule.iterations_per_epoch;
-        if schedule.validate_every_epochs > 0 && epochs % schedule.validate_every_epochs == 0 {
+        if schedule.validate_every_epochs > 0 && epochs.is_multiple_of(schedule.validate_every_epochs) {
             self.validate(schedule.validation_cases, stop)?;
         }
-        if epochs % schedule.checkpoint_every_epochs == 0
+        if epochs.is_multiple_of(schedule.checkpoint_every_epochs)
             && let Err(error) = self.save()
         {
             tracing::error!("{error}; the training goes on, the newest checkpoint is the one before");

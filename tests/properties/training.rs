@@ -182,11 +182,8 @@ fn a_stopped_and_resumed_run_ends_as_the_uninterrupted_one() {
     let parts = TrainingConfig { output: folder.path().join("parts"), ..whole.clone() };
     // A flag that is set before the first step stops after each step: the run is made in as many pieces as it has steps.
     let mut pieces = 0;
-    loop {
-        match run(&parts, fp32(), pieces > 0, &AtomicBool::new(true)).unwrap() {
-            Outcome::Stopped { step } => assert_eq!(step, pieces + 1),
-            Outcome::Finished { .. } => break,
-        }
+    while let Outcome::Stopped { step } = run(&parts, fp32(), pieces > 0, &AtomicBool::new(true)).unwrap() {
+        assert_eq!(step, pieces + 1);
         pieces += 1;
     }
     assert_eq!(pieces, 11);
