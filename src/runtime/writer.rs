@@ -1,4 +1,4 @@
-//! The writer: puts windows together to label maps on the original grid, hands complete ones to the [`Exporter`], and
+//! The writer: puts windows together to label maps on the original grid, hands complete ones to the exporter, and
 //! acknowledges to the loader what has arrived and what is on disk.
 
 use std::collections::{BTreeSet, HashMap};
