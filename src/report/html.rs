@@ -1,14 +1,10 @@
 //! `report.html`: one page that needs nothing but itself, with the figures and pictures of every case.
-//!
-//! The pictures of a case take a few hundred kilobytes; until the page is written they are on disk, so that memory does
-//! not grow with the number of cases.
 
 use std::fmt::{self, Display, Write as _};
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write as _};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::sections::Sections;
 use super::summary::{CONVENTIONS, FailedCase, RunSummary};
 use super::{Montage, ReportError, class_colour};
 use crate::files::write_atomically;
@@ -52,10 +48,7 @@ impl CaseSection {
 #[derive(Debug)]
 pub struct Report {
     cases: Vec<RenderedCase>,
-    /// Sections of the cases, in a file without a name that goes with this process.
-    sections: File,
-    /// Where that file is, for messages.
-    folder: PathBuf,
+    sections: Sections,
 }
 
 #[derive(Debug, Clone)]
@@ -72,8 +65,7 @@ impl Report {
     /// # Errors
     /// [`ReportError::Io`] where the folder cannot be written to.
     pub fn new(folder: &Path) -> Result<Self, ReportError> {
-        let sections = tempfile::tempfile_in(folder).map_err(ReportError::io(folder))?;
-        Ok(Self { cases: Vec::new(), sections, folder: folder.to_path_buf() })
+        Ok(Self { cases: Vec::new(), sections: Sections::new(folder)? })
     }
 
     /// Adds a case, or puts it in the place of the one with the same name.
@@ -81,11 +73,10 @@ impl Report {
     /// # Errors
     /// [`ReportError::Png`] and [`ReportError::Io`].
     pub fn add_case(&mut self, section: &CaseSection) -> Result<(), ReportError> {
-        let html = case_html(section)?;
         let rendered = RenderedCase {
             case_id: section.case_id.clone(),
             dice_mean: section.dice_mean(),
-            html: append(&self.sections, &html).map_err(ReportError::io(&self.folder))?,
+            html: self.sections.append(&case_html(section)?)?,
         };
         match self.cases.iter_mut().find(|case| case.case_id == section.case_id) {
             Some(case) => *case = rendered,
@@ -101,24 +92,15 @@ impl Report {
     pub fn write(&self, path: &Path, summary: &RunSummary) -> Result<(), ReportError> {
         write_atomically(path, |file| {
             write!(file, "{}", Head { cases: &self.cases, summary })?;
-            let mut sections = &self.sections;
             for (index, case) in self.cases.iter().enumerate() {
                 writeln!(file, "<section class=\"case\" id=\"case-{index}\">")?;
-                sections.seek(SeekFrom::Start(case.html.start))?;
-                io::copy(&mut sections.take(case.html.end - case.html.start), file)?;
+                self.sections.copy(&case.html, file)?;
                 writeln!(file, "</section>")?;
             }
             file.write_all(b"</body>\n</html>\n")
         })
         .map_err(ReportError::io(path))
     }
-}
-
-/// Where in the file the text now is.
-fn append(mut file: &File, text: &str) -> io::Result<Range<u64>> {
-    let start = file.seek(SeekFrom::End(0))?;
-    file.write_all(text.as_bytes())?;
-    Ok(start..start + text.len() as u64)
 }
 
 /// The page up to the sections of the cases.

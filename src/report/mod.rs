@@ -4,6 +4,7 @@ mod html;
 mod montage;
 mod palette;
 mod results;
+mod sections;
 mod summary;
 mod table;
 mod view;

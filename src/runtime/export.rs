@@ -11,6 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::stage::panic_text;
 use super::startup::one_line;
+use super::writer::Told;
 use crate::message::control::{Ack, CaseOpen};
 use crate::report::Results;
 
@@ -53,13 +54,13 @@ pub(super) enum Export {
 /// Owns the results; takes what it is told in order.
 pub(super) struct Exporter {
     results: Results,
-    to_io: UnboundedSender<Ack>,
+    to_io: UnboundedSender<Told>,
     /// Cases that are on disk or failed, with what to answer when they are announced again.
     done: BTreeMap<String, Ack>,
 }
 
 impl Exporter {
-    pub(super) fn new(results: Results, to_io: UnboundedSender<Ack>) -> Self {
+    pub(super) fn new(results: Results, to_io: UnboundedSender<Told>) -> Self {
         Self { results, to_io, done: BTreeMap::new() }
     }
 
@@ -116,6 +117,6 @@ impl Exporter {
 
     fn answer(&self, ack: Ack) {
         // The I/O loop only goes away at exit.
-        let _ = self.to_io.send(ack);
+        let _ = self.to_io.send(Told::Ack(ack));
     }
 }

@@ -1,7 +1,11 @@
 //! The writer: puts windows together to label maps on the original grid, hands complete ones to the exporter, and
 //! acknowledges to the loader what has arrived and what is on disk.
+//!
+//! What it keeps is bounded: the loader has at most `SPSAM_WINDOW` windows on their way and, while one of them is late,
+//! gets at most four times as many ahead of it, of at most three cases; of each case there are the label map and the
+//! slices of logits that a later window still covers. Windows whose case is not known wait in `MAX_EARLY` places.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread;
@@ -28,10 +32,21 @@ const LOGITS: Input = Input { name: "logits", kind: InputKind::Floats };
 const CASES: &str = "cases";
 /// How often progress is logged while windows arrive.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+/// Windows kept until their case is announced; one more is dropped, and sent again.
+const MAX_EARLY: usize = 16;
 
 enum Job {
     Case(CaseMessage),
     Window(Window),
+}
+
+/// What the threads that write tell the I/O loop.
+pub(super) enum Told {
+    /// This is to be acknowledged.
+    Ack(Ack),
+    /// This window is not being worked on: its case is unknown. If the announcement was lost, the loader has to miss the
+    /// window, and sends both again.
+    SetAside(i64),
 }
 
 /// What the writer will do.
@@ -68,7 +83,7 @@ impl Writer {
         };
         acknowledge(node, Ack::Hello)?;
         let (to_compute, jobs) = mpsc::channel::<Job>();
-        let (to_io, acks) = unbounded_channel::<Ack>();
+        let (to_io, told) = unbounded_channel::<Told>();
         let (to_export, exports) = mpsc::channel::<Export>();
         let mut exporter = Exporter::new(self.results, to_io.clone());
         thread::Builder::new().name("exporter".into()).spawn(move || {
@@ -86,7 +101,7 @@ impl Writer {
         let mut ended = false;
         let mut end_error: Option<String> = None;
         let mut waiting: BTreeSet<i64> = BTreeSet::new();
-        serve(node, events, acks, |node, happening| {
+        serve(node, events, told, |node, happening| {
             match happening {
                 Happening::Input { id, array, .. } if id == CASES => {
                     let message = from_json(text(&array)?).wrap_err("input `cases`")?;
@@ -106,7 +121,10 @@ impl Writer {
                         to_compute.send(job).map_err(|_| eyre!("the writing thread has ended"))?;
                     }
                 }
-                Happening::Computed(ack) => {
+                Happening::Computed(Told::SetAside(segment)) => {
+                    waiting.remove(&segment);
+                }
+                Happening::Computed(Told::Ack(ack)) => {
                     match &ack {
                         Ack::Segment(segment) => {
                             waiting.remove(segment);
@@ -145,25 +163,25 @@ struct OpenCase {
 /// blended and acknowledged. The loader's limit on open cases bounds what can pile up.
 struct Desk {
     to_export: mpsc::Sender<Export>,
-    to_io: UnboundedSender<Ack>,
+    to_io: UnboundedSender<Told>,
     open: HashMap<String, OpenCase>,
     /// Cases that are complete or failed: with the exporter.
     closed: BTreeSet<String>,
-    /// Windows that came before their case was announced.
-    early: Vec<Window>,
+    /// Windows that came before their case was announced, by segment.
+    early: BTreeMap<i64, Window>,
     slices: usize,
     started: Option<Instant>,
     progress: Instant,
 }
 
 impl Desk {
-    fn new(to_export: mpsc::Sender<Export>, to_io: UnboundedSender<Ack>) -> Self {
+    fn new(to_export: mpsc::Sender<Export>, to_io: UnboundedSender<Told>) -> Self {
         Self {
             to_export,
             to_io,
             open: HashMap::new(),
             closed: BTreeSet::new(),
-            early: Vec::new(),
+            early: BTreeMap::new(),
             slices: 0,
             started: None,
             progress: Instant::now(),
@@ -172,7 +190,7 @@ impl Desk {
 
     fn answer(&self, ack: Ack) {
         // The I/O loop only goes away at exit.
-        let _ = self.to_io.send(ack);
+        let _ = self.to_io.send(Told::Ack(ack));
     }
 
     fn export(&self, export: Export) {
@@ -185,7 +203,7 @@ impl Desk {
             Job::Case(CaseMessage::Open(open)) => self.open_case(*open),
             Job::Case(CaseMessage::Failed { case_id, error }) => {
                 self.open.remove(&case_id);
-                self.early.retain(|window| window.header.case_id != case_id);
+                self.early.retain(|_, window| window.header.case_id != case_id);
                 self.closed.insert(case_id.clone());
                 self.export(Export::GivenUp { case_id, error });
             }
@@ -205,10 +223,11 @@ impl Desk {
         self.started.get_or_insert_with(Instant::now);
         let assembler = LabelAssembler::new(&open.plan, open.classes.len());
         self.open.insert(case_id.clone(), OpenCase { open, assembler, blending: Duration::ZERO });
-        let (early, others) =
-            std::mem::take(&mut self.early).into_iter().partition(|window| window.header.case_id == case_id);
+        let (early, others): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.early)
+            .into_iter()
+            .partition(|(_, window)| window.header.case_id == case_id);
         self.early = others;
-        for window in Vec::from_iter::<Vec<Window>>(early) {
+        for window in early.into_values() {
             self.add_window(window);
         }
     }
@@ -218,10 +237,15 @@ impl Desk {
         if self.closed.contains(&case_id) {
             return self.answer(Ack::Segment(window.header.segment_id));
         }
-        if !self.open.contains_key(&case_id) {
-            return self.early.push(window);
-        }
         let segment = window.header.segment_id;
+        if !self.open.contains_key(&case_id) {
+            if self.early.len() < MAX_EARLY || self.early.contains_key(&segment) {
+                self.early.insert(segment, window);
+            }
+            // As in `answer`.
+            let _ = self.to_io.send(Told::SetAside(segment));
+            return;
+        }
         let outcome = catch_unwind(AssertUnwindSafe(|| self.blend(&case_id, &window)))
             .unwrap_or_else(|panic| Err(eyre!("{}", panic_text(&*panic))));
         self.answer(Ack::Segment(segment));
@@ -293,5 +317,42 @@ impl Desk {
             remaining / 60,
             remaining % 60
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{WireKind, encode_tensor};
+
+    fn window(segment_id: i64) -> Window {
+        let header = SliceHeader {
+            session_id: "s".into(),
+            segment_id,
+            attempt: 0,
+            seq: 0,
+            count: 1,
+            case_id: "unknown".into(),
+            classes: 2,
+            level: None,
+            shape: vec![2, 1, 1],
+        };
+        let logits = encode_tensor(&tch::Tensor::from_slice(&[1.0f32, 0.0]), WireKind::Float32);
+        Assembler::new(vec![LOGITS]).add(&LOGITS, header, &logits).unwrap().unwrap()
+    }
+
+    #[test]
+    fn windows_of_unknown_cases_take_bounded_room_and_do_not_count_as_work() {
+        let (to_io, mut told) = unbounded_channel();
+        let (to_export, _exports) = mpsc::channel();
+        let mut desk = Desk::new(to_export, to_io);
+        let count = 2 * MAX_EARLY as i64;
+        for segment in (0..count).chain(0..count) {
+            desk.take(Job::Window(window(segment)));
+            assert!(matches!(told.try_recv(), Ok(Told::SetAside(aside)) if aside == segment));
+        }
+        assert_eq!(desk.early.len(), MAX_EARLY);
+        desk.take(Job::Case(CaseMessage::Failed { case_id: "unknown".into(), error: "gone".into() }));
+        assert!(desk.early.is_empty());
     }
 }

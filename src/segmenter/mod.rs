@@ -11,7 +11,8 @@ pub use encoder::Encoder;
 pub use fresh::write_fresh_weights;
 pub use generator::AuxiliaryGenerator;
 
-use ndarray::{ArrayView2, ArrayView3};
+use ndarray::{ArrayView2, ArrayView3, ArrayViewD, Ix4};
+use rayon::prelude::*;
 use tch::Tensor;
 use tch::nn::VarStore;
 use thiserror::Error;
@@ -19,6 +20,7 @@ use thiserror::Error;
 use crate::adapter::AdapterConfig;
 use crate::bundle::{Backbone, Bundle, BundleConfig, BundleError};
 use crate::compute::Compute;
+use crate::message::view_values;
 use crate::prompt::{ConfiguredPrompts, PromptError, PromptStrategy, SliceMasks, SlicePrompts};
 use crate::sam::checkpoint::{CheckpointError, check_sha256, load_strict};
 use crate::sam::{PromptTensorsError, TinyVitConfig, VitConfig};
@@ -201,10 +203,7 @@ impl Segmenter {
                         .collect::<Result<Vec<SlicePrompts>, _>>()?
                 }
                 (None, Some(generator)) => {
-                    let logits = generator.forward(&encoded.taps)?;
-                    (0..logits.size()[0])
-                        .map(|slice| self.prompts_from_logits(&logits.get(slice)))
-                        .collect::<Result<_, _>>()?
+                    prompts_from_masks(&self.strategy, &generator.forward(&encoded.taps)?)?
                 }
                 (None, None) => {
                     return Err(SegmenterError::NoPart {
@@ -217,20 +216,28 @@ impl Segmenter {
             self.decoder.forward(&encoded.embedding, &prompts)
         })
     }
+}
 
-    fn prompts_from_logits(&self, logits: &Tensor) -> Result<SlicePrompts, SegmenterError> {
-        let shape: Vec<usize> = logits.size().iter().map(|&size| size as usize).collect();
-        let mut values = vec![0.0f32; logits.numel()];
-        logits.contiguous().copy_data(&mut values, logits.numel());
-        let logits = ndarray::ArrayD::from_shape_vec(shape.clone(), values).ok();
-        let logits = logits.and_then(|logits| logits.into_dimensionality::<ndarray::Ix3>().ok());
-        let Some(logits) = logits else {
+/// Prompts of every slice from auxiliary masks `[D, N, imgH, imgW]`, slices side by side.
+///
+/// # Errors
+/// [`SegmenterError::Shape`], [`SegmenterError::Prompt`].
+pub fn prompts_from_masks(
+    strategy: &ConfiguredPrompts,
+    masks: &Tensor,
+) -> Result<Vec<SlicePrompts>, SegmenterError> {
+    view_values(masks, |values: &[f32]| {
+        let shape: Vec<usize> = masks.size().iter().map(|&size| size as usize).collect();
+        let logits = ArrayViewD::from_shape(shape, values).ok();
+        let Some(logits) = logits.and_then(|logits| logits.into_dimensionality::<Ix4>().ok()) else {
             return Err(SegmenterError::Shape {
                 what: "auxiliary masks",
-                found: shape.iter().map(|&size| size as i64).collect(),
-                expected: "[N, H, W]".into(),
+                found: masks.size(),
+                expected: "[D, N, H, W]".into(),
             });
         };
-        Ok(self.strategy.prompts(&SliceMasks::Logits(logits.view()))?)
-    }
+        let slices: Vec<_> = logits.outer_iter().collect();
+        let prompts = slices.into_par_iter().map(|logits| strategy.prompts(&SliceMasks::Logits(logits)));
+        Ok(prompts.collect::<Result<_, _>>()?)
+    })
 }

@@ -55,6 +55,6 @@ pub use sampler::{Sample, Sampler};
 pub use schedule::{LearningRate, Schedule, Stage};
 pub use split::{Divided, Split};
 pub use tensors::Tensors;
-pub use trainer::{Segmented, StepReport, Trainer, labels_of, prompts_of, slices_of};
+pub use trainer::{Segmented, StepReport, Trainer, labels_of, slices_of};
 pub use validate::{DiceFigures, Validated, Validation, Validator};
 pub use watch::Watch;

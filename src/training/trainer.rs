@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use ndarray::{Array3, Array4, Ix3};
-use rayon::prelude::*;
+use ndarray::{Array3, Array4};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -21,8 +20,8 @@ use super::schedule::Stage;
 use super::tensors::Tensors;
 use crate::bundle::Bundle;
 use crate::compute::Compute;
-use crate::prompt::{ConfiguredPrompts, PromptError, PromptStrategy, SliceMasks, SlicePrompts};
-use crate::segmenter::{SegmenterError, prompt_strategy};
+use crate::prompt::ConfiguredPrompts;
+use crate::segmenter::{prompt_strategy, prompts_from_masks};
 
 /// The network in training.
 pub struct Trainer {
@@ -115,7 +114,7 @@ impl Trainer {
             let embedding_gradient = match stage {
                 Stage::GeneratorOnly => None,
                 Stage::Full => {
-                    let prompts = prompts_of(&self.strategy, &generated.masks)?;
+                    let prompts = prompts_from_masks(&self.strategy, &generated.masks)?;
                     let decoded = self.decoder.learn(&encoded.embedding, &prompts, &labels, share)?;
                     let loss = finite("the loss of the final output", decoded.loss)?;
                     *final_loss.get_or_insert(0.0) += share * loss;
@@ -151,7 +150,7 @@ impl Trainer {
             let output = match stage {
                 Stage::GeneratorOnly => None,
                 Stage::Full => {
-                    let prompts = prompts_of(&self.strategy, &auxiliary)?;
+                    let prompts = prompts_from_masks(&self.strategy, &auxiliary)?;
                     Some(self.decoder.forward(&encoded.embedding, &prompts)?)
                 }
             };
@@ -220,24 +219,4 @@ pub fn labels_of(labels: &Array3<u8>) -> Tensor {
     Tensor::from_slice(labels.as_slice().unwrap_or_default())
         .view([depth, height, width].map(|size| size as i64))
         .to_kind(Kind::Int64)
-}
-
-/// Prompts of each of D slices from their masks, logits `[D, N, H, W]`.
-///
-/// # Errors
-/// Logits that are not finite.
-pub fn prompts_of(strategy: &ConfiguredPrompts, masks: &Tensor) -> Result<Vec<SlicePrompts>, TrainingError> {
-    let shape: Vec<usize> = masks.size().iter().map(|&size| size as usize).collect();
-    let masks = masks.to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous();
-    let mut values = vec![0.0f32; masks.numel()];
-    masks.copy_data(&mut values, masks.numel());
-    let slice_values = shape.iter().skip(1).product::<usize>().max(1);
-    let prompts = values.par_chunks(slice_values).map(|slice| {
-        let logits = ndarray::ArrayViewD::from_shape(&shape[1..], slice).ok();
-        let logits = logits.and_then(|logits| logits.into_dimensionality::<Ix3>().ok());
-        let logits = logits.ok_or(PromptError::Shape { shape: [0; 3] })?;
-        strategy.prompts(&SliceMasks::Logits(logits))
-    });
-    let prompts: Result<Vec<_>, PromptError> = prompts.collect();
-    Ok(prompts.map_err(SegmenterError::from)?)
 }

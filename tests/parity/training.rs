@@ -7,10 +7,10 @@ use std::process::Command;
 use ndarray::{Array3, Array4};
 use self_prompt_sam::bundle::{Backbone, NetworkConfig, Normalisation, Patch, Plane};
 use self_prompt_sam::compute::Compute;
-use self_prompt_sam::segmenter::prompt_strategy;
+use self_prompt_sam::segmenter::{prompt_strategy, prompts_from_masks};
 use self_prompt_sam::training::{
     EncodedGradients, ModelConfig, Optimiser, OptimiserConfig, Rule, Sample, Tensors, Trainer,
-    TrainingConfig, labels_of, prompts_of, slices_of,
+    TrainingConfig, labels_of, slices_of,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -124,7 +124,7 @@ fn learn(trainer: &Trainer, window: &Sample, full: bool) -> (f64, Option<f64>, T
             folder: Default::default(),
             config: trainer.config().model.without_files(),
         };
-        let prompts = prompts_of(&prompt_strategy(&bundle), &generated.masks).unwrap();
+        let prompts = prompts_from_masks(&prompt_strategy(&bundle), &generated.masks).unwrap();
         trainer.decoder.learn(&encoded.embedding, &prompts, &labels, 1.0).unwrap()
     });
     let final_loss = decoded.as_ref().map(|decoded| decoded.loss);
