@@ -19,6 +19,6 @@ pub mod writer;
 pub use assembly::{Assembler, Input, InputKind, Window};
 pub use dispatch::{Action, Dispatcher, Timing};
 pub use prompt_stage::{PromptStage, decode_window_prompts};
-pub use settings::{NamedBox, Settings, compute, device, number};
+pub use settings::{NamedBox, Settings, compute, compute_in, device, number};
 pub use stage::{Emit, Stage, run_stage};
 pub use startup::{exit_code, node_main, prepare};

@@ -109,16 +109,22 @@ pub fn device() -> Result<Device> {
     }
 }
 
-/// [`device`] with `SPSAM_PRECISION`: `auto` (bf16 where the hardware multiplies it), `fp32`, `bf16` or `fp16`. Gives
-/// libtorch its threads: who asks has a network to compute.
+/// [`compute_in`] what `SPSAM_PRECISION` says: `auto` (bf16 where the hardware multiplies it), `fp32`, `bf16` or `fp16`.
 ///
 /// # Errors
 /// Another value, or those of [`device`].
 pub fn compute() -> Result<Compute> {
-    let precision = match variable("SPSAM_PRECISION") {
+    compute_in(match variable("SPSAM_PRECISION") {
         None => Precision::Auto,
         Some(text) => text.trim().parse().wrap_err("SPSAM_PRECISION")?,
-    };
+    })
+}
+
+/// [`device`] with a precision. Gives libtorch its threads: who asks has a network to compute.
+///
+/// # Errors
+/// Those of [`device`].
+pub fn compute_in(precision: Precision) -> Result<Compute> {
     super::startup::network_threads()?;
     Ok(Compute::new(device()?, precision))
 }

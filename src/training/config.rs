@@ -38,7 +38,8 @@ pub struct TrainingConfig {
     /// Threads that prepare windows.
     #[serde(default)]
     pub prefetch: PrefetchConfig,
-    /// Type in which the network computes while it learns: `fp32`, or `auto` for the same. Default `auto`.
+    /// Type in which the network computes while it learns: `fp32`, `bf16`, or `auto` for bf16 where the hardware
+    /// multiplies it. The optimiser keeps fp32. Default `auto`.
     #[serde(default)]
     pub precision: Precision,
     /// Seed of fresh weights, of the order of cases and of the augmentation. Default 0.
@@ -173,8 +174,8 @@ impl TrainingConfig {
             Err("model.network.generator is none: there is nothing to make prompts with".into())
         } else if model.weights.is_none() && !model.train_backbone {
             Err("model.weights is absent: set train_backbone, or name weights for the frozen backbone".into())
-        } else if !matches!(self.precision, Precision::Auto | Precision::Fp32) {
-            Err("precision must be fp32 or auto: training computes in 32-bit floats".into())
+        } else if self.precision == Precision::Fp16 {
+            Err("precision must be fp32, bf16 or auto: gradients leave the range of fp16".into())
         } else if !(0.0..=1.0).contains(&data.foreground) {
             Err("data.foreground must lie between 0 and 1".into())
         } else if prefetch.threads == 0 || prefetch.queue == 0 {

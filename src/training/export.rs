@@ -7,6 +7,7 @@ use tch::Device;
 use tch::nn::VarStore;
 
 use super::TrainingError;
+use super::part::Part;
 use super::trainer::Trainer;
 use crate::bundle::{Bundle, WeightFile};
 use crate::files::write_atomically;
@@ -44,25 +45,24 @@ pub fn export_bundle(trainer: &Trainer, folder: &Path) -> Result<Bundle, Trainin
     Ok(Bundle::open(folder)?)
 }
 
-/// Stores of the whole network with the values of its parts.
+/// Stores of the whole network with what its parts have learned: the first is a backbone where that is trained.
 fn merged(trainer: &Trainer) -> (VarStore, VarStore) {
     let config = trainer.config().model.without_files();
     let (sam, trained) = (VarStore::new(Device::Cpu), VarStore::new(Device::Cpu));
     Encoder::new(&config, &sam, &trained);
     Decoder::new(&config, &sam, &trained);
     AuxiliaryGenerator::new(&config, &trained);
+    let (mut of_sam, mut of_trained) = (sam.variables(), trained.variables());
     tch::no_grad(|| {
-        let copy = |from: &VarStore, to: &VarStore| {
-            let mut to = to.variables();
-            for (name, value) in from.variables() {
-                if let Some(variable) = to.get_mut(&name) {
-                    variable.copy_(&value);
-                }
+        for (name, value) in trainer.parts().into_iter().flat_map(Part::weights) {
+            let variable = match name.split_once('/') {
+                Some(("sam", name)) => of_sam.get_mut(name),
+                Some((_, name)) => of_trained.get_mut(name),
+                None => None,
+            };
+            if let Some(variable) = variable {
+                variable.copy_(&value);
             }
-        };
-        for part in trainer.parts() {
-            copy(part.sam(), &sam);
-            copy(part.trained(), &trained);
         }
     });
     (sam, trained)

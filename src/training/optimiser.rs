@@ -1,5 +1,8 @@
 //! SGD with momentum and AdamW, as `torch.optim` has them, with a state that can be saved and restored exactly (tch's
 //! optimisers keep theirs to themselves), and gradients clipped by their norm (`torch.nn.utils.clip_grad_norm_`).
+//!
+//! Where the network computes in bf16, an update is far smaller than the last bit of a parameter. So every such
+//! parameter has a master in fp32, which is updated, and the network's is the master rounded.
 
 use std::collections::BTreeMap;
 
@@ -73,6 +76,8 @@ impl OptimiserConfig {
 pub struct Optimiser {
     config: OptimiserConfig,
     parameters: BTreeMap<String, Tensor>,
+    /// In fp32 what the network has in another type.
+    masters: BTreeMap<String, Tensor>,
     /// Moments of the parameters that have been updated.
     moments: BTreeMap<String, Moments>,
 }
@@ -87,20 +92,45 @@ struct Moments {
 }
 
 impl Optimiser {
-    /// For `parameters`, which it shares with the network.
-    pub fn new(config: &OptimiserConfig, parameters: BTreeMap<String, Tensor>) -> Self {
-        Self { config: config.clone(), parameters, moments: BTreeMap::new() }
+    /// For `parameters` in fp32, which it shares with the network; they are brought to `kind`.
+    pub fn new(config: &OptimiserConfig, mut parameters: BTreeMap<String, Tensor>, kind: Kind) -> Self {
+        let mut masters = BTreeMap::new();
+        if kind != Kind::Float {
+            for (name, parameter) in &mut parameters {
+                let master = parameter.detach();
+                parameter.set_data(&master.to_kind(kind));
+                masters.insert(name.clone(), master);
+            }
+        }
+        Self { config: config.clone(), parameters, masters, moments: BTreeMap::new() }
     }
 
-    /// What it updates.
+    /// What it updates, as the network has it.
     pub fn parameters(&self) -> &BTreeMap<String, Tensor> {
         &self.parameters
+    }
+
+    /// A parameter in fp32.
+    pub fn value(&self, name: &str) -> Option<&Tensor> {
+        self.masters.get(name).or_else(|| self.parameters.get(name))
+    }
+
+    /// Sets a parameter to a value in fp32 of its shape.
+    pub fn set_value(&mut self, name: &str, value: &Tensor) {
+        tch::no_grad(|| {
+            for parameters in [&mut self.masters, &mut self.parameters] {
+                if let Some(parameter) = parameters.get_mut(name) {
+                    parameter.copy_(value);
+                }
+            }
+        });
     }
 
     /// Norm of all gradients together; 0 where there are none.
     pub fn gradient_norm(&self) -> f64 {
         let gradients = self.parameters.values().map(Tensor::grad).filter(Tensor::defined);
-        let norms: Vec<Tensor> = gradients.map(|gradient| gradient.norm()).collect();
+        let norms: Vec<Tensor> =
+            gradients.map(|gradient| gradient.norm_scalaropt_dtype(2.0, Kind::Float)).collect();
         if norms.is_empty() { 0.0 } else { Tensor::stack(&norms, 0).norm().double_value(&[]) }
     }
 
@@ -110,17 +140,21 @@ impl Optimiser {
         let scale = self.config.clip_norm.map_or(1.0, |most| (most / (norm + CLIP_EPS)).min(1.0));
         let rule = self.config.rule;
         tch::no_grad(|| {
-            for (name, parameter) in &mut self.parameters {
-                let mut gradient = parameter.grad();
+            for (name, of_network) in &mut self.parameters {
+                let gradient = of_network.grad();
                 if !gradient.defined() {
                     continue;
                 }
+                let mut gradient = gradient.to_kind(Kind::Float);
+                let master = self.masters.get_mut(name);
+                let rounded = master.is_some();
+                let mut parameter = master.unwrap_or(of_network).shallow_clone();
                 if scale < 1.0 {
                     gradient *= scale;
                 }
                 match rule {
                     Rule::Sgd { momentum, nesterov, weight_decay } => {
-                        let gradient = &gradient + &*parameter * weight_decay;
+                        let gradient = &gradient + &parameter * weight_decay;
                         let moments =
                             self.moments.entry(name.clone()).or_insert_with(|| Moments::new(&gradient));
                         // torch starts the buffer with the first gradient: zero times momentum plus it.
@@ -131,22 +165,25 @@ impl Optimiser {
                             true => gradient + &moments.first * momentum,
                             false => moments.first.shallow_clone(),
                         };
-                        *parameter -= update * learning_rate;
+                        parameter -= update * learning_rate;
                     }
                     Rule::AdamW { betas: [beta1, beta2], eps, weight_decay } => {
                         let moments =
                             self.moments.entry(name.clone()).or_insert_with(|| Moments::new(&gradient));
                         let second = moments.second.get_or_insert_with(|| gradient.zeros_like());
                         moments.steps += 1;
-                        *parameter *= 1.0 - learning_rate * weight_decay;
+                        parameter *= 1.0 - learning_rate * weight_decay;
                         let _ = moments.first.lerp_(&gradient, 1.0 - beta1);
                         *second *= beta2;
                         *second += gradient.square() * (1.0 - beta2);
                         let steps = moments.steps as f64;
                         let (bias1, bias2) = (1.0 - beta1.powf(steps), 1.0 - beta2.powf(steps));
                         let denominator = second.sqrt() / bias2.sqrt() + eps;
-                        *parameter -= &moments.first / denominator * (learning_rate / bias1);
+                        parameter -= &moments.first / denominator * (learning_rate / bias1);
                     }
+                }
+                if rounded {
+                    of_network.copy_(&parameter);
                 }
             }
         });
@@ -215,7 +252,7 @@ mod tests {
     fn optimiser(rule: Rule, start: &Tensor) -> Optimiser {
         let config = OptimiserConfig { rule, clip_norm: Some(1.0) };
         let parameter = start.copy().set_requires_grad(true);
-        Optimiser::new(&config, BTreeMap::from([("p".into(), parameter)]))
+        Optimiser::new(&config, BTreeMap::from([("p".into(), parameter)]), Kind::Float)
     }
 
     /// A step down from `|p - target|²`.
@@ -253,6 +290,24 @@ mod tests {
         optimiser.step(0.1, norm);
         assert_eq!(norm, 0.0);
         assert!(optimiser.parameters["p"].equal(&start) && optimiser.state().is_empty());
+    }
+
+    #[test]
+    fn steps_below_the_last_bit_of_bf16_add_up() {
+        let start = Tensor::ones([2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let rule = Rule::Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
+        let config = OptimiserConfig { rule, clip_norm: None };
+        let parameters = BTreeMap::from([("p".into(), start)]);
+        let mut optimiser = Optimiser::new(&config, parameters, Kind::BFloat16);
+        for _ in 0..100 {
+            optimiser.parameters["p"].sum(Kind::Float).backward();
+            let norm = optimiser.gradient_norm();
+            optimiser.step(1e-3, norm);
+        }
+        let parameter = &optimiser.parameters["p"];
+        assert_eq!(parameter.kind(), Kind::BFloat16);
+        assert!((parameter.double_value(&[0]) - 0.9).abs() < 0.004, "{parameter:?}");
+        assert!((optimiser.value("p").unwrap().double_value(&[1]) - 0.9).abs() < 1e-5);
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl PartName {
     }
 }
 
-/// Parameters of a part: SAM's, frozen or not, and those that the paper adds, as fp32.
+/// Parameters of a part: SAM's, frozen or not, and those that the paper adds.
 #[derive(Debug)]
 pub struct Part {
     name: PartName,
@@ -89,7 +89,7 @@ impl Part {
             compute.convert(&sam);
         }
         parameters.retain(|_, parameter| parameter.requires_grad());
-        let optimiser = Optimiser::new(&config.optimiser, parameters);
+        let optimiser = Optimiser::new(&config.optimiser, parameters, compute.kind);
         let mut part = Self { name, sam, trained, trains_backbone, optimiser, frozen: None };
         part.frozen = (!trains_backbone).then(|| part.sam_sha256()).transpose()?;
         Ok((part, network))
@@ -105,14 +105,18 @@ impl Part {
         self.optimiser.parameters()
     }
 
-    /// SAM's weights.
-    pub fn sam(&self) -> &VarStore {
-        &self.sam
-    }
-
-    /// The added weights.
-    pub fn trained(&self) -> &VarStore {
-        &self.trained
+    /// Weights that are its own to keep, in fp32: `trained/…`, and `sam/…` where the backbone is trained.
+    pub fn weights(&self) -> Tensors {
+        let mut weights = prefixed("trained", &self.trained);
+        if self.trains_backbone {
+            weights.append(&mut prefixed("sam", &self.sam));
+        }
+        for (name, weight) in &mut weights {
+            if let Some(value) = self.optimiser.value(name) {
+                *weight = value.shallow_clone();
+            }
+        }
+        weights
     }
 
     /// Norm of its gradients.
@@ -127,10 +131,7 @@ impl Part {
 
     /// Everything that makes it go on from here: its share of a checkpoint.
     pub fn shard(&self) -> Tensors {
-        let mut tensors = prefixed("trained", &self.trained);
-        if self.trains_backbone {
-            tensors.append(&mut prefixed("sam", &self.sam));
-        }
+        let mut tensors = self.weights();
         let state = self.optimiser.state();
         tensors.extend(state.into_iter().map(|(name, tensor)| (format!("optimiser/{name}"), tensor)));
         tensors
@@ -143,10 +144,7 @@ impl Part {
     pub fn restore(&mut self, shard: &Tensors) -> Result<(), String> {
         let part = self.name.name();
         let mut state = Tensors::new();
-        let mut own = prefixed("trained", &self.trained);
-        if self.trains_backbone {
-            own.append(&mut prefixed("sam", &self.sam));
-        }
+        let own = self.weights();
         let mut found = 0;
         for (name, value) in shard {
             if let Some(name) = name.strip_prefix("optimiser/") {
@@ -163,11 +161,12 @@ impl Part {
             let missing = own.keys().find(|name| !shard.contains_key(*name));
             return Err(format!("{} is missing", missing.map_or("", String::as_str)));
         }
-        tch::no_grad(|| {
-            for (name, mut own) in own {
-                own.copy_(&shard[&name]);
+        for (name, mut own) in own {
+            match self.optimiser.parameters().contains_key(&name) {
+                true => self.optimiser.set_value(&name, &shard[&name]),
+                false => tch::no_grad(|| own.copy_(&shard[&name])),
             }
-        });
+        }
         self.optimiser.restore(&state).map_err(|name| format!("optimiser/{name} does not fit the {part}"))
     }
 

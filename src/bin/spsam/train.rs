@@ -6,8 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use eyre::{Result, WrapErr};
-use self_prompt_sam::compute::Compute;
-use self_prompt_sam::runtime::device;
+use self_prompt_sam::runtime::compute_in;
 use self_prompt_sam::training::{self, Outcome, TrainingConfig};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -36,7 +35,7 @@ impl Train {
         if let Some(data) = self.data {
             config.data.folder = data;
         }
-        let compute = Compute::fp32(device()?);
+        let compute = compute_in(config.precision)?;
         tracing::info!("{:?}, {}", compute.device, compute.precision().name());
         let stop = stop_on_signal()?;
         match training::run(&config, compute, self.resume, &stop)? {
