@@ -1,5 +1,6 @@
 //! Control messages, JSON in a string array: cases and the end of input from the loader, acknowledgements
-//! from the writer, signs of life from the nodes between.
+//! from the writer, signs of life from the nodes between; in training, what the writer asks for and what the others
+//! report.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -90,6 +91,79 @@ pub struct Status {
     /// Windows that cannot be computed, each with one line saying why; sending them again would not help.
     #[serde(default)]
     pub failed: Vec<(i64, String)>,
+}
+
+/// Writer to loader, in training: what to send next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// The windows of a step.
+    Step {
+        /// From 0.
+        step: u64,
+        /// How often they were sent before.
+        attempt: i64,
+    },
+    /// The run is over.
+    End,
+}
+
+/// Loader to writer, in training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Supply {
+    /// The windows of a step have been sent.
+    Sent {
+        /// Their step.
+        step: u64,
+        /// How long they were waited for, seconds.
+        waited: f64,
+    },
+    /// Windows cannot be made: one line saying why.
+    Failed(String),
+}
+
+/// Writer to the parts of the network, in training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Write your shard of the checkpoint after so many steps.
+    Save(u64),
+    /// The run is over.
+    End,
+}
+
+/// A part of the network to the writer, in training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Progress {
+    /// It is working on windows: sent every second while there are any.
+    Working,
+    /// A step is made and the parameters are updated.
+    Learned {
+        /// The step, from 0.
+        step: u64,
+        /// Mean loss of its windows, unweighted; 0 for a part that has none.
+        loss: f64,
+        /// Norm of the gradients.
+        gradient_norm: f64,
+    },
+    /// The shard after so many steps is on disk.
+    Saved {
+        /// Steps made.
+        step: u64,
+        /// Of the file.
+        sha256: String,
+    },
+    /// The shard cannot be written: one line saying why. The training can go on.
+    NotSaved {
+        /// Steps made.
+        step: u64,
+        /// Cause.
+        error: String,
+    },
+    /// The training cannot go on: one line saying why.
+    Failed(String),
 }
 
 /// A control message as JSON.

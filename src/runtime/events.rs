@@ -60,10 +60,14 @@ pub fn serve<T>(
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut compute_is_running = true;
+        let mut events_come = true;
         loop {
             let happening = tokio::select! {
-                event = events.recv_async() => match event {
-                    None => Happening::InputsClosed,
+                event = events.recv_async(), if events_come => match event {
+                    None => {
+                        events_come = false;
+                        Happening::InputsClosed
+                    }
                     Some(event) => match translate(event)? {
                         Some(happening) => happening,
                         None => continue,

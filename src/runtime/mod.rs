@@ -14,11 +14,12 @@ mod prompt_stage;
 mod settings;
 mod stage;
 mod startup;
+pub mod training;
 pub mod writer;
 
 pub use assembly::{Assembler, Input, InputKind, Window};
 pub use dispatch::{Action, Dispatcher, Timing};
 pub use prompt_stage::{PromptStage, decode_window_prompts};
 pub use settings::{NamedBox, Settings, compute, compute_in, device, number};
-pub use stage::{Emit, Stage, run_stage};
+pub use stage::{Emit, Output, Stage, run_stage};
 pub use startup::{exit_code, node_main, prepare};

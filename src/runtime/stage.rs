@@ -10,7 +10,7 @@ use arrow::array::ArrayRef;
 use dora_node_api::{DoraNode, EventStream, MetadataParameters};
 use eyre::{Result, bail, eyre};
 use tch::Tensor;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::unbounded_channel;
 
 use super::assembly::{Assembler, Input, Window};
 use super::events::{Flow, Happening, send, serve};
@@ -34,23 +34,48 @@ pub trait Stage: Send + 'static {
 }
 
 enum Computed {
-    Output { output: &'static str, header: SliceHeader, array: ArrayRef },
+    Output(Output),
     Done { segment: i64, attempt: i64 },
     Failed { segment: i64, attempt: i64, error: eyre::Report },
 }
 
+/// A message of a node with a computation.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// Name of the output.
+    pub output: &'static str,
+    /// Its metadata.
+    pub header: SliceHeader,
+    /// Its array.
+    pub array: ArrayRef,
+}
+
+impl Output {
+    /// Sends it.
+    ///
+    /// # Errors
+    /// An output that dora refuses.
+    pub fn send(self, node: &mut DoraNode) -> Result<()> {
+        send(node, self.output, self.header.to_parameters(), self.array)
+    }
+}
+
 /// Where a [`Stage`] puts its results.
 pub struct Emit<'a> {
-    to_io: &'a UnboundedSender<Computed>,
+    sink: &'a mut dyn FnMut(Output),
     /// Outputs that the dataflow declares; others are not even encoded.
     outputs: &'a BTreeSet<String>,
 }
 
-impl Emit<'_> {
+impl<'a> Emit<'a> {
+    /// Into `sink`, what is of `outputs`.
+    pub fn new(outputs: &'a BTreeSet<String>, sink: &'a mut dyn FnMut(Output)) -> Self {
+        Self { sink, outputs }
+    }
+
     /// Sends one array.
     pub fn array(&mut self, output: &'static str, header: SliceHeader, array: ArrayRef) {
-        // The I/O loop outlives the compute thread except at exit, when nobody waits for results.
-        let _ = self.to_io.send(Computed::Output { output, header, array });
+        (self.sink)(Output { output, header, array });
     }
 
     /// Sends `[D, …]` as one message a slice, as feature level `level` of `levels` if given.
@@ -98,7 +123,7 @@ fn serve_stage(node: &mut DoraNode, events: &mut EventStream, mut stage: impl St
         let names: Vec<_> = stage.inputs().iter().map(|input| input.name).collect();
         bail!("the dataflow connects none of the inputs {names:?}");
     }
-    let outputs: BTreeSet<String> = node.node_config().outputs.iter().map(ToString::to_string).collect();
+    let outputs = declared_outputs(node);
     let reports_status = outputs.contains(STATUS);
     let (to_compute, windows) = mpsc::channel::<Window>();
     let (to_io, results) = unbounded_channel();
@@ -107,7 +132,9 @@ fn serve_stage(node: &mut DoraNode, events: &mut EventStream, mut stage: impl St
             let (segment, attempt) = (window.header.segment_id, window.header.attempt);
             let case_id = window.header.case_id.clone();
             let outcome = catch_unwind(AssertUnwindSafe(|| {
-                tch::no_grad(|| stage.process(window, &mut Emit { to_io: &to_io, outputs: &outputs }))
+                // The I/O loop outlives this thread except at exit, when nobody waits for results.
+                let mut sink = |output| drop(to_io.send(Computed::Output(output)));
+                tch::no_grad(|| stage.process(window, &mut Emit::new(&outputs, &mut sink)))
             }));
             let message = match outcome {
                 Ok(Ok(())) => Computed::Done { segment, attempt },
@@ -162,9 +189,7 @@ fn serve_stage(node: &mut DoraNode, events: &mut EventStream, mut stage: impl St
                     Err(error) => refuse(node, segment, &eyre!("input `{id}`, case {case_id}: {error}"))?,
                 }
             }
-            Happening::Computed(Computed::Output { output, header, array }) => {
-                send(node, output, header.to_parameters(), array)?;
-            }
+            Happening::Computed(Computed::Output(output)) => output.send(node)?,
             Happening::Computed(Computed::Done { segment, attempt }) => {
                 working.remove(&(segment, attempt));
             }
@@ -195,6 +220,11 @@ fn serve_stage(node: &mut DoraNode, events: &mut EventStream, mut stage: impl St
         }
         Ok(Flow::Continue)
     })
+}
+
+/// Outputs that the dataflow declares.
+pub(super) fn declared_outputs(node: &DoraNode) -> BTreeSet<String> {
+    node.node_config().outputs.iter().map(ToString::to_string).collect()
 }
 
 /// What a panic said, on one line: libtorch's messages carry a C++ back trace.

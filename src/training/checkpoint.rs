@@ -22,7 +22,7 @@ use super::tensors::{Tensors, from_bytes, sha256_of_bytes, to_bytes};
 use crate::files::write_atomically;
 
 /// Shards of a step by the names of their parts.
-type Shards = BTreeMap<String, Tensors>;
+pub type Shards = BTreeMap<String, Tensors>;
 
 const MANIFEST: &str = "manifest.json";
 const STEP: &str = "step-";
@@ -125,7 +125,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`TrainingError::Io`] and [`TrainingError::Shard`], naming the file that is missing or damaged.
-    pub fn read(&self, step: u64) -> Result<(Manifest, BTreeMap<String, Tensors>), TrainingError> {
+    pub fn read(&self, step: u64) -> Result<(Manifest, Shards), TrainingError> {
         let path = self.step_folder(step).join(MANIFEST);
         let damaged = |path: &Path, reason: String| TrainingError::Shard { path: path.into(), reason };
         let bytes = fs::read(&path).map_err(TrainingError::io(&path))?;
@@ -134,18 +134,31 @@ impl Checkpoints {
         if manifest.step != step {
             return Err(damaged(&path, format!("it is of step {}", manifest.step)));
         }
-        let mut shards = BTreeMap::new();
-        for (part, expected) in &manifest.shards {
+        let shards = self.read_shards(step, &manifest.shards)?;
+        Ok((manifest, shards))
+    }
+
+    /// The shards of a step that need not be whole yet, with their sha256 by part.
+    ///
+    /// # Errors
+    /// As those of [`Checkpoints::read`].
+    pub fn read_shards(
+        &self,
+        step: u64,
+        sha256: &BTreeMap<String, String>,
+    ) -> Result<Shards, TrainingError> {
+        let mut shards = Shards::new();
+        for (part, expected) in sha256 {
             let path = self.shard_path(step, part);
+            let damaged = |reason| TrainingError::Shard { path: path.clone(), reason };
             let bytes = fs::read(&path).map_err(TrainingError::io(&path))?;
             let found = sha256_of_bytes(&bytes);
             if found != *expected {
-                let reason = format!("damaged: sha256 is {found}, the manifest says {expected}");
-                return Err(damaged(&path, reason));
+                return Err(damaged(format!("damaged: sha256 is {found}, the manifest says {expected}")));
             }
-            shards.insert(part.clone(), from_bytes(&bytes).map_err(|reason| damaged(&path, reason))?);
+            shards.insert(part.clone(), from_bytes(&bytes).map_err(damaged)?);
         }
-        Ok((manifest, shards))
+        Ok(shards)
     }
 
     /// Whether there is anything.

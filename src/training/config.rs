@@ -162,7 +162,8 @@ impl TrainingConfig {
             .chain(&mut config.data.labels)
             .chain(config.model.weights.as_mut().map(|weights| &mut weights.file))
         {
-            *relative = folder.join(&relative);
+            let path = folder.join(&relative);
+            *relative = std::path::absolute(&path).map_err(TrainingError::io(&path))?;
         }
         Ok(config)
     }

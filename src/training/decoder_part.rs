@@ -41,6 +41,11 @@ impl DecoderPart {
         Ok(Self { decoder, loss: config.loss, part })
     }
 
+    /// Height and width of mask prompts.
+    pub fn mask_size(&self) -> [usize; 2] {
+        self.decoder.mask_size()
+    }
+
     /// Logits `[D, N, imgH, imgW]` of an embedding `[D, 256, h, w]` and the prompts of D slices.
     ///
     /// # Errors

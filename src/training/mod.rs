@@ -8,12 +8,13 @@
 //! ```
 //!
 //! The graph is cut between the parts: each receives values, and gives gradients back. [`Trainer`] holds all parts in
-//! one process; [`run`] makes a whole run of it.
+//! one process; [`run()`] makes a whole run of it, and [`Course`] is what goes with the steps in both.
 
 pub mod augment;
 mod cases;
 mod checkpoint;
 mod config;
+mod course;
 mod decoder_part;
 mod encoder_part;
 mod error;
@@ -38,6 +39,7 @@ mod watch;
 pub use cases::{CaseStore, TrainingCase};
 pub use checkpoint::{Best, Checkpoints, Manifest};
 pub use config::{DataConfig, ModelConfig, PrefetchConfig, TrainingConfig};
+pub use course::{Checkpoint, Course, divide};
 pub use decoder_part::{Decoded, DecoderPart};
 pub use encoder_part::{EncodedGradients, EncoderPart, received};
 pub use error::TrainingError;
@@ -50,9 +52,9 @@ pub use optimiser::{Optimiser, OptimiserConfig, Rule};
 pub use page::write_page;
 pub use part::{Part, PartName};
 pub use prefetch::Prefetch;
-pub use run::{Outcome, divide, run};
+pub use run::{Outcome, run};
 pub use sampler::{Sample, Sampler};
-pub use schedule::{LearningRate, Schedule, Stage};
+pub use schedule::{Due, LearningRate, Schedule, Stage};
 pub use split::{Divided, Split};
 pub use tensors::Tensors;
 pub use trainer::{Segmented, StepReport, Trainer, labels_of, slices_of};

@@ -8,6 +8,8 @@ use rand_pcg::Pcg64;
 use super::TrainingError;
 use super::augment::AugmentationConfig;
 use super::cases::{CaseStore, TrainingCase};
+use super::config::TrainingConfig;
+use crate::volume::CaseFiles;
 
 /// Odd constant that spreads seeds (SplitMix64's increment).
 const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -48,6 +50,13 @@ impl Sampler {
         seed: u64,
     ) -> Self {
         Self { store, patch, foreground, augmentation, seed }
+    }
+
+    /// The windows that a configuration draws from its training cases.
+    pub fn of_config(config: &TrainingConfig, training: Vec<CaseFiles>) -> Self {
+        let store = CaseStore::new(training, config.model.without_files(), config.data.memory_mib << 20);
+        let augmentation = config.augmentation.clone();
+        Self::new(store, config.patch(), config.data.foreground, augmentation, config.seed)
     }
 
     /// Window number `index`.

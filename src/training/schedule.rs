@@ -69,6 +69,21 @@ impl Schedule {
         step / self.iterations_per_epoch
     }
 
+    /// What is to be done once `done` steps have been made.
+    pub fn due(&self, done: u64) -> Due {
+        let ends = done >= self.steps();
+        if ends || !done.is_multiple_of(self.iterations_per_epoch) {
+            return Due { validation: ends, checkpoint: ends, end: ends };
+        }
+        let epochs = done / self.iterations_per_epoch;
+        let every = |period: u64| period > 0 && epochs.is_multiple_of(period);
+        Due {
+            validation: every(self.validate_every_epochs),
+            checkpoint: every(self.checkpoint_every_epochs),
+            end: false,
+        }
+    }
+
     /// Stage of a step.
     pub fn stage(&self, step: u64) -> Stage {
         if self.epoch(step) < self.generator_only_epochs { Stage::GeneratorOnly } else { Stage::Full }
@@ -90,6 +105,17 @@ impl Schedule {
             None => Ok(()),
         }
     }
+}
+
+/// What follows a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// A validation.
+    pub validation: bool,
+    /// A checkpoint.
+    pub checkpoint: bool,
+    /// The end of the run.
+    pub end: bool,
 }
 
 /// Learning rate over time.
@@ -178,6 +204,20 @@ mod tests {
         let middle = 100 + (schedule().steps() - 100) / 2;
         assert!((at(middle) - (1e-3 + 1e-5) / 2.0).abs() < 1e-8);
         assert!((at(schedule().steps()) - 1e-5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn checkpoints_and_validations_follow_epochs_and_the_end_has_both() {
+        let schedule = Schedule { epochs: 21, checkpoint_every_epochs: 5, ..schedule() };
+        let due = |done| {
+            let Due { validation, checkpoint, end } = schedule.due(done);
+            (validation, checkpoint, end)
+        };
+        assert_eq!(due(250), (false, false, false));
+        assert_eq!(due(5 * 250), (false, true, false));
+        assert_eq!(due(5 * 250 + 1), (false, false, false));
+        assert_eq!(due(10 * 250), (true, true, false));
+        assert_eq!(due(21 * 250), (true, true, true));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::TrainingError;
-use super::checkpoint::{Best, Checkpoints, Manifest};
+use super::checkpoint::Checkpoints;
 use super::config::TrainingConfig;
 use super::decoder_part::DecoderPart;
 use super::encoder_part::{EncodedGradients, EncoderPart};
@@ -158,40 +158,30 @@ impl Trainer {
         })
     }
 
-    /// Writes a checkpoint of the steps done so far.
+    /// Writes the shards of a checkpoint of the steps done so far; their sha256 by part.
     ///
     /// # Errors
-    /// A file that cannot be written; the newest whole checkpoint is then the one before.
-    pub fn save(
-        &self,
-        checkpoints: &Checkpoints,
-        seconds: f64,
-        best: Option<Best>,
-    ) -> Result<(), TrainingError> {
+    /// A file that cannot be written.
+    pub fn write_shards(&self, checkpoints: &Checkpoints) -> Result<BTreeMap<String, String>, TrainingError> {
         let write = |part: &Part| {
             let name = part.name().name();
             Ok((name.to_owned(), checkpoints.write_shard(self.step, name, &part.shard())?))
         };
-        let shards = self.parts().into_iter().map(write).collect::<Result<_, TrainingError>>()?;
-        checkpoints.complete(&Manifest { step: self.step, seconds, best, shards })
+        self.parts().into_iter().map(write).collect()
     }
 
-    /// Goes on from a checkpoint that was read.
+    /// Goes on from the shards of a checkpoint after `step` steps.
     ///
     /// # Errors
     /// [`TrainingError::Shard`] where it is of another network.
-    pub fn restore(
-        &mut self,
-        manifest: &Manifest,
-        shards: &BTreeMap<String, Tensors>,
-    ) -> Result<(), TrainingError> {
+    pub fn restore(&mut self, step: u64, shards: &BTreeMap<String, Tensors>) -> Result<(), TrainingError> {
         for part in [&mut self.encoder.part, &mut self.generator.part, &mut self.decoder.part] {
             let name = part.name().name();
             let wrong = |reason| TrainingError::Shard { path: name.into(), reason };
             let shard = shards.get(name).ok_or_else(|| wrong("the checkpoint has no such shard".into()))?;
             part.restore(shard).map_err(wrong)?;
         }
-        self.step = manifest.step;
+        self.step = step;
         Ok(())
     }
 

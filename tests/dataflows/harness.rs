@@ -176,6 +176,16 @@ impl Run {
         }
     }
 
+    /// Waits until a file is there.
+    pub fn wait_for_file(&mut self, path: &Path) {
+        while !path.exists() {
+            let name = path.display();
+            assert!(self.child.try_wait().unwrap().is_none(), "ended without {name}; log:\n{}", self.log());
+            assert!(self.started.elapsed() < RUN_LIMIT, "no {name} in time; log:\n{}", self.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Sends SIGKILL to a node of this run.
     pub fn kill(&self, program: &str) {
         let output = self.output.display().to_string();

@@ -11,4 +11,5 @@ mod harness;
 mod lossless;
 mod oracle;
 mod swap;
+mod training;
 mod validation;

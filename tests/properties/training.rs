@@ -11,7 +11,7 @@ use self_prompt_sam::compute::Compute;
 use self_prompt_sam::segmenter::Segmenter;
 use self_prompt_sam::training::augment::AugmentationConfig;
 use self_prompt_sam::training::{
-    Best, CaseStore, Checkpoints, DataConfig, LearningRate, ModelConfig, Outcome, Prefetch, PrefetchConfig,
+    CaseStore, Checkpoints, DataConfig, LearningRate, Manifest, ModelConfig, Outcome, Prefetch, PrefetchConfig,
     Sample, Sampler, Schedule, Split, Stage, Tensors, Trainer, TrainingConfig, TrainingError, divide, run,
     slices_of,
 };
@@ -164,7 +164,7 @@ fn a_run_learns_and_its_bundle_segments_as_the_trainer_did() {
     let kept = Checkpoints::new(config.output.join("checkpoints"));
     let (manifest, shards) = kept.read(best.step).unwrap();
     let mut trainer = Trainer::new(&config, fp32()).unwrap();
-    trainer.restore(&manifest, &shards).unwrap();
+    trainer.restore(manifest.step, &shards).unwrap();
     let window = sampler(&config, AugmentationConfig::none(), 0).sample(0).unwrap();
     let expected = trainer.segment(&window.images, Stage::Full).unwrap().output.unwrap();
     let segmenter = Segmenter::load(&Bundle::open(&bundle).unwrap(), fp32()).unwrap();
@@ -244,11 +244,12 @@ fn shards_of_another_network_are_refused() {
     let config = config(folder.path(), 4);
     let checkpoints = Checkpoints::new(folder.path().join("checkpoints"));
     let trainer = Trainer::new(&config, fp32()).unwrap();
-    trainer.save(&checkpoints, 0.0, Some(Best { step: 0, dice: 0.5 })).unwrap();
+    let shards = trainer.write_shards(&checkpoints).unwrap();
+    checkpoints.complete(&Manifest { step: 0, seconds: 0.0, best: None, shards }).unwrap();
     let (manifest, shards) = checkpoints.newest().unwrap().unwrap();
     let mut other = config.clone();
     other.model.classes.push("more".into());
-    let error = Trainer::new(&other, fp32()).unwrap().restore(&manifest, &shards).unwrap_err().to_string();
+    let error = Trainer::new(&other, fp32()).unwrap().restore(manifest.step, &shards).unwrap_err().to_string();
     assert!(error.contains("generator") && error.contains("head"), "{error}");
 }
 

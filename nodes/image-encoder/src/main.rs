@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use eyre::Result;
 use self_prompt_sam::compute::Compute;
+use self_prompt_sam::runtime::training::{EncoderLearner, TrainingRun, run_part};
 use self_prompt_sam::runtime::{
-    Emit, Input, InputKind, Settings, Stage, Window, compute, node_main, run_stage,
+    Emit, Input, InputKind, Settings, Stage, Window, compute, compute_in, node_main, run_stage,
 };
 use self_prompt_sam::segmenter::Encoder;
 use tch::Kind;
@@ -36,6 +37,10 @@ impl Stage for EncoderStage {
 
 fn main() -> ExitCode {
     node_main(|| {
+        if let Some(run) = TrainingRun::from_env()? {
+            let compute = compute_in(run.config.precision)?;
+            return run_part(&run, EncoderLearner::new(&run.config, compute)?);
+        }
         let bundle = Settings::from_env()?.bundle()?;
         let compute = compute()?;
         run_stage(EncoderStage { encoder: Encoder::load(&bundle, compute)?, compute })

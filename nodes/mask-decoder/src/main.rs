@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use eyre::Result;
 use self_prompt_sam::compute::Compute;
+use self_prompt_sam::runtime::training::{DecoderLearner, TrainingRun, run_part};
 use self_prompt_sam::runtime::{
-    Emit, Input, InputKind, Settings, Stage, Window, compute, decode_window_prompts, node_main, run_stage,
+    Emit, Input, InputKind, Settings, Stage, Window, compute, compute_in, decode_window_prompts, node_main, run_stage,
 };
 use self_prompt_sam::segmenter::Decoder;
 
@@ -33,6 +34,10 @@ impl Stage for DecoderStage {
 
 fn main() -> ExitCode {
     node_main(|| {
+        if let Some(run) = TrainingRun::from_env()? {
+            let compute = compute_in(run.config.precision)?;
+            return run_part(&run, DecoderLearner::new(&run.config, compute)?);
+        }
         let bundle = Settings::from_env()?.bundle()?;
         let compute = compute()?;
         run_stage(DecoderStage { decoder: Decoder::load(&bundle, compute)?, compute })

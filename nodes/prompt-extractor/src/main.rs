@@ -1,13 +1,20 @@
-//! Prompt extractor: a point, a box and a mask for each class of each slice, from auxiliary masks or labels.
+//! Prompt extractor: a point, a box and a mask for each class of each slice, from auxiliary masks or labels. In training
+//! it does the same with what the generator makes meanwhile.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use self_prompt_sam::bundle::Bundle;
+use self_prompt_sam::runtime::training::TrainingRun;
 use self_prompt_sam::runtime::{PromptStage, Settings, node_main, run_stage};
 use self_prompt_sam::segmenter::prompt_strategy;
 
 fn main() -> ExitCode {
     node_main(|| {
-        let bundle = Settings::from_env()?.bundle()?;
+        let bundle = match TrainingRun::from_env()? {
+            Some(run) => Bundle { folder: PathBuf::new(), config: run.config.model.without_files() },
+            None => Settings::from_env()?.bundle()?,
+        };
         run_stage(PromptStage::new(prompt_strategy(&bundle)))
     })
 }

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use eyre::Result;
 use self_prompt_sam::compute::Compute;
+use self_prompt_sam::runtime::training::{GeneratorLearner, TrainingRun, run_part};
 use self_prompt_sam::runtime::{
-    Emit, Input, InputKind, Settings, Stage, Window, compute, node_main, run_stage,
+    Emit, Input, InputKind, Settings, Stage, Window, compute, compute_in, node_main, run_stage,
 };
 use self_prompt_sam::segmenter::AuxiliaryGenerator;
 use tch::Tensor;
@@ -33,6 +34,10 @@ impl Stage for GeneratorStage {
 
 fn main() -> ExitCode {
     node_main(|| {
+        if let Some(run) = TrainingRun::from_env()? {
+            let compute = compute_in(run.config.precision)?;
+            return run_part(&run, GeneratorLearner::new(&run.config, compute)?);
+        }
         let bundle = Settings::from_env()?.bundle()?;
         let compute = compute()?;
         run_stage(GeneratorStage { generator: AuxiliaryGenerator::load(&bundle, compute)?, compute })

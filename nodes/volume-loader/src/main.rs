@@ -1,11 +1,16 @@
-//! Volume loader: reads cases, cuts them into windows and sends the slices until every case is on disk.
+//! Volume loader: reads cases, cuts them into windows and sends the slices until every case is on disk; in training, draws
+//! windows for every step.
 
 use std::process::ExitCode;
 
+use self_prompt_sam::runtime::training::{TrainingRun, run_loader};
 use self_prompt_sam::runtime::{Settings, loader::Loader, node_main};
 
 fn main() -> ExitCode {
     node_main(|| {
+        if let Some(run) = TrainingRun::from_env()? {
+            return run_loader(&run);
+        }
         let settings = Settings::from_env()?;
         let bundle = settings.bundle()?;
         Loader::new(settings, &bundle)?.run()

@@ -1,12 +1,18 @@
 //! `spsam train`.
 
+use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use clap::Args;
-use eyre::{Result, WrapErr};
+use eyre::{Result, WrapErr, bail};
 use self_prompt_sam::runtime::compute_in;
+use self_prompt_sam::runtime::training::STOP_FILE;
 use self_prompt_sam::training::{self, Outcome, TrainingConfig};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -24,32 +30,89 @@ pub struct Train {
     /// Dataset folder, in place of the configuration's.
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Train in this process instead of the dataflow; the result is the same.
+    #[arg(long, conflicts_with = "dataflow")]
+    in_process: bool,
+    /// Another dataflow, with your own nodes in it. Default: dataflows/train.yml.
+    #[arg(long)]
+    dataflow: Option<PathBuf>,
 }
 
 impl Train {
     pub fn run(self) -> Result<()> {
         let mut config = TrainingConfig::open(&self.config)?;
-        if let Some(output) = self.output {
-            config.output = output;
+        let absolute = |path: PathBuf| std::path::absolute(path).wrap_err("a path of the command line");
+        if let Some(output) = self.output.clone() {
+            config.output = absolute(output)?;
         }
-        if let Some(data) = self.data {
-            config.data.folder = data;
+        if let Some(data) = self.data.clone() {
+            config.data.folder = absolute(data)?;
         }
-        let compute = compute_in(config.precision)?;
-        tracing::info!("{:?}, {}", compute.device, compute.precision().name());
+        if !self.resume {
+            config.check_is_new()?;
+        }
         let stop = stop_on_signal()?;
-        match training::run(&config, compute, self.resume, &stop)? {
-            Outcome::Finished { bundle, best } => {
-                let dice = best.map_or(String::new(), |best| format!(", Dice {:.4}", best.dice));
-                println!("{}: trained `{}`{dice}", bundle.display(), config.model.name);
-                println!("curves are in {}", config.output.join("training.html").display());
-            }
-            Outcome::Stopped { step } => {
-                println!("stopped after step {step}; --resume goes on from there");
-            }
-        }
-        Ok(())
+        if self.in_process { in_process(&config, self.resume, &stop) } else { self.dataflow(&config, &stop) }
     }
+
+    fn dataflow(&self, config: &TrainingConfig, stop: &AtomicBool) -> Result<()> {
+        let dataflow = match &self.dataflow {
+            Some(path) => path.clone(),
+            None => super::project()?.join("dataflows/train.yml"),
+        };
+        if !dataflow.exists() {
+            bail!("{}: no such dataflow", dataflow.display());
+        }
+        // Checked before anything starts: a dataset that is not there is best said at once.
+        training::divide(config)?;
+        let file = config.output.join("config.yml");
+        fs::create_dir_all(&config.output).wrap_err_with(|| config.output.display().to_string())?;
+        config.write(&file)?;
+        let dora = super::dora();
+        let mut child = Command::new(&dora)
+            .arg("run")
+            .arg(&dataflow)
+            .env("SPSAM_TRAINING", &file)
+            .env("SPSAM_RESUME", if self.resume { "1" } else { "0" })
+            // Ctrl-C reaches this process alone: dora would end its nodes before the checkpoint is written.
+            .process_group(0)
+            .spawn()
+            .wrap_err_with(|| format!("starting {}; `spsam doctor` says what is missing", dora.display()))?;
+        let stop_file = config.output.join(STOP_FILE);
+        let mut asked = false;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if stop.load(Ordering::Relaxed) && !asked {
+                eprintln!("stopping after this step; again to stop at once, without a checkpoint");
+                fs::write(&stop_file, "").wrap_err_with(|| stop_file.display().to_string())?;
+                asked = true;
+            }
+            thread::sleep(Duration::from_millis(100));
+        };
+        if !status.success() {
+            bail!("the dataflow failed; the log above names the cause. --resume goes on from the last checkpoint");
+        }
+        report(config, asked)
+    }
+}
+
+fn in_process(config: &TrainingConfig, resume: bool, stop: &AtomicBool) -> Result<()> {
+    let compute = compute_in(config.precision)?;
+    tracing::info!("{:?}, {}", compute.device, compute.precision().name());
+    let outcome = training::run(config, compute, resume, stop)?;
+    report(config, matches!(outcome, Outcome::Stopped { .. }))
+}
+
+fn report(config: &TrainingConfig, stopped: bool) -> Result<()> {
+    let output = config.output.display();
+    if stopped {
+        println!("stopped; --resume goes on from the checkpoint in {output}");
+    } else {
+        println!("bundle, checkpoints and curves (training.html) are in {output}");
+    }
+    Ok(())
 }
 
 /// A flag that the first Ctrl-C or SIGTERM sets; the second ends the program at once.

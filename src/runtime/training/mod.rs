@@ -1,0 +1,98 @@
+//! The nodes in training (`dataflows/train.yml`).
+//!
+//! ```text
+//! writer ─ order ─► loader ─ slices ─► encoder ─ features ─► generator ─ aux_masks ─► extractor ─ prompts ─► decoder
+//!                      └─── labels ──► generator, decoder       │ features_grad                                 │
+//!                                         encoder ◄─────────────┴───────────────────── embedding_grad ──────────┘
+//! writer ─ control ─► encoder, generator, decoder ─ progress ─► writer
+//! ```
+//!
+//! A run goes step by step: the writer orders the windows of a step from the loader, every part learns from them in
+//! their order and updates its parameters when it has had all, and reports it; then the writer orders the next step, or
+//! asks for a checkpoint first. The segment id of a window is its place in the stream, so that everybody knows its step.
+//!
+//! Messages can be lost. Nobody working for a while on a step that is not finished means that: the writer orders its
+//! windows again, and a part that has learned from one already repeats what it gave. As no step begins before the last one
+//! has ended everywhere, a part need only remember its own step.
+//!
+//! A node that ends before the run does ends the run: parameters live in the nodes, and a run goes on from its newest
+//! checkpoint.
+
+mod loader;
+mod part_node;
+mod parts;
+mod writer;
+
+pub use loader::run_loader;
+pub use part_node::{Learner, run_part};
+pub use parts::{DecoderLearner, EncoderLearner, GeneratorLearner};
+pub use writer::run_writer;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use eyre::{Result, bail};
+
+use super::settings::variable;
+use crate::training::{Checkpoint, TrainingConfig};
+
+/// File in the output folder that asks a run to write a checkpoint and stop.
+pub const STOP_FILE: &str = "stop";
+
+/// How long a node waits for the end of the run to arrive once its inputs have closed: control messages may be overtaken.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the nodes are told of a run.
+#[derive(Debug, Clone)]
+pub struct TrainingRun {
+    /// From the file that `SPSAM_TRAINING` names.
+    pub config: TrainingConfig,
+    /// Whether to go on with the run in the output folder (`SPSAM_RESUME`).
+    pub resume: bool,
+}
+
+impl TrainingRun {
+    /// From the environment; `None` where nothing is to be trained.
+    ///
+    /// # Errors
+    /// A configuration that cannot be used.
+    pub fn from_env() -> Result<Option<Self>> {
+        let Some(file) = variable("SPSAM_TRAINING") else { return Ok(None) };
+        let base = variable("SPSAM_BASE").map(PathBuf::from).unwrap_or_default();
+        let resume = match variable("SPSAM_RESUME").as_deref() {
+            None | Some("0") => false,
+            Some("1") => true,
+            Some(other) => bail!("SPSAM_RESUME is `{other}`, expected 0 or 1"),
+        };
+        Ok(Some(Self { config: TrainingConfig::open(&base.join(file))?, resume }))
+    }
+
+    /// The checkpoint that it goes on from, if any. All nodes find the same one, as none is written before all have joined.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    fn checkpoint(&self) -> Result<Option<Checkpoint>> {
+        Ok(if self.resume { self.config.checkpoints().newest()? } else { None })
+    }
+}
+
+/// Whether the inputs of a node have closed before the end of the run came.
+#[derive(Debug, Default)]
+struct Closed(Option<(Instant, String)>);
+
+impl Closed {
+    /// An input has closed.
+    fn note(&mut self, input: String) {
+        self.0.get_or_insert_with(|| (Instant::now(), input));
+    }
+
+    /// Fails when the end has not come for a while.
+    fn check(&self) -> Result<()> {
+        match &self.0 {
+            Some((since, input)) if since.elapsed() > PATIENCE => {
+                bail!("a node has ended before the training: input `{input}` is closed")
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Training across the dataflow: the same as in one process, and nothing lost when something dies.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use self_prompt_sam::bundle::{Backbone, NetworkConfig, Normalisation, Patch, Plane};
+use self_prompt_sam::compute::{Compute, Precision};
+use self_prompt_sam::training::augment::AugmentationConfig;
+use self_prompt_sam::training::{
+    DataConfig, History, LearningRate, ModelConfig, OptimiserConfig, Outcome, Rule, Schedule, Split, Tensors,
+    TrainingConfig, run,
+};
+use tch::Device;
+
+use super::harness::{Bench, Run, project};
+
+const SIDE: usize = 32;
+
+/// A small network on the bench's volumes, trained from scratch for `epochs` of 5 steps, the first
+/// `generator_only` of them without the decoder.
+fn config(bench: &Bench, windows: usize, epochs: u64, generator_only: u64) -> TrainingConfig {
+    let shipped = TrainingConfig::open(&project().join("configs/hippocampus-scratch.yml")).unwrap();
+    let model = ModelConfig {
+        patch: Patch { depth: 4, plane: Plane::Window([SIDE; 2]), depth_overlap: 0.5, plane_overlap: 0.5 },
+        normalisation: Normalisation::ZScore,
+        spacing_mm: None,
+        network: NetworkConfig::full(Backbone::VitTiny, SIDE as i64),
+        ..shipped.model
+    };
+    let data = DataConfig {
+        folder: bench.path("images"),
+        labels: Some(bench.path("labels")),
+        split: Split::EveryNth { n: 3, offset: 0 },
+        ..shipped.data
+    };
+    let schedule = Schedule {
+        epochs,
+        iterations_per_epoch: 5,
+        generator_only_epochs: generator_only,
+        windows_per_step: windows,
+        validate_every_epochs: 0,
+        log_every_steps: 1,
+        ..shipped.schedule
+    };
+    let rule = Rule::Sgd { momentum: 0.9, nesterov: true, weight_decay: 3e-5 };
+    TrainingConfig {
+        model,
+        data,
+        schedule,
+        optimiser: OptimiserConfig { rule, clip_norm: Some(12.0) },
+        learning_rate: LearningRate::Poly { initial: 0.01, exponent: 0.9 },
+        augmentation: AugmentationConfig::default(),
+        precision: Precision::Fp32,
+        ..shipped
+    }
+}
+
+/// Starts `train.yml` for `config`, with its results in the folder `name` of the bench.
+fn start(bench: &Bench, name: &str, config: &TrainingConfig, resume: bool) -> Run {
+    let config = TrainingConfig { output: bench.path(name), ..config.clone() };
+    fs::create_dir_all(&config.output).unwrap();
+    let file = config.output.join("config.yml");
+    config.write(&file).unwrap();
+    let dataflow = bench.dataflow("dataflows/train.yml", |text| text);
+    let settings = [("SPSAM_TRAINING", file.to_str().unwrap()), ("SPSAM_RESUME", if resume { "1" } else { "0" })];
+    bench.start(&dataflow, name, &settings)
+}
+
+fn train(bench: &Bench, name: &str, config: &TrainingConfig, resume: bool) -> String {
+    let mut run = start(bench, name, config, resume);
+    let status = run.finish();
+    assert!(status.success(), "{status}; log:\n{}", run.log());
+    run.log()
+}
+
+fn train_in_process(bench: &Bench, name: &str, config: &TrainingConfig) {
+    let config = TrainingConfig { output: bench.path(name), ..config.clone() };
+    let outcome = run(&config, Compute::fp32(Device::Cpu), false, &AtomicBool::new(false)).unwrap();
+    assert!(matches!(outcome, Outcome::Finished { .. }));
+}
+
+/// The newest checkpoint of a run, and its losses by step.
+fn result(folder: &Path) -> (u64, BTreeMap<String, Tensors>, Vec<(f64, Option<f64>)>) {
+    let checkpoints = self_prompt_sam::training::Checkpoints::new(folder.join("checkpoints"));
+    let (manifest, shards) = checkpoints.newest().unwrap().unwrap();
+    let history = History::read(&folder.join("history.json"), manifest.step).unwrap();
+    let losses = history.points.iter().map(|point| (point.auxiliary_loss, point.final_loss)).collect();
+    (manifest.step, shards, losses)
+}
+
+/// Largest difference of two runs: of losses, and of each tensor relative to its largest value.
+fn difference(bench: &Bench, [one, other]: [&str; 2]) -> (f64, f64) {
+    let [(step, shards, losses), (other_step, other_shards, other_losses)] =
+        [one, other].map(|name| result(&bench.path(name)));
+    assert_eq!((step, losses.len()), (other_step, other_losses.len()));
+    assert!(!losses.is_empty());
+    let relative = |a: f64, b: f64| (a - b).abs() / b.abs().max(f64::MIN_POSITIVE);
+    let mut of_losses: f64 = 0.0;
+    for ((auxiliary, output), (other_auxiliary, other_output)) in losses.iter().zip(&other_losses) {
+        assert_eq!(output.is_some(), other_output.is_some());
+        of_losses = of_losses.max(relative(*auxiliary, *other_auxiliary));
+        if let (Some(output), Some(other)) = (output, other_output) {
+            of_losses = of_losses.max(relative(*output, *other));
+        }
+    }
+    let mut of_tensors: f64 = 0.0;
+    assert!(shards.keys().eq(other_shards.keys()) && shards.len() == 3);
+    for (part, tensors) in &shards {
+        assert!(tensors.keys().eq(other_shards[part].keys()), "{part}");
+        for (name, tensor) in tensors {
+            let other = &other_shards[part][name];
+            let largest = other.abs().max().double_value(&[]);
+            let difference = (tensor - other).abs().max().double_value(&[]);
+            if difference > 0.0 {
+                of_tensors = of_tensors.max(difference / largest);
+            }
+        }
+    }
+    (of_losses, of_tensors)
+}
+
+/// Losses, and in the checkpoint parameters and gradients: the momentum after one step is the gradient.
+#[test]
+fn a_step_of_the_dataflow_is_a_step_of_one_process() {
+    let bench = Bench::new(3, 12);
+    for windows in [1, 3] {
+        for (stage, generator_only) in [("stage1", 1), ("stage2", 0)] {
+            let mut config = config(&bench, windows, 1, generator_only);
+            config.schedule.iterations_per_epoch = 1;
+            let names = ["process", "dataflow"].map(|place| format!("{place}-{stage}-{windows}"));
+            train_in_process(&bench, &names[0], &config);
+            train(&bench, &names[1], &config, false);
+            let (losses, tensors) = difference(&bench, [&names[1], &names[0]]);
+            println!("{stage}, {windows} windows: losses {losses:.1e}, parameters and gradients {tensors:.1e}");
+            assert!(losses <= 1e-5 && tensors <= 1e-5, "{stage}, {windows}: {losses} {tensors}");
+        }
+    }
+}
+
+#[test]
+fn fifty_steps_of_the_dataflow_are_those_of_one_process() {
+    let bench = Bench::new(3, 12);
+    let config = config(&bench, 2, 10, 4);
+    train_in_process(&bench, "process", &config);
+    train(&bench, "dataflow", &config, false);
+    let (losses, tensors) = difference(&bench, ["dataflow", "process"]);
+    println!("losses {losses:.1e}, parameters and momenta {tensors:.1e}");
+    assert!(losses <= 1e-3 && tensors <= 1e-3, "{losses} {tensors}");
+}
+
+#[test]
+fn a_run_goes_on_after_any_node_was_killed_and_ends_as_the_uninterrupted_one() {
+    let bench = Bench::new(3, 12);
+    let config = config(&bench, 1, 8, 4);
+    train(&bench, "whole", &config, false);
+    let nodes = ["image-encoder", "prompt-generator", "mask-decoder", "prompt-extractor", "volume-loader",
+        "metrics-writer"];
+    for (place, node) in nodes.into_iter().enumerate() {
+        let mut run = start(&bench, "killed", &config, place > 0);
+        // Each a little later in the run.
+        let step = format!("step-{:08}/manifest.json", 5 * (place + 1));
+        run.wait_for_file(&bench.path("killed/checkpoints").join(step));
+        run.kill(&format!("spsam-{node}"));
+        let status = run.finish();
+        assert!(!status.success(), "{node} was killed; log:\n{}", run.log());
+    }
+    let log = train(&bench, "killed", &config, true);
+    assert!(log.contains("goes on after step"), "{log}");
+    let (_, tensors) = difference(&bench, ["killed", "whole"]);
+    println!("parameters and momenta {tensors:.1e}");
+    assert!(tensors <= 1e-3, "{tensors}");
+}
