@@ -186,6 +186,12 @@ impl Run {
         }
     }
 
+    /// Sends a signal to the command itself.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").arg(format!("-{name}")).arg(pid).status().unwrap().success());
+    }
+
     /// Sends SIGKILL to a node of this run.
     pub fn kill(&self, program: &str) {
         let output = self.output.display().to_string();

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
 
 use self_prompt_sam::bundle::{Backbone, NetworkConfig, Normalisation, Patch, Plane};
 use self_prompt_sam::compute::{Compute, Precision};
@@ -155,8 +158,14 @@ fn a_run_goes_on_after_any_node_was_killed_and_ends_as_the_uninterrupted_one() {
     let bench = Bench::new(3, 12);
     let config = config(&bench, 1, 8, 4);
     train(&bench, "whole", &config, false);
-    let nodes = ["image-encoder", "prompt-generator", "mask-decoder", "prompt-extractor", "volume-loader",
-        "metrics-writer"];
+    let nodes = [
+        "image-encoder",
+        "prompt-generator",
+        "mask-decoder",
+        "prompt-extractor",
+        "volume-loader",
+        "metrics-writer",
+    ];
     for (place, node) in nodes.into_iter().enumerate() {
         let mut run = start(&bench, "killed", &config, place > 0);
         // Each a little later in the run.
@@ -171,4 +180,65 @@ fn a_run_goes_on_after_any_node_was_killed_and_ends_as_the_uninterrupted_one() {
     let (_, tensors) = difference(&bench, ["killed", "whole"]);
     println!("parameters and momenta {tensors:.1e}");
     assert!(tensors <= 1e-3, "{tensors}");
+}
+
+/// `spsam train`, with its results in the folder `name` of the bench.
+fn spsam(bench: &Bench, name: &str, config: &TrainingConfig, arguments: &[&str]) -> Run {
+    let config = TrainingConfig { output: bench.path(name), ..config.clone() };
+    let file = bench.path("config.yml");
+    config.write(&file).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spsam"));
+    command.arg("train").arg("--config").arg(file).args(arguments);
+    bench.launch(command, name, &[])
+}
+
+#[test]
+fn ctrl_c_writes_a_checkpoint_and_the_run_goes_on_from_it() {
+    let bench = Bench::new(3, 12);
+    let mut config = config(&bench, 1, 2, 1);
+    config.schedule.iterations_per_epoch = 20;
+    train(&bench, "whole", &config, false);
+    let mut run = spsam(&bench, "stopped", &config, &[]);
+    run.wait_for("starting dataflow");
+    thread::sleep(Duration::from_millis(500));
+    run.signal("INT");
+    let status = run.finish();
+    assert!(status.success() && run.log().contains("--resume goes on"), "{status}; log:\n{}", run.log());
+    let (step, ..) = result(&bench.path("stopped"));
+    assert!(step > 0 && step < 40, "{step}");
+    let again = spsam(&bench, "stopped", &config, &[]).finish();
+    assert!(!again.success(), "a new run must not begin over an old one");
+    let mut run = spsam(&bench, "stopped", &config, &["--resume"]);
+    let status = run.finish();
+    assert!(status.success(), "{status}; log:\n{}", run.log());
+    let (losses, tensors) = difference(&bench, ["stopped", "whole"]);
+    assert!(losses <= 1e-3 && tensors <= 1e-3, "{losses} {tensors}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint() {
+    let bench = Bench::new(3, 12);
+    let mut config = config(&bench, 1, 8, 0);
+    config.learning_rate = LearningRate::WarmUpCosine { peak: 1e30, warm_up_steps: 0, last: 0.0 };
+    config.optimiser.clip_norm = None;
+    config.schedule.iterations_per_epoch = 1;
+    let mut run = start(&bench, "diverging", &config, false);
+    let status = run.finish();
+    assert!(!status.success());
+    let log = run.log();
+    let error = log.lines().find(|line| line.contains("metrics-writer") && line.contains("ERROR")).unwrap_or("");
+    assert!(error.contains("step 1: the loss is") || error.contains("step 1: the norm"), "{log}");
+    assert_eq!(result(&bench.path("diverging")).0, 1);
+}
+
+#[test]
+fn a_shard_that_cannot_be_written_does_not_end_the_run() {
+    let bench = Bench::new(3, 12);
+    let config = config(&bench, 1, 3, 1);
+    let checkpoints = bench.path("blocked/checkpoints");
+    fs::create_dir_all(&checkpoints).unwrap();
+    fs::write(checkpoints.join("step-00000010"), "in the way of the folder").unwrap();
+    let log = train(&bench, "blocked", &config, true);
+    assert!(log.contains("step-00000010") && log.contains("the training goes on"), "{log}");
+    assert_eq!(result(&bench.path("blocked")).0, 15);
 }

@@ -312,14 +312,12 @@ impl<L: Learner> Learning<L> {
         let (segment, windows) = (window.header.segment_id, self.windows());
         let share = 1.0 / windows as f64;
         let mut given = Vec::new();
-        let to_io = &self.to_io;
-        let mut sink = |output: Output| {
-            given.push(output.clone());
-            let _ = to_io.send(Done::Output(output));
-        };
+        let mut sink = |output: Output| given.push(output);
         let emit = &mut Emit::new(&self.outputs, &mut sink);
         let loss = self.learner.learn(task, window, stage, share, emit)?;
+        // Before anybody is given what is no number.
         finite(step, "the loss", loss)?;
+        given.iter().for_each(|output| self.tell(Done::Output(output.clone())));
         self.loss += share * loss;
         self.given.insert((task, segment), given);
         let is_last_task = task + 1 == self.learner.tasks(stage).len();
