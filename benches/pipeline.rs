@@ -252,7 +252,7 @@ fn in_process() -> Result<()> {
     let loader = Loader::new(settings, &bundle)?;
     let (mut figures, mut slices) = (0.0, 0);
     for (index, files) in loader.cases().iter().enumerate() {
-        let (plan, prepared) = loader.prepare(files)?;
+        let (plan, prepared) = loader.prepare(index)?;
         let mut assembler = LabelAssembler::new(&plan, loader.classes().len());
         for window in 0..plan.windows().len() {
             let voxels = prepared.window(window).permuted_axes([1, 0, 2, 3]); // [D, M, H, W]

@@ -102,6 +102,9 @@ impl Plane {
 pub enum Normalisation {
     /// Subtract the volume's mean, divide by its standard deviation (MR).
     ZScore,
+    /// The same with mean and standard deviation of the region of interest, for models that are trained on crops and
+    /// used on whole volumes. Without a region of interest it is [`Normalisation::ZScore`].
+    ZScoreRegion,
     /// Clip to `[low, high]`, then subtract `mean` and divide by `std`, all of the dataset (CT, HU).
     Clip { low: f64, high: f64, mean: f64, std: f64 },
     /// Clip to the given percentiles (0 to 100) of the volume's voxels that are not 0, then scale to

@@ -253,6 +253,15 @@ fn case_html(section: &CaseSection) -> Result<String, ReportError> {
         }
         html.push_str(&format!("<td>{}</td></tr>\n", millilitres(*volume_ml)));
     }
+    if section.classes.len() > 1 {
+        html.push_str("<tr><td>Together</td>");
+        if has_truth {
+            let truth_ml: f64 = section.classes.iter().filter_map(|row| row.truth_ml).sum();
+            html.push_str(&format!("<td></td><td></td><td></td><td>{}</td>", millilitres(truth_ml)));
+        }
+        let volume_ml: f64 = section.classes.iter().map(|row| row.volume_ml).sum();
+        html.push_str(&format!("<td>{}</td></tr>\n", millilitres(volume_ml)));
+    }
     html.push_str("</table></div>\n");
     Ok(html)
 }
@@ -379,6 +388,7 @@ mod tests {
         let cells = "<td>0.9123</td><td>1.23</td><td>0.5000</td><td>11.00</td><td>12.35</td>";
         assert!(html.contains(cells) || html.contains(&cells.replace("12.35", "12.34")));
         assert!(html.contains("<td>–</td><td>∞</td>"));
+        assert!(html.contains("<td>Together</td><td></td><td></td><td></td><td>22.00</td><td>24.69</td>"));
         assert!(html.contains("<h3>c1</h3>") && html.contains("<h3>c2</h3>"));
         assert!(html.contains("<td>c3</td><td>c3.nii.gz: truncated</td>"));
         assert!(html.contains("Not for clinical use") && html.contains("left out of the means"));

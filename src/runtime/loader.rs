@@ -24,7 +24,7 @@ use super::stage::panic_text;
 use crate::bundle::{Bundle, BundleConfig};
 use crate::message::control::{Ack, AckMessage, CaseMessage, CaseOpen, Status, from_json, to_json};
 use crate::message::{SliceHeader, encode_text, text};
-use crate::volume::{self, CaseFiles, CasePlan, PreparedCase};
+use crate::volume::{self, BoxMm, CaseFiles, CasePlan, PreparedCase};
 
 const LABELS: &str = "labels";
 
@@ -41,6 +41,8 @@ pub struct Loader {
     settings: Settings,
     config: BundleConfig,
     cases: Vec<CaseFiles>,
+    /// Region of interest of each case, where there is one.
+    regions: Vec<Option<BoxMm>>,
     classes: Vec<String>,
     /// Prompts come from labels: cases without are failures.
     oracle: bool,
@@ -55,6 +57,7 @@ impl Loader {
         let input = settings.input.as_deref().ok_or_else(|| eyre!("SPSAM_INPUT is not set"))?;
         let config = bundle.config.clone();
         let cases = volume::discover(input, settings.labels.as_deref(), config.modalities.len())?;
+        let (cases, regions) = in_regions(cases, &settings.regions);
         refuse_to_overwrite(&cases, &settings.output)?;
         let oracle = variable("SPSAM_PROMPT_SOURCE").is_some_and(|source| source == "labels");
         if oracle && settings.labels.is_none() && settings.boxes.is_empty() {
@@ -76,7 +79,7 @@ impl Loader {
         if let Some(unknown) = settings.boxes.iter().find(|named| !classes.contains(&named.name)) {
             bail!("SPSAM_BOXES: `{}` is none of the model's classes {classes:?}", unknown.name);
         }
-        Ok(Self { settings, config, cases, classes, oracle })
+        Ok(Self { settings, config, cases, regions, classes, oracle })
     }
 
     /// The cases of the input.
@@ -89,12 +92,13 @@ impl Loader {
         &self.classes
     }
 
-    /// Plans a case and reads it.
+    /// Plans the case with this place in [`Loader::cases`] and reads it.
     ///
     /// # Errors
     /// Files that cannot be used; no labels where prompts are made from them.
-    pub fn prepare(&self, files: &CaseFiles) -> Result<(CasePlan, PreparedCase)> {
-        let plan = CasePlan::new(files, &self.config, self.settings.roi_mm)?;
+    pub fn prepare(&self, index: usize) -> Result<(CasePlan, PreparedCase)> {
+        let files = &self.cases[index];
+        let plan = CasePlan::new(files, &self.config, self.regions[index])?;
         let label_of = |name: &String| self.classes.iter().position(|class| class == name).unwrap_or(0);
         let labelled = |named: &NamedBox| (label_of(&named.name) as u8, named.name.clone(), named.corners_mm);
         let boxes: Vec<_> = self.settings.boxes.iter().map(labelled).collect();
@@ -149,13 +153,28 @@ type Prepared = (usize, Result<(CasePlan, PreparedCase)>);
 
 fn read_cases(loader: &Loader, requests: &mpsc::Receiver<usize>, to_io: &UnboundedSender<Prepared>) {
     for index in requests {
-        let files = &loader.cases[index];
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| loader.prepare(files)))
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| loader.prepare(index)))
             .unwrap_or_else(|panic| Err(eyre!("{}", panic_text(&*panic))));
         if to_io.send((index, outcome)).is_err() {
             return;
         }
     }
+}
+
+/// Every case in every region of interest. Several regions have names, which the cases in them get.
+fn in_regions(cases: Vec<CaseFiles>, regions: &[NamedBox]) -> (Vec<CaseFiles>, Vec<Option<BoxMm>>) {
+    if regions.is_empty() {
+        let none = vec![None; cases.len()];
+        return (cases, none);
+    }
+    let in_region = |case: &CaseFiles, region: &NamedBox| {
+        let mut case = case.clone();
+        if !region.name.is_empty() {
+            case.case_id = format!("{}_{}", case.case_id, region.name);
+        }
+        (case, Some(region.corners_mm))
+    };
+    cases.iter().flat_map(|case| regions.iter().map(move |region| in_region(case, region))).unzip()
 }
 
 /// Results are named as their cases: an output folder that holds the input must not cost anyone a scan.

@@ -21,8 +21,9 @@ pub struct Settings {
     pub labels: Option<PathBuf>,
     /// `SPSAM_BOXES`: prompts by hand, `name=x0,y0,z0,x1,y1,z1` in world mm (RAS), `;` between them.
     pub boxes: Vec<NamedBox>,
-    /// `SPSAM_ROI`: region of interest, `x0,y0,z0,x1,y1,z1` in world mm (RAS).
-    pub roi_mm: Option<[[f64; 3]; 2]>,
+    /// `SPSAM_ROI`: region of interest, `x0,y0,z0,x1,y1,z1` in world mm (RAS), with the name "". Or several with names,
+    /// `name=x0,y0,z0,x1,y1,z1` and `;` between them: each is a case of its own, called `<case>_<name>`.
+    pub regions: Vec<NamedBox>,
     /// `SPSAM_PROMPTS`: prompts in place of the model's: `none`, or any of `point`, `point:centre`, `point:random`, `box` and
     /// `mask` with commas between them.
     pub prompts: Option<PromptConfig>,
@@ -59,7 +60,7 @@ impl Settings {
             input: path("SPSAM_INPUT"),
             labels: path("SPSAM_LABELS"),
             boxes: parse_boxes(&boxes).wrap_err("SPSAM_BOXES")?,
-            roi_mm: variable("SPSAM_ROI").map(|text| corners(&text).wrap_err("SPSAM_ROI")).transpose()?,
+            regions: parse_regions(&variable("SPSAM_ROI").unwrap_or_default()).wrap_err("SPSAM_ROI")?,
             prompts: variable("SPSAM_PROMPTS")
                 .map(|text| parse_prompts(&text).wrap_err("SPSAM_PROMPTS"))
                 .transpose()?,
@@ -195,6 +196,23 @@ fn parse_boxes(text: &str) -> Result<Vec<NamedBox>> {
         .collect()
 }
 
+/// One region without a name, or several with different ones.
+fn parse_regions(text: &str) -> Result<Vec<NamedBox>> {
+    if !text.trim().is_empty() && !text.contains('=') {
+        return Ok(vec![NamedBox { name: String::new(), corners_mm: corners(text)? }]);
+    }
+    let regions = parse_boxes(text)?;
+    for (place, region) in regions.iter().enumerate() {
+        let is_plain = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
+        if region.name.is_empty() || !region.name.chars().all(is_plain) {
+            bail!("`{}` is no name for a file: letters, digits, - and _ are", region.name);
+        } else if regions[..place].iter().any(|other| other.name == region.name) {
+            bail!("there are two regions called `{}`", region.name);
+        }
+    }
+    Ok(regions)
+}
+
 fn corners(text: &str) -> Result<[[f64; 3]; 2]> {
     let numbers: Vec<f64> = text
         .split(',')
@@ -216,6 +234,19 @@ mod tests {
         assert_eq!(config, PromptConfig { point: Some(PointRule::Random), boxes: false, mask: true });
         assert_eq!(parse_prompts("point,box,mask").unwrap(), PromptConfig::default());
         assert!(parse_prompts("box,boxes").unwrap_err().to_string().contains("boxes"));
+    }
+
+    #[test]
+    fn regions_are_one_without_a_name_or_several_with_names() {
+        assert!(parse_regions(" ").unwrap().is_empty());
+        assert_eq!(parse_regions("1,2,3,4,5,6").unwrap()[0].name, "");
+        let names = |text: &str| -> Vec<String> {
+            parse_regions(text).unwrap().into_iter().map(|region| region.name).collect()
+        };
+        assert_eq!(names("left=1,2,3,4,5,6;right=-1,2,3,-4,5,6"), ["left", "right"]);
+        for wrong in ["1,2", "a=1,2,3,4,5,6;a=1,2,3,4,5,6", "../a=1,2,3,4,5,6", "=1,2,3,4,5,6"] {
+            assert!(parse_regions(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! The graph is cut between the parts: each receives values, and gives gradients back. [`Trainer`] holds all parts in
 //! one process; [`run()`] makes a whole run of it, and [`Course`] is what goes with the steps in both.
 
+mod ablation;
 pub mod augment;
 mod cases;
 mod checkpoint;
@@ -36,6 +37,7 @@ mod trainer;
 mod validate;
 mod watch;
 
+pub use ablation::{AblationRow, UnknownVariant, Variant, ablate, table};
 pub use cases::{CaseStore, TrainingCase};
 pub use checkpoint::{Best, Checkpoints, Manifest};
 pub use config::{DataConfig, ModelConfig, PrefetchConfig, TrainingConfig};
@@ -58,5 +60,5 @@ pub use schedule::{Due, LearningRate, Schedule, Stage};
 pub use split::{Divided, Split};
 pub use tensors::Tensors;
 pub use trainer::{Segmented, StepReport, Trainer, labels_of, slices_of};
-pub use validate::{DiceFigures, Validated, Validation, Validator};
+pub use validate::{DiceFigures, Validated, Validation, Validator, by_class};
 pub use watch::Watch;

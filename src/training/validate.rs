@@ -156,8 +156,8 @@ impl Validator {
     }
 }
 
-/// Logits `[D, N, H, W]` as `[N, D, H, W]`.
-fn by_class(logits: &Tensor) -> Array4<f32> {
+/// Logits `[D, N, H, W]` as `[N, D, H, W]`, as windows are put together.
+pub fn by_class(logits: &Tensor) -> Array4<f32> {
     let logits = logits.transpose(0, 1).to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
     let mut values = vec![0.0f32; logits.numel()];
     logits.copy_data(&mut values, logits.numel());

@@ -12,7 +12,7 @@ use super::image::{VoxelReader, read_labels_and_header, reserve};
 use super::normalise::normalise;
 use super::plan::{CasePlan, expect_shape};
 use super::resample::{Interpolation, Tap, mix, resample_plane, taps};
-use crate::bundle::BundleConfig;
+use crate::bundle::{BundleConfig, Normalisation};
 
 /// A case that windows can be cut from.
 #[derive(Debug)]
@@ -150,7 +150,8 @@ fn oriented<T: Copy + Default>(grid: &Grid, stored: ArrayView3<T>) -> Array3<T> 
     network
 }
 
-/// All modalities `[M, slice, row, column]`, each normalised as a whole and then cropped.
+/// All modalities `[M, slice, row, column]`, each normalised as a whole and then cropped, or the other way round where the
+/// bundle says so.
 fn read_images(plan: &CasePlan, config: &BundleConfig) -> Result<Array4<f32>, VolumeError> {
     let [slices, rows, columns] = plan.grid.shape();
     let [x, y, z] = plan.grid.original_shape;
@@ -169,10 +170,17 @@ fn read_images(plan: &CasePlan, config: &BundleConfig) -> Result<Array4<f32>, Vo
         for _ in 0..reader.header.channels() {
             let mut voxels = reserve(path, x * y * z)?;
             reader.read_f32(1, &mut voxels)?;
-            normalise(&mut voxels, &config.normalisation);
+            let of_region = config.normalisation == Normalisation::ZScoreRegion;
+            if !of_region {
+                normalise(&mut voxels, &config.normalisation);
+            }
             let voxels = Array3::from_shape_vec((z, y, x), voxels).map_err(|_| too_large())?;
             let view = plan.grid.to_network(voxels.view().reversed_axes());
-            images.index_axis_mut(Axis(0), modality).assign(&view);
+            let mut image = images.index_axis_mut(Axis(0), modality);
+            image.assign(&view);
+            if let Some(voxels) = image.as_slice_mut().filter(|_| of_region) {
+                normalise(voxels, &config.normalisation);
+            }
             modality += 1;
         }
         reader.finish()?;

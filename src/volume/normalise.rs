@@ -1,6 +1,6 @@
 //! Intensity normalisation of one modality, with statistics over the whole stored volume, before cropping and
 //! resampling (nnU-Net normalises before it resamples, too), so that a region of interest does not
-//! change what the network sees inside it.
+//! change what the network sees inside it; after cropping only where a bundle asks for it.
 
 use rayon::prelude::*;
 
@@ -12,7 +12,7 @@ const LEAST_STD: f64 = 1e-8;
 /// Normalises all voxels of one modality.
 pub fn normalise(voxels: &mut [f32], normalisation: &Normalisation) {
     match *normalisation {
-        Normalisation::ZScore => {
+        Normalisation::ZScore | Normalisation::ZScoreRegion => {
             let (mean, std) = mean_and_std(voxels);
             let std = std.max(LEAST_STD);
             change(voxels, |value| (value - mean) / std);

@@ -46,7 +46,8 @@ pub struct Infer {
     /// them, or none.
     #[arg(long, value_name = "KINDS")]
     prompt_kinds: Option<String>,
-    /// Segment only this region, world mm (RAS): x0,y0,z0,x1,y1,z1.
+    /// Segment only this region, world mm (RAS): x0,y0,z0,x1,y1,z1. Or several, name=x0,y0,z0,x1,y1,z1 with `;` between
+    /// them, each as a case of its own.
     #[arg(long, value_name = "BOX", allow_hyphen_values = true)]
     roi: Option<String>,
     /// CPU threads of each node, 0 = automatic.

@@ -1,6 +1,7 @@
 //! `spsam`: the command a person types. It starts dora on the dataflows with the right environment, and looks
 //! into files; the dataflows stay the real interface.
 
+mod ablate;
 mod doctor;
 mod evaluate;
 mod infer;
@@ -36,6 +37,8 @@ enum Command {
     Init(init::Init),
     /// Train a model and make its bundle.
     Train(train::Train),
+    /// Train the rows of the paper's ablation with one seed and schedule, and write the table.
+    Ablate(ablate::Ablate),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
             Command::Inspect(inspect) => inspect.run(),
             Command::Init(init) => init.run(),
             Command::Train(train) => train.run(),
+            Command::Ablate(ablate) => ablate.run(),
         }
     })
 }

@@ -116,7 +116,7 @@ fn report(config: &TrainingConfig, stopped: bool) -> Result<()> {
 }
 
 /// A flag that the first Ctrl-C or SIGTERM sets; the second ends the program at once.
-fn stop_on_signal() -> Result<Arc<AtomicBool>> {
+pub fn stop_on_signal() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())
