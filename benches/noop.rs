@@ -7,24 +7,26 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use dora_node_api::dora_core::config::DataId;
-use dora_node_api::{DoraArray, DoraNode, Event};
-use eyre::{Result, WrapErr, bail, eyre};
+use dora_node_api::DoraArray;
+use eyre::{Result, eyre};
 use self_prompt_sam::message::{SliceHeader, WireKind, encode_tensor, encode_text};
 use self_prompt_sam::runtime::{Emit, Input, InputKind, Stage, Window, exit_code, node_main, run_stage};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 mod dora;
+#[path = "dora/timed.rs"]
+mod timed;
 
 use dora::{Machine, Spread};
+use timed::Counts;
 
 const IN: Input = Input { name: "in", kind: InputKind::Floats };
 /// Windows before the clock starts.
-const WARM_UP: i64 = 10;
+const WARM_UP: usize = 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Role {
@@ -47,10 +49,10 @@ struct Args {
     depth: i64,
     /// Windows that are timed
     #[arg(long, default_value_t = 100)]
-    windows: i64,
+    windows: usize,
     /// Windows in flight; 1 gives the time that a window waits for
     #[arg(long, default_value_t = 3)]
-    credits: i64,
+    credits: usize,
     /// Runs of each kind
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -68,18 +70,13 @@ struct Args {
     bench: bool,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Sent {
-    seconds: f64,
-}
-
 #[derive(Serialize)]
 struct Figures {
     machine: Machine,
     stages: usize,
     shape: Vec<i64>,
     depth: i64,
-    credits: i64,
+    credits: usize,
     /// Milliseconds a slice, with `credits` windows in flight.
     slice_ms: Spread,
     /// Milliseconds a slice and hop (from one node to the next).
@@ -127,7 +124,7 @@ impl Stage for Acknowledge {
 }
 
 fn measure(args: &Args) -> Result<()> {
-    let slices = (args.windows * args.depth) as f64;
+    let slices = args.windows as f64 * args.depth as f64;
     let (mut together, mut alone) = (Vec::new(), Vec::new());
     println!("round   ms a slice   ms a window alone");
     for round in 1..=args.rounds {
@@ -150,7 +147,7 @@ fn measure(args: &Args) -> Result<()> {
 }
 
 /// One run of the dataflow: seconds for the timed windows.
-fn run(args: &Args, credits: i64) -> Result<f64> {
+fn run(args: &Args, credits: usize) -> Result<f64> {
     let folder = tempfile::tempdir()?;
     let (flow, report) = (folder.path().join("flow.yml"), folder.path().join("sent.json"));
     let program = std::env::current_exe()?.display().to_string();
@@ -162,7 +159,7 @@ fn run(args: &Args, credits: i64) -> Result<f64> {
         args.windows
     );
     let window_bytes = args.shape.iter().product::<i64>() * args.depth * 2;
-    let pool = (2 * credits * window_bytes) / 1_000_000 + 16;
+    let pool = (2 * credits as i64 * window_bytes) / 1_000_000 + 16;
     let mut text = format!(
         "nodes:
   - id: source
@@ -198,48 +195,30 @@ fn run(args: &Args, credits: i64) -> Result<f64> {
     }
     fs::write(&flow, text)?;
     dora::run_dataflow(&flow, &[])?;
-    let sent: Sent = serde_json::from_str(&fs::read_to_string(&report)?).wrap_err("the source's report")?;
-    Ok(sent.seconds)
+    timed::seconds(&report)
 }
 
 fn send_all(args: &Args) -> Result<()> {
-    let report = args.report.as_deref().ok_or_else(|| eyre!("--report is missing"))?;
-    let (mut node, mut events) = DoraNode::init_from_env().map_err(|error| eyre!("{error}"))?;
     let slice = Tensor::rand(&args.shape[..], (Kind::Half, Device::Cpu));
     let output = DataId::from("out".to_owned());
-    let all = WARM_UP + args.windows;
-    let (mut sent, mut acked) = (0, 0);
-    let mut clock = Instant::now();
-    while acked < all {
-        while sent < acked + args.credits && sent < all {
-            for seq in 0..args.depth {
-                let header = SliceHeader {
-                    session_id: "bench".into(),
-                    segment_id: sent,
-                    attempt: 0,
-                    seq,
-                    count: args.depth,
-                    case_id: "case".into(),
-                    classes: 2,
-                    level: None,
-                    shape: args.shape.clone(),
-                };
-                let array = DoraArray::from(encode_tensor(&slice, WireKind::Float16));
-                node.send_output(output.clone(), header.to_parameters(), array)
-                    .map_err(|error| eyre!("{error}"))?;
-            }
-            sent += 1;
+    let counts = Counts { warm_up: WARM_UP, timed: args.windows, in_flight: args.credits };
+    timed::send_all(args.report.as_deref(), counts, |node, window| {
+        let header = SliceHeader {
+            session_id: "bench".into(),
+            segment_id: i64::try_from(window)?,
+            attempt: 0,
+            seq: 0,
+            count: args.depth,
+            case_id: "case".into(),
+            classes: 2,
+            level: None,
+            shape: Vec::new(),
+        };
+        for seq in 0..args.depth {
+            let parameters = header.at(seq, args.shape.clone()).to_parameters();
+            let array = DoraArray::from(encode_tensor(&slice, WireKind::Float16));
+            node.send_output(output.clone(), parameters, array).map_err(|error| eyre!("{error}"))?;
         }
-        match events.recv() {
-            Some(Event::Input { .. }) => acked += 1,
-            Some(Event::Stop(_)) | None => bail!("stopped after {acked} windows"),
-            Some(_) => {}
-        }
-        if acked == WARM_UP {
-            clock = Instant::now();
-        }
-    }
-    let seconds = clock.elapsed().as_secs_f64();
-    fs::write(report, serde_json::to_string(&Sent { seconds })?)?;
-    Ok(())
+        Ok(())
+    })
 }

@@ -140,16 +140,21 @@ fn measure(args: &Args) -> Result<()> {
         }
         tracing::info!("{} ({} of {count})", files.case_id, index + 1);
     }
-    println!("| prompts | {} | mean Dice, % | HD95, mm |", classes[1..].join(" | "));
-    println!("|---|{}", "---|".repeat(classes.len() + 1));
+    println!("| prompts | {} | mean Dice, % | HD95, mm | missed |", classes[1..].join(" | "));
+    println!("|---|{}", "---|".repeat(classes.len() + 2));
     for (row, metrics) in rows.iter().zip(&metrics) {
         let summary = Summary::from_cases(metrics, DEFAULT_TOLERANCE_MM);
         let of_classes: Vec<String> = classes[1..]
             .iter()
             .map(|name| format!("{:.2}", 100.0 * summary.classes.get(name).map_or(f64::NAN, |class| class.dice)))
             .collect();
-        let hd95: f64 = summary.classes.values().map(|class| class.hd95_mm).sum::<f64>() / summary.classes.len() as f64;
-        println!("| {} | {} | {:.2} | {hd95:.2} |", row.name, of_classes.join(" | "), 100.0 * summary.dice_mean);
+        // The distance is defined where truth and output both have the class.
+        let hd95: Vec<f64> =
+            summary.classes.values().map(|class| class.hd95_mm).filter(|hd95| hd95.is_finite()).collect();
+        let hd95 = hd95.iter().sum::<f64>() / hd95.len() as f64;
+        let missed: usize = summary.classes.values().map(|class| class.one_sided).sum();
+        let (name, mean) = (row.name, 100.0 * summary.dice_mean);
+        println!("| {name} | {} | {mean:.2} | {hd95:.2} | {missed} |", of_classes.join(" | "));
     }
     Ok(())
 }

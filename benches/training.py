@@ -5,7 +5,7 @@
 
 Both make the same steps, turn by turn. Of each turn the median time of a step is taken, after the first ones; the ratio of
 a round is that of its two turns. Beside it are the share of the time that the network waited for windows, and the memory
-of every process (resident, the shared pages included) after a tenth of the steps and at the end.
+of every process (resident, the shared pages included) at half of the time and at the end.
 
 A table goes to stderr, JSON goes to stdout.
 """
@@ -43,7 +43,7 @@ def main() -> None:
     print(f"\ndataflow / one process: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})", file=sys.stderr)
     for one in rounds:
         flow = one["dataflow"]
-        print(f"waiting for windows {100 * flow['waiting']:.1f}%; memory, MB, after a tenth and at the end:", file=sys.stderr)
+        print(f"waiting for windows {100 * flow['waiting']:.1f}%; memory, MB, at half of the time and at the end:", file=sys.stderr)
         for name, (early, late) in flow["memory_mb"].items():
             print(f"  {name:<20} {early:6.0f} {late:6.0f}", file=sys.stderr)
     json.dump({"machine": machine(), "steps": options.steps, "rounds": rounds}, sys.stdout, indent=2)
@@ -92,7 +92,7 @@ def turn(options: argparse.Namespace, output: Path, place: str) -> dict:
     points = [point for point in points if point["step"] <= options.steps]
     used = points[max(3, len(points) // 10) :]
     slices = config["model"]["patch"]["depth"] * schedule["windows_per_step"]
-    early, late = memory[len(memory) // 10][1], memory[-1][1]
+    early, late = memory[len(memory) // 2][1], memory[-1][1]
     return {
         "step_s": statistics.median(slices / point["slices_per_second"] for point in used),
         "waiting": statistics.mean(point["waiting"] for point in used),

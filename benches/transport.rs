@@ -12,15 +12,18 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 use dora_node_api::dora_core::config::DataId;
 use dora_node_api::{DoraArray, DoraNode, Event, MetadataParameters};
-use eyre::{Result, WrapErr, bail, ensure, eyre};
+use eyre::{Result, ensure, eyre};
 use self_prompt_sam::message::{WireKind, copy_slice, encode_tensor, encode_text, view_tensor};
 use self_prompt_sam::runtime::{exit_code, node_main};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 mod dora;
+#[path = "dora/timed.rs"]
+mod timed;
 
 use dora::{Machine, Spread};
+use timed::Counts;
 
 /// Messages before the clock starts: every page of the shared memory has been touched by then.
 const WARM_UP: usize = 100;
@@ -59,11 +62,6 @@ struct Args {
     /// What cargo adds
     #[arg(long, hide = true)]
     bench: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Sent {
-    seconds: f64,
 }
 
 #[derive(Serialize)]
@@ -157,8 +155,7 @@ fn run(args: &Args, sink: &str) -> Result<f64> {
     );
     fs::write(&flow, text)?;
     dora::run_dataflow(&flow, &[])?;
-    let sent: Sent = serde_json::from_str(&fs::read_to_string(&report)?).wrap_err("the source's report")?;
-    Ok(sent.seconds)
+    timed::seconds(&report)
 }
 
 fn values(mib: usize) -> i64 {
@@ -166,31 +163,13 @@ fn values(mib: usize) -> i64 {
 }
 
 fn send_all(args: &Args) -> Result<()> {
-    let report = args.report.as_deref().ok_or_else(|| eyre!("--report is missing"))?;
-    let (mut node, mut events) = DoraNode::init_from_env().map_err(|error| eyre!("{error}"))?;
     let tensor = Tensor::rand([values(args.mib)], (Kind::Float, Device::Cpu));
     let output = DataId::from("data".to_owned());
-    let (mut sent, mut acked) = (0, 0);
-    let mut clock = Instant::now();
-    while acked < WARM_UP + args.messages {
-        while sent < acked + args.in_flight && sent < WARM_UP + args.messages {
-            let array = DoraArray::from(encode_tensor(&tensor, WireKind::Float32));
-            node.send_output(output.clone(), MetadataParameters::new(), array)
-                .map_err(|error| eyre!("{error}"))?;
-            sent += 1;
-        }
-        match events.recv() {
-            Some(Event::Input { .. }) => acked += 1,
-            Some(Event::Stop(_)) | None => bail!("stopped after {acked} messages"),
-            Some(_) => {}
-        }
-        if acked == WARM_UP {
-            clock = Instant::now();
-        }
-    }
-    let seconds = clock.elapsed().as_secs_f64();
-    fs::write(report, serde_json::to_string(&Sent { seconds })?)?;
-    Ok(())
+    let counts = Counts { warm_up: WARM_UP, timed: args.messages, in_flight: args.in_flight };
+    timed::send_all(args.report.as_deref(), counts, |node, _| {
+        let array = DoraArray::from(encode_tensor(&tensor, WireKind::Float32));
+        node.send_output(output.clone(), MetadataParameters::new(), array).map_err(|error| eyre!("{error}"))
+    })
 }
 
 fn receive_all(args: &Args, copies: bool) -> Result<()> {

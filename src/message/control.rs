@@ -119,6 +119,8 @@ pub enum Supply {
         /// How long they were waited for, seconds.
         waited: f64,
     },
+    /// Windows are being made: said every second until they are there.
+    Working,
     /// Windows cannot be made: one line saying why.
     Failed(String),
 }

@@ -48,7 +48,7 @@ pub enum Flow {
 /// Serves events until `react` finishes or fails.
 ///
 /// # Errors
-/// What `react` returns, or an error event of dora's.
+/// What `react` returns.
 pub fn serve<T>(
     node: &mut DoraNode,
     events: &mut EventStream,
@@ -68,7 +68,7 @@ pub fn serve<T>(
                         events_come = false;
                         Happening::InputsClosed
                     }
-                    Some(event) => match translate(event)? {
+                    Some(event) => match translate(event) {
                         Some(happening) => happening,
                         None => continue,
                     },
@@ -94,8 +94,8 @@ pub fn serve<T>(
     })
 }
 
-fn translate<T>(event: Event) -> Result<Option<Happening<T>>> {
-    Ok(match event {
+fn translate<T>(event: Event) -> Option<Happening<T>> {
+    match event {
         Event::Input { id, metadata, data } => {
             Some(Happening::Input { id: id.to_string(), parameters: metadata.parameters, array: array(data) })
         }
@@ -115,7 +115,7 @@ fn translate<T>(event: Event) -> Result<Option<Happening<T>>> {
             None
         }
         _ => None,
-    })
+    }
 }
 
 fn array(data: DoraArray) -> ArrayRef {

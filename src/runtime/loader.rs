@@ -3,6 +3,7 @@
 
 mod run;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -45,6 +46,10 @@ impl Loader {
         let config = bundle.config.clone();
         let cases = volume::discover(input, settings.labels.as_deref(), config.modalities.len())?;
         let (cases, regions) = in_regions(cases, &settings.regions);
+        let mut names = BTreeSet::new();
+        if let Some(twice) = cases.iter().find(|case| !names.insert(&case.case_id)) {
+            bail!("SPSAM_ROI: two cases would be called `{}`", twice.case_id);
+        }
         refuse_to_overwrite(&cases, &settings.output)?;
         let oracle = variable("SPSAM_PROMPT_SOURCE").is_some_and(|source| source == "labels");
         if oracle && settings.labels.is_none() && settings.boxes.is_empty() {

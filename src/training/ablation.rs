@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 use thiserror::Error;
@@ -115,14 +115,22 @@ pub fn ablate(
         of_variant.model.network = variant.of(&config.model.network);
         of_variant.model.name = format!("{}-{}", config.model.name, variant.name());
         tracing::info!("{}: {}", variant.name(), variant.parts());
-        let history = of_variant.output.join("history.json");
-        if !of_variant.output.join("bundle/model.yml").exists() {
-            let outcome = run(&of_variant, compute, !of_variant.checkpoints().is_empty(), stop)?;
-            if matches!(outcome, Outcome::Stopped { .. }) || stop.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
+        let begun = !of_variant.checkpoints().is_empty();
+        if begun && TrainingConfig::open(&of_variant.output.join("config.yml"))? != of_variant {
+            let reason = "it was begun with other settings: choose another output folder".into();
+            return Err(TrainingError::Config { path: of_variant.output, reason });
         }
-        let history = History::read(&history, config.schedule.steps())?;
+        let steps = config.schedule.steps();
+        let history = || History::read(&of_variant.output.join("history.json"), steps);
+        let is_finished = |history: &History| {
+            history.validations.iter().any(|validation| validation.complete && validation.step == steps)
+        };
+        if !is_finished(&history()?)
+            && matches!(run(&of_variant, compute, begun, stop)?, Outcome::Stopped { .. })
+        {
+            return Ok(None);
+        }
+        let history = history()?;
         let seconds = history.points.last().map_or(0.0, |point| point.seconds);
         if let Some(last) = history.validations.into_iter().next_back() {
             rows.push(AblationRow {

@@ -108,17 +108,24 @@ impl Checkpoints {
     }
 
     /// The newest step that is whole, with its shards. Steps that are not are skipped with a warning that names the file.
+    /// `None` where no checkpoint has ever been completed.
     ///
     /// # Errors
-    /// [`TrainingError::Io`] where the folder cannot be read.
+    /// [`TrainingError::Io`] where the folder cannot be read; why the oldest is damaged where all are.
     pub fn newest(&self) -> Result<Option<(Manifest, Shards)>, TrainingError> {
+        let mut damaged = None;
         for step in self.steps()?.into_iter().rev() {
             match self.read(step) {
                 Ok(found) => return Ok(Some(found)),
-                Err(error) => tracing::warn!("checkpoint of step {step} is skipped: {error}"),
+                Err(error) => {
+                    tracing::warn!("checkpoint of step {step} is skipped: {error}");
+                    if self.step_folder(step).join(MANIFEST).exists() {
+                        damaged = Some(error);
+                    }
+                }
             }
         }
-        Ok(None)
+        damaged.map_or(Ok(None), Err)
     }
 
     /// A step and its shards.
@@ -261,6 +268,14 @@ mod tests {
             fs::create_dir(checkpoints.folder.join("step-later")).unwrap();
             assert_eq!(newest(&checkpoints), Some(10));
         }
+    }
+
+    #[test]
+    fn damage_to_all_checkpoints_is_an_error_and_not_a_new_beginning() {
+        let (_folder, checkpoints) = folder();
+        write(&checkpoints, 10, None);
+        fs::write(checkpoints.shard_path(10, "encoder"), "x").unwrap();
+        assert!(checkpoints.newest().unwrap_err().to_string().contains("encoder.safetensors"));
     }
 
     #[test]

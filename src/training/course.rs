@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use super::TrainingError;
-use super::checkpoint::{Best, Checkpoints, Manifest};
+use super::checkpoint::{Best, Checkpoints, Manifest, Shards};
 use super::config::TrainingConfig;
 use super::export::export_bundle;
 use super::schedule::Stage;
 use super::split::Divided;
-use super::tensors::Tensors;
 use super::trainer::{StepReport, Trainer};
 use super::validate::Validator;
 use super::watch::Watch;
@@ -25,10 +24,12 @@ pub struct Course {
     validator: Validator,
     watch: Watch,
     best: Option<Best>,
+    /// The best of which there is a checkpoint.
+    kept: Option<Best>,
 }
 
 /// A checkpoint that was read: what it says of itself, and the shards of its parts.
-pub type Checkpoint = (Manifest, BTreeMap<String, Tensors>);
+pub type Checkpoint = (Manifest, Shards);
 
 impl Course {
     /// Begins a run with its validation cases, or goes on with the one in the output folder: then its newest whole
@@ -56,10 +57,12 @@ impl Course {
             None => {}
         }
         let behind = last.as_ref().map_or((0, 0.0), |(manifest, _)| (manifest.step, manifest.seconds));
+        let best = last.as_ref().and_then(|(manifest, _)| manifest.best);
         let course = Self {
             watch: Watch::new(&config.output, &config.model.name, &config.schedule, behind)?,
             validator: Validator::new(validation, config.model.without_files()),
-            best: last.as_ref().and_then(|(manifest, _)| manifest.best),
+            best,
+            kept: best,
             config: config.clone(),
             checkpoints,
         };
@@ -72,58 +75,96 @@ impl Course {
         self.watch.step(report, slices, seconds, waited);
     }
 
-    /// Validates `trainer`; the last validation of a run is of all cases. Nothing is noted where `stop` is set meanwhile.
+    /// Cases of the validations during the run, where that is fewer than all.
+    fn limit(&self) -> Option<usize> {
+        self.config.schedule.validation_cases.filter(|&limit| limit < self.validator.len())
+    }
+
+    /// Validates `trainer`; the last validation of a run is of all cases. False, and nothing is noted, where `stop` is set
+    /// meanwhile.
     ///
     /// # Errors
     /// A case that cannot be read.
-    pub fn validate(&mut self, trainer: &Trainer, stop: &AtomicBool) -> Result<(), TrainingError> {
+    pub fn validate(&mut self, trainer: &Trainer, stop: &AtomicBool) -> Result<bool, TrainingError> {
         let (schedule, step) = (&self.config.schedule, trainer.steps_done());
-        let limit = schedule.validation_cases.filter(|_| !schedule.due(step).end);
+        let limit = self.limit().filter(|_| !schedule.due(step).end);
         let stage = schedule.stage(step.saturating_sub(1));
         let Some(validated) = self.validator.validate(trainer, stage, limit, stop)? else {
-            return Ok(());
+            return Ok(false);
         };
-        // A bundle needs its decoder: what the auxiliary masks alone were worth does not count against it.
-        let counts = stage == Stage::Full;
+        // A bundle needs its decoder: what the auxiliary masks alone were worth does not count against it. Figures of other
+        // cases cannot be compared.
+        let counts = stage == Stage::Full && limit == self.limit();
         if let Some(dice) = validated.figures.output.mean.filter(|_| counts)
             && self.best.is_none_or(|best| dice > best.dice)
         {
             self.best = Some(Best { step, dice });
         }
         self.watch.validation(&validated);
-        Ok(())
+        Ok(true)
     }
 
     /// Makes a checkpoint count whose shards, here by part with their sha256, are written.
     ///
     /// # Errors
-    /// A manifest that cannot be written.
-    pub fn complete(&mut self, step: u64, shards: BTreeMap<String, String>) -> Result<(), TrainingError> {
+    /// Why the shards are not written, or the manifest cannot be; then the best checkpoint is that of before.
+    pub fn complete(
+        &mut self,
+        step: u64,
+        shards: Result<BTreeMap<String, String>, TrainingError>,
+    ) -> Result<(), TrainingError> {
         self.watch.write();
-        self.checkpoints.complete(&Manifest {
-            step,
-            seconds: self.watch.seconds(),
-            best: self.best,
-            shards,
-        })
+        let (seconds, best) = (self.watch.seconds(), self.best);
+        let written =
+            shards.and_then(|shards| self.checkpoints.complete(&Manifest { step, seconds, best, shards }));
+        match &written {
+            Ok(()) => self.kept = best,
+            Err(_) => self.best = self.kept,
+        }
+        written
     }
 
-    /// Writes the bundle of the best validation, or of `trainer` where there is none better.
+    /// Writes the bundle at the end, when `trainer` is the last checkpoint and has been validated on all cases: of the best
+    /// validation. Where those during the run were of some cases only, the best of them and the last are compared on all.
+    /// Gives the bundle's folder and its validation.
     ///
     /// # Errors
-    /// Those of [`export_bundle`].
-    pub fn export(&self, trainer: &mut Trainer) -> Result<(PathBuf, Option<Best>), TrainingError> {
-        if let Some(best) = self.best.filter(|best| best.step != trainer.steps_done()) {
+    /// Those of [`export_bundle`], and of a validation.
+    pub fn export(&mut self, trainer: &mut Trainer) -> Result<(PathBuf, Option<Best>), TrainingError> {
+        let last_step = trainer.steps_done();
+        let dice_of_last = self.watch.history.validations.last().and_then(|last| last.output.mean);
+        let last = dice_of_last.map(|dice| Best { step: last_step, dice });
+        let mut exported = last;
+        if let Some(mut best) = self.best.filter(|best| best.step != last_step) {
             match self.checkpoints.read(best.step) {
-                Ok((manifest, shards)) => trainer.restore(manifest.step, &shards)?,
+                Ok((_, shards)) => {
+                    trainer.restore(best.step, &shards)?;
+                    if self.limit().is_some() {
+                        best.dice = self.dice_on_all(trainer)?;
+                    }
+                    exported = Some(best);
+                }
                 Err(error) => {
                     tracing::warn!("the best checkpoint cannot be read: {error}; the last is exported");
                 }
             }
         }
+        if let (Some(last), Some(best)) = (last, exported)
+            && last.dice > best.dice
+        {
+            trainer.restore(last_step, &self.checkpoints.read(last_step)?.1)?;
+            exported = Some(last);
+        }
         let bundle = self.config.output.join("bundle");
         export_bundle(trainer, &bundle)?;
-        Ok((bundle, self.best))
+        Ok((bundle, exported))
+    }
+
+    fn dice_on_all(&self, trainer: &Trainer) -> Result<f64, TrainingError> {
+        let validated = self.validator.validate(trainer, Stage::Full, None, &AtomicBool::new(false))?;
+        let dice = validated.and_then(|validated| validated.figures.output.mean).unwrap_or(0.0);
+        tracing::info!("the checkpoint of step {} has Dice {dice:.4} on all cases", trainer.steps_done());
+        Ok(dice)
     }
 }
 

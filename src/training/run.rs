@@ -58,8 +58,11 @@ pub fn run(
     loop {
         let due = config.schedule.due(trainer.steps_done());
         if due.end {
-            course.validate(&trainer, stop)?;
+            let validated = course.validate(&trainer, stop)?;
             save(&mut course, &trainer)?;
+            if !validated {
+                return Ok(Outcome::Stopped { step: trainer.steps_done() });
+            }
             trainer.check_frozen()?;
             let (bundle, best) = course.export(&mut trainer)?;
             return Ok(Outcome::Finished { bundle, best });
@@ -80,7 +83,7 @@ pub fn run(
             save(&mut course, &trainer)?;
             return Ok(Outcome::Stopped { step: trainer.steps_done() });
         }
-        if due.checkpoint
+        if (due.checkpoint || due.validation)
             && let Err(error) = save(&mut course, &trainer)
         {
             tracing::error!("{error}; the training goes on, the newest checkpoint is the one before");
@@ -89,6 +92,6 @@ pub fn run(
 }
 
 fn save(course: &mut Course, trainer: &Trainer) -> Result<(), TrainingError> {
-    let shards = trainer.write_shards(&trainer.config().checkpoints())?;
+    let shards = trainer.write_shards(&trainer.config().checkpoints());
     course.complete(trainer.steps_done(), shards)
 }

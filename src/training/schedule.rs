@@ -4,6 +4,9 @@ use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 
+/// Windows of a step: a node joins so many at a time with room to spare.
+const MOST_WINDOWS: usize = 32;
+
 /// Length and rhythm of a run. A step is one update of all parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,7 +18,7 @@ pub struct Schedule {
     /// Epochs at the start in which only the generator's loss counts and the mask decoder rests: prompts are useless
     /// until the generator is not. 200 in the paper.
     pub generator_only_epochs: u64,
-    /// Windows whose gradients are averaged for a step. Default 2 (nnU-Net's least batch).
+    /// Windows whose gradients are averaged for a step, at most 32. Default 2 (nnU-Net's least batch).
     #[serde(default = "default_windows")]
     pub windows_per_step: usize,
     /// Epochs between validations, 0 = only at the end. Default 10.
@@ -99,6 +102,9 @@ impl Schedule {
         ];
         match counts.iter().find(|(_, count)| *count == 0) {
             Some((name, _)) => Err(format!("schedule.{name} must be at least 1")),
+            None if self.windows_per_step > MOST_WINDOWS => {
+                Err(format!("schedule.windows_per_step must be at most {MOST_WINDOWS}"))
+            }
             None if self.validation_cases == Some(0) => {
                 Err("schedule.validation_cases must be at least 1".into())
             }

@@ -67,6 +67,16 @@ impl Validator {
         Self { cases, config }
     }
 
+    /// Number of cases.
+    pub fn len(&self) -> usize {
+        self.cases.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.cases.is_empty()
+    }
+
     /// Validates on all cases, or on at most `limit` spread over them. `None` where `stop` was set meanwhile.
     ///
     /// # Errors

@@ -146,6 +146,8 @@ impl Watch {
             }
             events.flush()
         });
+        // A run that is resumed at a validation makes it again.
+        self.history.validations.retain(|other| other.step != figures.step);
         self.history.validations.push(figures.clone());
         self.logged = Instant::now();
         self.recent = Interval::default();

@@ -147,11 +147,12 @@ fn labels_that_are_no_class_are_refused_by_name() {
 #[test]
 fn a_run_learns_and_its_bundle_segments_as_the_trainer_did() {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = config(folder.path(), 4);
+    let mut config = config(folder.path(), 5);
     config.data.split = Split::Lists {
         training: vec!["case_000".into(), "case_002".into()],
-        validation: vec!["case_001".into()],
+        validation: vec!["case_001".into(), "case_003".into(), "case_004".into()],
     };
+    config.schedule.validation_cases = Some(1);
     config.schedule =
         Schedule { epochs: 6, iterations_per_epoch: 12, generator_only_epochs: 3, ..config.schedule };
     let outcome = run(&config, fp32(), false, &AtomicBool::new(false)).unwrap();
@@ -180,13 +181,17 @@ fn a_stopped_and_resumed_run_ends_as_the_uninterrupted_one() {
     let whole = config(folder.path(), 4);
     assert!(matches!(run(&whole, fp32(), false, &AtomicBool::new(false)), Ok(Outcome::Finished { .. })));
     let parts = TrainingConfig { output: folder.path().join("parts"), ..whole.clone() };
-    // A flag that is set before the first step stops after each step: the run is made in as many pieces as it has steps.
+    // A flag that is set before the first step stops after each step: the run is made in as many pieces as it has steps. Set
+    // in the last validation, it leaves that to another piece.
     let mut pieces = 0;
-    while let Outcome::Stopped { step } = run(&parts, fp32(), pieces > 0, &AtomicBool::new(true)).unwrap() {
+    while let Outcome::Stopped { step } =
+        run(&parts, fp32(), pieces > 0, &AtomicBool::new(pieces < 12)).unwrap()
+    {
         assert_eq!(step, pieces + 1);
         pieces += 1;
+        assert!(!parts.output.join("bundle").exists());
     }
-    assert_eq!(pieces, 11);
+    assert_eq!(pieces, 12);
     let read = |config: &TrainingConfig| {
         Checkpoints::new(config.output.join("checkpoints")).newest().unwrap().unwrap()
     };

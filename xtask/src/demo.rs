@@ -1,4 +1,4 @@
-//! The demo: two structures of the MNI152 head, segmented through the dataflow with the real LiteMedSAM weights.
+//! The demo: both hippocampi of the MNI152 head, segmented through the dataflow without any prompt.
 
 use clap::Args;
 use eyre::{WrapErr, bail};
@@ -12,15 +12,14 @@ use crate::process;
 use crate::project::Project;
 use crate::setup::{self, Purpose};
 
-/// The dataflow that takes its prompts from given boxes or labels.
-const DATAFLOW: &str = "dataflows/oracle.yml";
+/// The dataflow in which the model makes its own prompts.
+const DATAFLOW: &str = "dataflows/infer.yml";
 
-/// Both thalami, as `name=x0,y0,z0,x1,y1,z1` in mm of the volume's world space (RAS): over these 16 mm each
-/// box holds one compact structure that LiteMedSAM outlines without training.
-const BOXES: &str = "left_thalamus=-23,-35,2,-2,0,16;right_thalamus=2,-35,2,23,0,16";
+/// The bundle that was trained on crops around hippocampi.
+const MODEL: &str = "models/hippocampus";
 
-/// The slices around the boxes, in full: nothing is prompted for on the others.
-const REGION: &str = "-98,-134,0,98,98,18";
+/// Such crops on both sides of the head, as `name=x0,y0,z0,x1,y1,z1` in mm of the volume's world space (RAS).
+const REGIONS: &str = "left=-44,-46,-32,-9,6,6;right=9,-46,-32,44,6,6";
 
 /// Options of the demo.
 #[derive(Args)]
@@ -61,8 +60,8 @@ fn main_job(project: &Project, output: &Path) -> Command {
     command
         .args(["run", DATAFLOW])
         .env("SPSAM_INPUT", SAMPLE.path(project))
-        .env("SPSAM_BOXES", BOXES)
-        .env("SPSAM_ROI", REGION)
+        .env("SPSAM_MODEL", project.root().join(MODEL))
+        .env("SPSAM_ROI", REGIONS)
         .env("SPSAM_OUTPUT", output);
     command
 }
@@ -103,8 +102,8 @@ mod tests {
     }
 
     #[test]
-    fn boxes_are_ordered_corners() {
-        for entry in BOXES.split(';') {
+    fn regions_are_ordered_corners() {
+        for entry in REGIONS.split(';') {
             let (name, corners) = entry.split_once('=').unwrap();
             let mm: Vec<f64> = corners.split(',').map(|number| number.parse().unwrap()).collect();
             assert!(!name.is_empty() && mm.len() == 6);

@@ -29,10 +29,10 @@ impl Ablate {
     pub fn run(self) -> Result<()> {
         let mut config = TrainingConfig::open(&self.config)?;
         if let Some(output) = self.output {
-            config.output = output;
+            config.output = std::path::absolute(output)?;
         }
         if let Some(data) = self.data {
-            config.data.folder = data;
+            config.data.folder = std::path::absolute(data)?;
         }
         let compute = compute_in(config.precision)?;
         tracing::info!("{:?}, {}", compute.device, compute.precision().name());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -14,7 +14,7 @@ use eyre::{Result, WrapErr, bail};
 use self_prompt_sam::runtime::compute_in;
 use self_prompt_sam::runtime::training::STOP_FILE;
 use self_prompt_sam::training::{self, Outcome, TrainingConfig};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 #[derive(Args)]
 pub struct Train {
@@ -51,11 +51,10 @@ impl Train {
         if !self.resume {
             config.check_is_new()?;
         }
-        let stop = stop_on_signal()?;
-        if self.in_process { in_process(&config, self.resume, &stop) } else { self.dataflow(&config, &stop) }
+        if self.in_process { in_process(&config, self.resume) } else { self.dataflow(&config) }
     }
 
-    fn dataflow(&self, config: &TrainingConfig, stop: &AtomicBool) -> Result<()> {
+    fn dataflow(&self, config: &TrainingConfig) -> Result<()> {
         let dataflow = match &self.dataflow {
             Some(path) => path.clone(),
             None => super::project()?.join("dataflows/train.yml"),
@@ -68,8 +67,14 @@ impl Train {
         let file = config.output.join("config.yml");
         fs::create_dir_all(&config.output).wrap_err_with(|| config.output.display().to_string())?;
         config.write(&file)?;
+        let stop_file = config.output.join(STOP_FILE);
+        let _ = fs::remove_file(&stop_file); // of a run that had ended already
+        let signal = Arc::new(AtomicBool::new(false));
+        for number in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(number, signal.clone()).wrap_err("installing the signal handler")?;
+        }
         let dora = super::dora();
-        let mut child = Command::new(&dora)
+        let child = Command::new(&dora)
             .arg("run")
             .arg(&dataflow)
             .env("SPSAM_TRAINING", &file)
@@ -78,13 +83,16 @@ impl Train {
             .process_group(0)
             .spawn()
             .wrap_err_with(|| format!("starting {}; `spsam doctor` says what is missing", dora.display()))?;
-        let stop_file = config.output.join(STOP_FILE);
+        let mut dataflow = Dataflow(child);
         let mut asked = false;
         let status = loop {
-            if let Some(status) = child.try_wait()? {
+            if let Some(status) = dataflow.0.try_wait()? {
                 break status;
             }
-            if stop.load(Ordering::Relaxed) && !asked {
+            if signal.swap(false, Ordering::Relaxed) {
+                if asked {
+                    bail!("stopped at once; --resume goes on from the last checkpoint");
+                }
                 eprintln!("stopping after this step; again to stop at once, without a checkpoint");
                 fs::write(&stop_file, "").wrap_err_with(|| stop_file.display().to_string())?;
                 asked = true;
@@ -98,10 +106,23 @@ impl Train {
     }
 }
 
-fn in_process(config: &TrainingConfig, resume: bool, stop: &AtomicBool) -> Result<()> {
+/// dora and its nodes, a process group of their own that ends with this.
+struct Dataflow(Child);
+
+impl Drop for Dataflow {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            let group = format!("-{}", self.0.id());
+            let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+            let _ = self.0.wait();
+        }
+    }
+}
+
+fn in_process(config: &TrainingConfig, resume: bool) -> Result<()> {
     let compute = compute_in(config.precision)?;
     tracing::info!("{:?}, {}", compute.device, compute.precision().name());
-    let outcome = training::run(config, compute, resume, stop)?;
+    let outcome = training::run(config, compute, resume, &*stop_on_signal()?)?;
     report(config, matches!(outcome, Outcome::Stopped { .. }))
 }
 

@@ -68,12 +68,16 @@ pub fn run_loader(run: &TrainingRun) -> Result<()> {
                 held = Some((step, samples));
             }
             Happening::Computed(Err(error)) => supply(node, &Supply::Failed(error.to_string()))?,
-            Happening::Tick => closed.check()?,
+            Happening::Tick => {
+                if current.is_some() && held.is_none() {
+                    supply(node, &Supply::Working)?;
+                }
+                closed.check()?;
+            }
             Happening::ComputeEnded => bail!("the reader has ended"),
             Happening::InputClosed(id) => closed.note(id),
             Happening::InputsClosed => closed.note("order".into()),
-            // The writer ends the run as soon as a checkpoint is written.
-            Happening::Stopped => {}
+            Happening::Stopped => return Ok(Flow::Finish),
         }
         Ok(Flow::Continue)
     })
@@ -99,7 +103,12 @@ fn draw(
             return;
         }
     };
-    for step in orders {
+    for (step, expected) in orders.into_iter().zip(first..) {
+        if step != expected {
+            let error = format!("step {step} is ordered, but the windows are those of step {expected}");
+            let _ = to_io.send(Err(TrainingError::Loader(error)));
+            return;
+        }
         let started = Instant::now();
         let samples: Result<Vec<Sample>, _> = (0..windows).map(|_| prefetch.next_sample()).collect();
         let drawn = samples.map(|samples| (step, samples, started.elapsed().as_secs_f64()));

@@ -19,7 +19,7 @@ use crate::message::{encode_text, text};
 use crate::runtime::events::{Flow, Happening, send, serve};
 use crate::runtime::number;
 use crate::training::{
-    Best, Course, Divided, PartName, Schedule, Stage, StepReport, Trainer, TrainingConfig,
+    Best, Course, Divided, PartName, Stage, StepReport, Trainer, TrainingConfig,
     TrainingError, divide,
 };
 
@@ -53,8 +53,8 @@ pub fn run_writer(run: &TrainingRun, compute: Compute) -> Result<()> {
     let Divided { validation, .. } = divide(&config)?;
     let (course, last) = Course::begin(&config, validation, run.resume)?;
     let first = last.map_or(0, |(manifest, _)| manifest.step);
-    let stop_file = config.output.join(STOP_FILE);
-    let _ = fs::remove_file(&stop_file); // left by a run that had ended already
+    let output = config.output.clone();
+    let stop_file = output.join(STOP_FILE);
     let ack_timeout = Duration::from_secs(number("SPSAM_ACK_TIMEOUT_SECS", 10)?.max(1) as u64);
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -75,7 +75,6 @@ pub fn run_writer(run: &TrainingRun, compute: Compute) -> Result<()> {
     let (mut node, mut events) =
         DoraNode::init_from_env().map_err(|error| eyre!("joining the dataflow: {error}"))?;
     let mut lead = Lead {
-        schedule: config.schedule.clone(),
         config,
         step: first,
         phase: Phase::Begin,
@@ -97,8 +96,12 @@ pub fn run_writer(run: &TrainingRun, compute: Compute) -> Result<()> {
             }
             Happening::ComputeEnded => bail!("the thread that keeps the course has ended"),
             Happening::InputClosed(id) => lead.on_closed(&id)?,
-            Happening::InputsClosed => lead.on_closed("all")?,
-            Happening::Stopped => lead.ask_to_stop(),
+            Happening::InputsClosed if lead.is_leaving() => return Ok(Flow::Finish),
+            Happening::InputsClosed => bail!("all nodes have ended before the training"),
+            Happening::Stopped => bail!(
+                "stopped by dora without a checkpoint; a file `{STOP_FILE}` in {} stops the run with one",
+                output.display()
+            ),
         }
         Ok(if lead.is_over() { Flow::Finish } else { Flow::Continue })
     })?;
@@ -128,6 +131,7 @@ impl Keeper {
 
     fn written(&mut self, step: u64, shards: BTreeMap<String, String>) -> Result<Reply, TrainingError> {
         let due = self.config.schedule.due(step);
+        let mut validated = true;
         if due.validation {
             let restored = self.config.checkpoints().read_shards(step, &shards)?;
             let mut trainer = match self.trainer.take() {
@@ -135,13 +139,13 @@ impl Keeper {
                 None => Trainer::new(&self.config, self.compute)?,
             };
             trainer.restore(step, &restored)?;
-            self.course.validate(&trainer, &self.stop)?;
+            validated = self.course.validate(&trainer, &self.stop)?;
             self.trainer = Some(trainer);
         }
-        if let Err(error) = self.course.complete(step, shards) {
+        if let Err(error) = self.course.complete(step, Ok(shards)) {
             return if due.end { Err(error) } else { Ok(Reply::NotComplete(error)) };
         }
-        match self.trainer.as_mut().filter(|_| due.end) {
+        match self.trainer.as_mut().filter(|_| due.end && validated) {
             Some(trainer) => {
                 let (bundle, best) = self.course.export(trainer)?;
                 Ok(Reply::Finished { bundle, best })
@@ -168,7 +172,6 @@ enum Phase {
 /// Leads the run.
 struct Lead {
     config: TrainingConfig,
-    schedule: Schedule,
     /// Steps made.
     step: u64,
     phase: Phase,
@@ -192,7 +195,7 @@ impl Lead {
 
     /// Parts that learn in the current stage.
     fn learning_parts(&self) -> usize {
-        match self.schedule.stage(self.step) {
+        match self.config.schedule.stage(self.step) {
             Stage::GeneratorOnly => 2,
             Stage::Full => 3,
         }
@@ -202,6 +205,7 @@ impl Lead {
         self.sign = Instant::now();
         if id == "supply" {
             return match from_json(json)? {
+                Supply::Working => Ok(()),
                 Supply::Failed(error) => bail!("{error}"),
                 Supply::Sent { step, waited: seconds } => {
                     if let Phase::Learning { waited, .. } = &mut self.phase
@@ -249,7 +253,7 @@ impl Lead {
             }
             Progress::NotSaved { step, error } => {
                 if matches!(self.phase, Phase::Saving { .. }) && step == self.step {
-                    if self.schedule.due(step).end || self.stops() {
+                    if self.config.schedule.due(step).end || self.stops() {
                         bail!("{error}");
                     }
                     tracing::error!("{error}; the training goes on, the newest checkpoint is the one before");
@@ -273,12 +277,12 @@ impl Lead {
             step: self.step,
             auxiliary_loss: of(PartName::Generator).map_or(0.0, |(loss, _)| loss),
             final_loss: of(PartName::Decoder).map(|(loss, _)| loss),
-            learning_rate: self.config.learning_rate.at(self.step, &self.schedule),
+            learning_rate: self.config.learning_rate.at(self.step, &self.config.schedule),
             gradient_norms: PartName::ALL.map(norm),
         };
         self.give(Task::Learned { report, seconds: since.elapsed().as_secs_f64(), waited: *waited })?;
         self.step += 1;
-        let due = self.schedule.due(self.step);
+        let due = self.config.schedule.due(self.step);
         if due.checkpoint || due.validation || self.stops() {
             return self.save(node, 0);
         }
@@ -338,12 +342,16 @@ impl Lead {
     fn on_closed(&mut self, id: &str) -> Result<()> {
         match &mut self.phase {
             Phase::Leaving { left, .. } => {
-                // Parts and loader.
-                *left = if id == "all" { usize::MAX } else { left.saturating_add(1) };
+                // Parts and loader; the extractor has nothing to lose.
+                *left += usize::from(id.starts_with("progress") || id == "supply");
                 Ok(())
             }
             _ => bail!("a node has ended before the training: input `{id}` is closed"),
         }
+    }
+
+    fn is_leaving(&self) -> bool {
+        matches!(self.phase, Phase::Leaving { .. })
     }
 
     fn is_over(&self) -> bool {
@@ -355,7 +363,7 @@ impl Lead {
         let silent = self.sign.elapsed();
         let patience = |attempt: i64| self.ack_timeout * 2u32.pow(attempt.clamp(0, 5) as u32);
         match &mut self.phase {
-            Phase::Begin if self.schedule.due(self.step).end => self.save(node, 0),
+            Phase::Begin if self.config.schedule.due(self.step).end => self.save(node, 0),
             Phase::Begin => self.order(node, 0),
             Phase::Learning { attempt, .. } | Phase::Saving { attempt, .. } if silent > patience(*attempt) => {
                 *attempt += 1;
