@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use dora_node_api::dora_core::config::DataId;
 use dora_node_api::DoraArray;
+use dora_node_api::dora_core::config::DataId;
 use eyre::{Result, eyre};
 use self_prompt_sam::message::{SliceHeader, WireKind, encode_tensor, encode_text};
 use self_prompt_sam::runtime::{Emit, Input, InputKind, Stage, Window, exit_code, node_main, run_stage};

@@ -135,7 +135,8 @@ fn measure(args: &Args) -> Result<()> {
         let (truth, spacing_mm) = read_labels(&path)?;
         for (assembler, metrics) in assemblers.into_iter().zip(&mut metrics) {
             let labels = assembler.finish();
-            let classes = evaluate_case(truth.view(), labels.view(), spacing_mm, classes, DEFAULT_TOLERANCE_MM)?;
+            let classes =
+                evaluate_case(truth.view(), labels.view(), spacing_mm, classes, DEFAULT_TOLERANCE_MM)?;
             metrics.push(CaseMetrics { case_id: files.case_id.clone(), classes });
         }
         tracing::info!("{} ({} of {count})", files.case_id, index + 1);
@@ -146,7 +147,9 @@ fn measure(args: &Args) -> Result<()> {
         let summary = Summary::from_cases(metrics, DEFAULT_TOLERANCE_MM);
         let of_classes: Vec<String> = classes[1..]
             .iter()
-            .map(|name| format!("{:.2}", 100.0 * summary.classes.get(name).map_or(f64::NAN, |class| class.dice)))
+            .map(|name| {
+                format!("{:.2}", 100.0 * summary.classes.get(name).map_or(f64::NAN, |class| class.dice))
+            })
             .collect();
         // The distance is defined where truth and output both have the class.
         let hd95: Vec<f64> =

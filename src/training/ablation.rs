@@ -190,7 +190,10 @@ mod tests {
         let full = NetworkConfig::full(Backbone::LiteMedsam, 128);
         let [s1, s2, s3, s4, s5, s6, s7, s8, s9] = Variant::ALL.map(|variant| variant.of(&full));
         assert_eq!((s1.generator, s2.generator), (GeneratorKind::Stacked, GeneratorKind::MultiScale));
-        assert_eq!((s1.adapter, s2.adapter, s3.adapter), (AdapterKind::None, AdapterKind::None, AdapterKind::Vanilla));
+        assert_eq!(
+            (s1.adapter, s2.adapter, s3.adapter),
+            (AdapterKind::None, AdapterKind::None, AdapterKind::Vanilla)
+        );
         assert_eq!((s4.adapter, s5.adapter), (AdapterKind::DepthBefore, AdapterKind::DepthAfter));
         assert_eq!(s6, NetworkConfig { adapter: AdapterKind::DepthFused, ..s3 });
         assert_eq!(s7, NetworkConfig { depth_position: true, ..s6 });

@@ -149,11 +149,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// As those of [`Checkpoints::read`].
-    pub fn read_shards(
-        &self,
-        step: u64,
-        sha256: &BTreeMap<String, String>,
-    ) -> Result<Shards, TrainingError> {
+    pub fn read_shards(&self, step: u64, sha256: &BTreeMap<String, String>) -> Result<Shards, TrainingError> {
         let mut shards = Shards::new();
         for (part, expected) in sha256 {
             let path = self.shard_path(step, part);

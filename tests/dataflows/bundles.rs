@@ -1,7 +1,7 @@
 //! The shipped bundles, without any prompt, through `infer.yml`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use self_prompt_sam::volume::{Header, read_labels};
 
@@ -12,14 +12,15 @@ const ANTERIOR: u8 = 1;
 const REGIONS: &str = "left=-44,-46,-32,-9,6,6;right=9,-46,-32,44,6,6";
 
 /// Position (mm, RAS) of the mean voxel with one of `labels`, and the volume of all these voxels, ml.
-fn centre_and_volume(path: &PathBuf, labels: &[u8]) -> ([f64; 3], f64) {
+fn centre_and_volume(path: &Path, labels: &[u8]) -> ([f64; 3], f64) {
     let (voxels, spacing_mm) = read_labels(path).unwrap();
     let world = Header::read(path).unwrap().world_from_voxel();
     let (mut sum, mut count) = ([0.0; 3], 0.0);
     for (index, _) in voxels.indexed_iter().filter(|(_, label)| labels.contains(label)) {
         let voxel = [index.0, index.1, index.2].map(|place| place as f64);
         for axis in 0..3 {
-            sum[axis] += world[axis][3] + (0..3).map(|column| world[axis][column] * voxel[column]).sum::<f64>();
+            sum[axis] +=
+                world[axis][3] + (0..3).map(|column| world[axis][column] * voxel[column]).sum::<f64>();
         }
         count += 1.0;
     }
@@ -45,11 +46,16 @@ fn both_hippocampi_of_the_mni152_head_are_found_without_a_prompt() {
         let path = bench.path(&format!("mni/mni152_t1_{side}.nii.gz"));
         let (centre, volume_ml) = centre_and_volume(&path, &[1, 2]);
         let [anterior, posterior] = [ANTERIOR, 2].map(|label| centre_and_volume(&path, &[label]).0);
-        println!("{side}: {volume_ml:.2} ml at {centre:.1?} mm, anterior {anterior:.1?}, posterior {posterior:.1?}");
+        println!(
+            "{side}: {volume_ml:.2} ml at {centre:.1?} mm, anterior {anterior:.1?}, posterior {posterior:.1?}"
+        );
         assert!((2.0..=5.0).contains(&volume_ml), "{side}: {volume_ml} ml");
         // The hippocampus lies around (±26, -21, -14) mm in MNI space.
-        let distance: f64 =
-            centre.iter().zip([expected_x, -21.0, -14.0]).map(|(found, at)| (found - at) * (found - at)).sum();
+        let distance: f64 = centre
+            .iter()
+            .zip([expected_x, -21.0, -14.0])
+            .map(|(found, at)| (found - at) * (found - at))
+            .sum();
         assert!(distance.sqrt() < 8.0, "{side}: {centre:?}");
         assert!(anterior[1] > posterior[1] + 5.0, "{side}: the anterior part lies in front");
     }

@@ -65,7 +65,8 @@ fn start(bench: &Bench, name: &str, config: &TrainingConfig, resume: bool) -> Ru
     let file = config.output.join("config.yml");
     config.write(&file).unwrap();
     let dataflow = bench.dataflow("dataflows/train.yml", |text| text);
-    let settings = [("SPSAM_TRAINING", file.to_str().unwrap()), ("SPSAM_RESUME", if resume { "1" } else { "0" })];
+    let settings =
+        [("SPSAM_TRAINING", file.to_str().unwrap()), ("SPSAM_RESUME", if resume { "1" } else { "0" })];
     bench.start(&dataflow, name, &settings)
 }
 
@@ -82,8 +83,11 @@ fn train_in_process(bench: &Bench, name: &str, config: &TrainingConfig) {
     assert!(matches!(outcome, Outcome::Finished { .. }));
 }
 
+/// Losses of a step, at the generator and at the decoder.
+type Losses = (f64, Option<f64>);
+
 /// The newest checkpoint of a run, and its losses by step.
-fn result(folder: &Path) -> (u64, BTreeMap<String, Tensors>, Vec<(f64, Option<f64>)>) {
+fn result(folder: &Path) -> (u64, BTreeMap<String, Tensors>, Vec<Losses>) {
     let checkpoints = self_prompt_sam::training::Checkpoints::new(folder.join("checkpoints"));
     let (manifest, shards) = checkpoints.newest().unwrap().unwrap();
     let history = History::read(&folder.join("history.json"), manifest.step).unwrap();
@@ -137,7 +141,9 @@ fn a_step_of_the_dataflow_is_a_step_of_one_process() {
             train_in_process(&bench, &names[0], &config);
             train(&bench, &names[1], &config, false);
             let (losses, tensors) = difference(&bench, [&names[1], &names[0]]);
-            println!("{stage}, {windows} windows: losses {losses:.1e}, parameters and gradients {tensors:.1e}");
+            println!(
+                "{stage}, {windows} windows: losses {losses:.1e}, parameters and gradients {tensors:.1e}"
+            );
             assert!(losses <= 1e-5 && tensors <= 1e-5, "{stage}, {windows}: {losses} {tensors}");
         }
     }
@@ -226,7 +232,8 @@ fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint() {
     let status = run.finish();
     assert!(!status.success());
     let log = run.log();
-    let error = log.lines().find(|line| line.contains("metrics-writer") && line.contains("ERROR")).unwrap_or("");
+    let error =
+        log.lines().find(|line| line.contains("metrics-writer") && line.contains("ERROR")).unwrap_or("");
     assert!(error.contains("step 1: the loss is") || error.contains("step 1: the norm"), "{log}");
     assert_eq!(result(&bench.path("diverging")).0, 1);
 }

@@ -11,9 +11,9 @@ use self_prompt_sam::compute::Compute;
 use self_prompt_sam::segmenter::Segmenter;
 use self_prompt_sam::training::augment::AugmentationConfig;
 use self_prompt_sam::training::{
-    CaseStore, Checkpoints, DataConfig, LearningRate, Manifest, ModelConfig, Outcome, Prefetch, PrefetchConfig,
-    Sample, Sampler, Schedule, Split, Stage, Tensors, Trainer, TrainingConfig, TrainingError, divide, run,
-    slices_of,
+    CaseStore, Checkpoints, DataConfig, LearningRate, Manifest, ModelConfig, Outcome, Prefetch,
+    PrefetchConfig, Sample, Sampler, Schedule, Split, Stage, Tensors, Trainer, TrainingConfig, TrainingError,
+    divide, run, slices_of,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -254,7 +254,8 @@ fn shards_of_another_network_are_refused() {
     let (manifest, shards) = checkpoints.newest().unwrap().unwrap();
     let mut other = config.clone();
     other.model.classes.push("more".into());
-    let error = Trainer::new(&other, fp32()).unwrap().restore(manifest.step, &shards).unwrap_err().to_string();
+    let error =
+        Trainer::new(&other, fp32()).unwrap().restore(manifest.step, &shards).unwrap_err().to_string();
     assert!(error.contains("generator") && error.contains("head"), "{error}");
 }
 

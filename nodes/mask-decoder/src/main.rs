@@ -6,7 +6,8 @@ use eyre::Result;
 use self_prompt_sam::compute::Compute;
 use self_prompt_sam::runtime::training::{DecoderLearner, TrainingRun, run_part};
 use self_prompt_sam::runtime::{
-    Emit, Input, InputKind, Settings, Stage, Window, compute, compute_in, decode_window_prompts, node_main, run_stage,
+    Emit, Input, InputKind, Settings, Stage, Window, compute, compute_in, decode_window_prompts, node_main,
+    run_stage,
 };
 use self_prompt_sam::segmenter::Decoder;
 

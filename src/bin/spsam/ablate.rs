@@ -37,7 +37,11 @@ impl Ablate {
         let compute = compute_in(config.precision)?;
         tracing::info!("{:?}, {}", compute.device, compute.precision().name());
         match ablate(&config, &self.variants, compute, &*stop_on_signal()?)? {
-            Some(rows) => println!("{}\nablation.md, ablation.json and the runs are in {}", table(&rows), config.output.display()),
+            Some(rows) => println!(
+                "{}\nablation.md, ablation.json and the runs are in {}",
+                table(&rows),
+                config.output.display()
+            ),
             None => println!("stopped; the same command goes on from there"),
         }
         Ok(())

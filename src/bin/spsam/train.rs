@@ -100,7 +100,9 @@ impl Train {
             thread::sleep(Duration::from_millis(100));
         };
         if !status.success() {
-            bail!("the dataflow failed; the log above names the cause. --resume goes on from the last checkpoint");
+            bail!(
+                "the dataflow failed; the log above names the cause. --resume goes on from the last checkpoint"
+            );
         }
         report(config, asked)
     }

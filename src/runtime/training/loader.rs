@@ -103,7 +103,7 @@ fn draw(
             return;
         }
     };
-    for (step, expected) in orders.into_iter().zip(first..) {
+    for (step, expected) in orders.iter().zip(first..) {
         if step != expected {
             let error = format!("step {step} is ordered, but the windows are those of step {expected}");
             let _ = to_io.send(Err(TrainingError::Loader(error)));
@@ -129,9 +129,8 @@ fn send_step(
     for (place, sample) in (0..).zip(samples) {
         let slices = slices_of(&sample.images);
         let labels = sample.labels.as_standard_layout();
-        let labels = Tensor::from_slice(labels.as_slice().unwrap_or_default()).view(
-            [labels.dim().0, labels.dim().1, labels.dim().2].map(|size| size as i64),
-        );
+        let labels = Tensor::from_slice(labels.as_slice().unwrap_or_default())
+            .view([labels.dim().0, labels.dim().1, labels.dim().2].map(|size| size as i64));
         let header = SliceHeader {
             session_id: session_id.to_owned(),
             segment_id: i64::try_from(step)? * samples.len() as i64 + place,

@@ -43,7 +43,7 @@ pub trait Learner: Send + 'static {
 
 /// For the compute thread.
 enum Work {
-    Window(usize, Window),
+    Window(usize, Box<Window>),
     Save(u64),
     End,
 }
@@ -76,7 +76,8 @@ pub fn run_part(run: &TrainingRun, mut learner: impl Learner) -> Result<()> {
         DoraNode::init_from_env().map_err(|error| eyre!("joining the dataflow: {error}"))?;
     let config = run.config.clone();
     let windows = config.schedule.windows_per_step as i64;
-    let mut joins = Joins::new(&config, [Stage::GeneratorOnly, Stage::Full].map(|stage| learner.tasks(stage)));
+    let mut joins =
+        Joins::new(&config, [Stage::GeneratorOnly, Stage::Full].map(|stage| learner.tasks(stage)));
     let (to_compute, work) = mpsc::channel();
     let (to_io, results) = unbounded_channel();
     let outputs = declared_outputs(&node);
@@ -123,7 +124,7 @@ pub fn run_part(run: &TrainingRun, mut learner: impl Learner) -> Result<()> {
                         .add(&id, u64::try_from(step)?, header, &array)
                         .wrap_err_with(|| format!("input `{id}`"))?;
                     for (task, window) in complete {
-                        give(Work::Window(task, window))?;
+                        give(Work::Window(task, Box::new(window)))?;
                     }
                 }
             },
@@ -244,7 +245,7 @@ impl<L: Learner> Learning<L> {
         for work in work {
             let is_end = matches!(work, Work::End);
             let outcome = catch_unwind(AssertUnwindSafe(|| match work {
-                Work::Window(task, window) => self.window(task, window),
+                Work::Window(task, window) => self.window(task, *window),
                 Work::Save(step) => self.save(step),
                 Work::End => Ok(()),
             }));

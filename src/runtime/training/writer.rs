@@ -19,8 +19,7 @@ use crate::message::{encode_text, text};
 use crate::runtime::events::{Flow, Happening, send, serve};
 use crate::runtime::number;
 use crate::training::{
-    Best, Course, Divided, PartName, Stage, StepReport, Trainer, TrainingConfig,
-    TrainingError, divide,
+    Best, Course, Divided, PartName, Stage, StepReport, Trainer, TrainingConfig, TrainingError, divide,
 };
 
 /// A step whose messages are lost so often ends the run.
@@ -30,9 +29,16 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(30);
 
 /// For the thread that keeps the course.
 enum Task {
-    Learned { report: StepReport, seconds: f64, waited: f64 },
+    Learned {
+        report: StepReport,
+        seconds: f64,
+        waited: f64,
+    },
     /// The shards of a step are on disk, with their sha256 by part.
-    Written { step: u64, shards: BTreeMap<String, String> },
+    Written {
+        step: u64,
+        shards: BTreeMap<String, String>,
+    },
 }
 
 /// From that thread: what [`Task::Written`] led to.
@@ -40,7 +46,10 @@ enum Reply {
     Complete,
     /// The manifest cannot be written; the training can go on.
     NotComplete(TrainingError),
-    Finished { bundle: PathBuf, best: Option<Best> },
+    Finished {
+        bundle: PathBuf,
+        best: Option<Best>,
+    },
     Failed(TrainingError),
 }
 
@@ -74,15 +83,8 @@ pub fn run_writer(run: &TrainingRun, compute: Compute) -> Result<()> {
 
     let (mut node, mut events) =
         DoraNode::init_from_env().map_err(|error| eyre!("joining the dataflow: {error}"))?;
-    let mut lead = Lead {
-        config,
-        step: first,
-        phase: Phase::Begin,
-        ack_timeout,
-        sign: Instant::now(),
-        stop,
-        to_course,
-    };
+    let mut lead =
+        Lead { config, step: first, phase: Phase::Begin, ack_timeout, sign: Instant::now(), stop, to_course };
     serve(&mut node, &mut events, replies, |node, happening| {
         match happening {
             Happening::Input { id, array, .. } => lead.on_input(node, &id, text(&array)?)?,
@@ -291,12 +293,8 @@ impl Lead {
 
     fn order(&mut self, node: &mut DoraNode, attempt: i64) -> Result<()> {
         if attempt == 0 {
-            self.phase = Phase::Learning {
-                attempt,
-                since: Instant::now(),
-                waited: 0.0,
-                learned: BTreeMap::new(),
-            };
+            self.phase =
+                Phase::Learning { attempt, since: Instant::now(), waited: 0.0, learned: BTreeMap::new() };
         }
         self.sign = Instant::now();
         let order = Order::Step { step: self.step, attempt };
@@ -365,7 +363,9 @@ impl Lead {
         match &mut self.phase {
             Phase::Begin if self.config.schedule.due(self.step).end => self.save(node, 0),
             Phase::Begin => self.order(node, 0),
-            Phase::Learning { attempt, .. } | Phase::Saving { attempt, .. } if silent > patience(*attempt) => {
+            Phase::Learning { attempt, .. } | Phase::Saving { attempt, .. }
+                if silent > patience(*attempt) =>
+            {
                 *attempt += 1;
                 let (attempt, step) = (*attempt, self.step);
                 if attempt > MAX_ATTEMPTS {
