@@ -130,15 +130,6 @@ impl Bench {
         for (name, value) in settings {
             command.env(name, value);
         }
-        // What cargo tells a test about its package would make the builds that a dataflow names start from nothing.
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            let of_package = text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_");
-            if of_package || ["CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"].contains(&&*text)
-            {
-                command.env_remove(&name);
-            }
-        }
         let output = self.path(output);
         Run {
             child: command.spawn().unwrap_or_else(|error| panic!("dora: {error}; run `cargo xtask setup`")),

@@ -195,7 +195,9 @@ fn spsam(bench: &Bench, name: &str, config: &TrainingConfig, arguments: &[&str])
     let file = bench.path("config.yml");
     config.write(&file).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_spsam"));
-    command.arg("train").arg("--config").arg(file).args(arguments);
+    // Without the builds that the dataflow names: what cargo tells a test would make them start from nothing.
+    let dataflow = bench.dataflow("dataflows/train.yml", |text| text);
+    command.arg("train").arg("--config").arg(file).arg("--dataflow").arg(dataflow).args(arguments);
     bench.launch(command, name, &[])
 }
 
