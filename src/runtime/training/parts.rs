@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use eyre::{Result, eyre};
 use tch::{Kind, Tensor};
 
-use super::part_node::Learner;
+use super::learning::Learner;
 use crate::compute::Compute;
 use crate::message::WireKind;
 use crate::runtime::assembly::{Input, InputKind, Window};
