@@ -15,6 +15,7 @@ mod settings;
 mod stage;
 mod startup;
 pub mod training;
+mod turns;
 pub mod writer;
 
 pub use assembly::{Assembler, Input, InputKind, Window};

@@ -121,12 +121,11 @@ pub fn compute() -> Result<Compute> {
     })
 }
 
-/// [`device`] with a precision. Gives libtorch its threads: who asks has a network to compute.
+/// [`device`] with a precision.
 ///
 /// # Errors
 /// Those of [`device`].
 pub fn compute_in(precision: Precision) -> Result<Compute> {
-    super::startup::network_threads()?;
     Ok(Compute::new(device()?, precision))
 }
 

@@ -14,7 +14,9 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::assembly::{Assembler, Input, Window};
 use super::events::{Flow, Happening, send, serve};
-use super::startup::one_line;
+use super::startup::{compute_here, one_line};
+use super::turns::Turns;
+use crate::compute::Compute;
 use crate::message::control::{Status, to_json};
 use crate::message::{SliceHeader, WireKind, encode_tensor, encode_text, to_wire};
 
@@ -25,6 +27,11 @@ const STATUS: &str = "status";
 pub trait Stage: Send + 'static {
     /// Inputs it understands; those that the dataflow connects must all arrive for a window to be complete.
     fn inputs(&self) -> &'static [Input];
+
+    /// Where its network computes; `None` where it has none.
+    fn compute(&self) -> Option<Compute> {
+        None
+    }
 
     /// Computes one window and emits its results. Called on the compute thread.
     ///
@@ -127,13 +134,18 @@ fn serve_stage(node: &mut DoraNode, events: &mut EventStream, mut stage: impl St
     let reports_status = outputs.contains(STATUS);
     let (to_compute, windows) = mpsc::channel::<Window>();
     let (to_io, results) = unbounded_channel();
+    let turns = Turns::new(&node.dataflow_id().to_string(), stage.compute())?;
     thread::Builder::new().name("compute".into()).spawn(move || {
+        if stage.compute().is_some() {
+            compute_here();
+        }
         for window in windows {
             let (segment, attempt) = (window.header.segment_id, window.header.attempt);
             let case_id = window.header.case_id.clone();
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 // The I/O loop outlives this thread except at exit, when nobody waits for results.
                 let mut sink = |output| drop(to_io.send(Computed::Output(output)));
+                let _turn = turns.take()?;
                 tch::no_grad(|| stage.process(window, &mut Emit::new(&outputs, &mut sink)))
             }));
             let message = match outcome {

@@ -41,35 +41,34 @@ pub fn prepare() -> Result<()> {
     set_threads()
 }
 
-/// `SPSAM_THREADS` threads for libtorch and for rayon. With 0, rayon has one a core, and so has libtorch once
-/// [`network_threads`] is called; until then libtorch has one, so that a node without a network has no idle ones.
+/// `SPSAM_THREADS` threads for libtorch and for rayon; with 0, each has one a core (libtorch `OMP_NUM_THREADS`, if set).
 fn set_threads() -> Result<()> {
-    LIBTORCH_THREADS.get_or_init(tch::get_num_threads);
-    match number("SPSAM_THREADS", 0)? {
-        0 => tch::set_num_threads(1),
-        threads => {
-            tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
-            if env::var_os("RAYON_NUM_THREADS").is_none() {
-                // Fails where the pool is running already, which a second call finds.
-                let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-            }
+    let threads = number("SPSAM_THREADS", 0)?;
+    if threads > 0 {
+        tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+        if env::var_os("RAYON_NUM_THREADS").is_none() {
+            // Fails where the pool is running already, which a second call finds.
+            let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
         }
     }
     Ok(())
 }
 
-/// What libtorch would take by itself: one thread a core, or `OMP_NUM_THREADS`.
+/// The threads of libtorch in the thread of a node that computes.
 static LIBTORCH_THREADS: OnceLock<i32> = OnceLock::new();
 
-/// Gives libtorch its threads in a node that has a network, unless `SPSAM_THREADS` says how many.
-///
-/// # Errors
-/// `SPSAM_THREADS` that is not a number.
-pub(super) fn network_threads() -> Result<()> {
-    if number("SPSAM_THREADS", 0)? == 0 {
-        tch::set_num_threads(*LIBTORCH_THREADS.get_or_init(tch::get_num_threads));
+/// Leaves libtorch one thread in the others. GNU's OpenMP keeps threads for every thread that has computed in parallel, and
+/// as soon as those are more than the cores, idle ones sleep at once, which the many small operations of a network pay for.
+fn compute_elsewhere() {
+    LIBTORCH_THREADS.get_or_init(tch::get_num_threads);
+    tch::set_num_threads(1);
+}
+
+/// Gives libtorch its threads; for the thread of a node that computes.
+pub(super) fn compute_here() {
+    if let Some(&threads) = LIBTORCH_THREADS.get() {
+        tch::set_num_threads(threads);
     }
-    Ok(())
 }
 
 /// Keeps memory that libtorch lets go of for its next tensor. glibc gives blocks of megabytes back to the system, which
@@ -122,6 +121,7 @@ pub fn node_main(main: impl FnOnce() -> Result<()>) -> ExitCode {
     exit_code(|| {
         install_overlay()?;
         prepare()?;
+        compute_elsewhere();
         let outcome = main();
         if let Some(megabytes) = peak_memory_mb() {
             tracing::info!("peak memory {megabytes} MB");

@@ -23,6 +23,10 @@ impl Stage for EncoderStage {
         &[SLICES]
     }
 
+    fn compute(&self) -> Option<Compute> {
+        Some(self.compute)
+    }
+
     fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()> {
         let encoded = self.encoder.forward(&window.tensor(SLICES.name, 0).to_kind(Kind::Float))?;
         let wire = self.compute.wire();

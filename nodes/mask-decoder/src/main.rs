@@ -24,6 +24,10 @@ impl Stage for DecoderStage {
         &[EMBEDDING, PROMPTS]
     }
 
+    fn compute(&self) -> Option<Compute> {
+        Some(self.compute)
+    }
+
     fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()> {
         let prompts = decode_window_prompts(&window, self.decoder.mask_size())?;
         let embedding = self.compute.receive(&window.tensor(EMBEDDING.name, 0));

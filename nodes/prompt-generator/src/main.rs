@@ -23,6 +23,10 @@ impl Stage for GeneratorStage {
         &[FEATURES]
     }
 
+    fn compute(&self) -> Option<Compute> {
+        Some(self.compute)
+    }
+
     fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()> {
         let levels = window.levels(FEATURES.name);
         let features: Vec<Tensor> = levels.iter().map(|level| self.compute.receive(level)).collect();

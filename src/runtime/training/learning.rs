@@ -8,16 +8,21 @@ use std::sync::mpsc;
 use eyre::{Result, bail, eyre};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::compute::Compute;
 use crate::message::control::Progress;
 use crate::runtime::assembly::{Input, Window};
 use crate::runtime::stage::{Emit, Output, panic_text};
-use crate::runtime::startup::one_line;
+use crate::runtime::startup::{compute_here, one_line};
+use crate::runtime::turns::Turns;
 use crate::training::{Part, Stage, TrainingConfig, TrainingError};
 
 /// A part of the network as its node learns with it.
 pub trait Learner: Send + 'static {
     /// Its parameters.
     fn part(&mut self) -> &mut Part;
+
+    /// Where its network computes.
+    fn compute(&self) -> Compute;
 
     /// What is done with each window, in this order, by the inputs that it takes; nothing while the part rests.
     fn tasks(&self, stage: Stage) -> &'static [&'static [Input]];
@@ -59,14 +64,15 @@ pub(super) struct Learning<L> {
     config: TrainingConfig,
     outputs: BTreeSet<String>,
     to_io: UnboundedSender<Done>,
+    turns: Turns,
     /// The step that the parameters are to learn from first.
     first: u64,
     /// The step that is learned from, or was last.
     step: Option<u64>,
     /// Windows that came before their turn: windows are taken in their order, so that sums are those of one process.
     early: BTreeMap<(usize, i64), Window>,
-    /// Segment whose turn it is, by task.
-    turn: Vec<i64>,
+    /// Segment that comes next, by task.
+    next: Vec<i64>,
     /// What each task gave for each window of the step.
     given: BTreeMap<(usize, i64), Vec<Output>>,
     loss: f64,
@@ -83,6 +89,7 @@ impl<L: Learner> Learning<L> {
         config: TrainingConfig,
         outputs: BTreeSet<String>,
         to_io: UnboundedSender<Done>,
+        turns: Turns,
         first: u64,
     ) -> Self {
         Self {
@@ -90,10 +97,11 @@ impl<L: Learner> Learning<L> {
             config,
             outputs,
             to_io,
+            turns,
             first,
             step: None,
             early: BTreeMap::new(),
-            turn: Vec::new(),
+            next: Vec::new(),
             given: BTreeMap::new(),
             loss: 0.0,
             report: None,
@@ -103,6 +111,7 @@ impl<L: Learner> Learning<L> {
 
     /// Works until the end of the run.
     pub fn serve(&mut self, work: &mpsc::Receiver<Work>) {
+        compute_here();
         for work in work {
             let is_end = matches!(work, Work::End);
             let outcome = catch_unwind(AssertUnwindSafe(|| match work {
@@ -154,9 +163,9 @@ impl<L: Learner> Learning<L> {
             return Ok(());
         }
         self.early.insert((task, segment), window);
-        while let Some(window) = self.early.remove(&(task, self.turn[task])) {
+        while let Some(window) = self.early.remove(&(task, self.next[task])) {
             self.learn(task, &window)?;
-            self.turn[task] += 1;
+            self.next[task] += 1;
         }
         Ok(())
     }
@@ -166,7 +175,7 @@ impl<L: Learner> Learning<L> {
             bail!("step {step} has come, but step {} is next", self.expected());
         }
         let tasks = self.learner.tasks(self.config.schedule.stage(step));
-        self.turn = vec![i64::try_from(step)? * self.windows(); tasks.len()];
+        self.next = vec![i64::try_from(step)? * self.windows(); tasks.len()];
         self.step = Some(step);
         self.early.clear();
         self.given.clear();
@@ -183,7 +192,9 @@ impl<L: Learner> Learning<L> {
         let mut given = Vec::new();
         let mut sink = |output: Output| given.push(output);
         let emit = &mut Emit::new(&self.outputs, &mut sink);
+        let turn = self.turns.take()?;
         let loss = self.learner.learn(task, window, stage, share, emit)?;
+        drop(turn);
         // Before anybody is given what is no number.
         finite(step, "the loss", loss)?;
         given.iter().for_each(|output| self.tell(Done::Output(output.clone())));
@@ -197,6 +208,7 @@ impl<L: Learner> Learning<L> {
     }
 
     fn update(&mut self, step: u64) -> Result<()> {
+        let _turn = self.turns.take()?;
         let gradient_norm = self.learner.part().gradient_norm();
         finite(step, "the norm of the gradients", gradient_norm)?;
         let learning_rate = self.config.learning_rate.at(step, &self.config.schedule);
@@ -255,7 +267,6 @@ pub(super) mod tests {
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
     use super::*;
-    use crate::compute::Compute;
     use crate::message::{SliceHeader, WireKind, encode_tensor};
     use crate::runtime::assembly::{Assembler, InputKind};
     use crate::training::{OptimiserConfig, PartName, Rule};
@@ -273,6 +284,10 @@ pub(super) mod tests {
     impl Learner for Fake {
         fn part(&mut self) -> &mut Part {
             &mut self.part
+        }
+
+        fn compute(&self) -> Compute {
+            Compute::fp32(Device::Cpu)
         }
 
         fn tasks(&self, stage: Stage) -> &'static [&'static [Input]] {
@@ -316,8 +331,9 @@ pub(super) mod tests {
         let make = |_: &_, trained: &tch::nn::VarStore| trained.root().zeros("weight", &[1]);
         let (part, weight) = Part::new(PartName::Encoder, &config, compute, make).unwrap();
         let (to_io, results) = unbounded_channel();
+        let turns = Turns::new("test", None).unwrap();
         let fake = Fake { part, weight, seen: Vec::new() };
-        let learning = Learning::new(fake, config, BTreeSet::from(["out".to_owned()]), to_io, 0);
+        let learning = Learning::new(fake, config, BTreeSet::from(["out".to_owned()]), to_io, turns, 0);
         (learning, results)
     }
 

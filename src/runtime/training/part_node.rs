@@ -15,6 +15,7 @@ use crate::message::{SliceHeader, encode_text, text};
 use crate::runtime::assembly::{Assembler, Input, Window};
 use crate::runtime::events::{Flow, Happening, send, serve};
 use crate::runtime::stage::declared_outputs;
+use crate::runtime::turns::Turns;
 use crate::training::{Schedule, Stage, TrainingConfig};
 
 /// Joins the dataflow and learns until the end of the run.
@@ -40,8 +41,9 @@ pub fn run_part(run: &TrainingRun, mut learner: impl Learner) -> Result<()> {
     let (to_compute, work) = mpsc::channel();
     let (to_io, results) = unbounded_channel();
     let outputs = declared_outputs(&node);
+    let turns = Turns::new(&node.dataflow_id().to_string(), Some(learner.compute()))?;
     thread::Builder::new().name("compute".into()).spawn(move || {
-        Learning::new(learner, config, outputs, to_io, first).serve(&work);
+        Learning::new(learner, config, outputs, to_io, turns, first).serve(&work);
     })?;
 
     let mut working = 0usize;

@@ -59,6 +59,10 @@ impl Learner for EncoderLearner {
         &mut self.encoder.part
     }
 
+    fn compute(&self) -> Compute {
+        self.compute
+    }
+
     fn tasks(&self, stage: Stage) -> &'static [&'static [Input]] {
         match stage {
             Stage::GeneratorOnly => &[&[SLICES], &[FEATURES_GRAD]],
@@ -120,6 +124,10 @@ impl Learner for GeneratorLearner {
         &mut self.generator.part
     }
 
+    fn compute(&self) -> Compute {
+        self.compute
+    }
+
     fn tasks(&self, _stage: Stage) -> &'static [&'static [Input]] {
         &[&[FEATURES, LABELS]]
     }
@@ -165,6 +173,10 @@ impl DecoderLearner {
 impl Learner for DecoderLearner {
     fn part(&mut self) -> &mut Part {
         &mut self.decoder.part
+    }
+
+    fn compute(&self) -> Compute {
+        self.compute
     }
 
     fn tasks(&self, stage: Stage) -> &'static [&'static [Input]] {

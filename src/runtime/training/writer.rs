@@ -18,6 +18,7 @@ use crate::message::control::{Command, Order, Progress, Status, Supply, from_jso
 use crate::message::{encode_text, text};
 use crate::runtime::events::{Flow, Happening, send, serve};
 use crate::runtime::number;
+use crate::runtime::startup::compute_here;
 use crate::training::{
     Best, Course, Divided, PartName, Stage, StepReport, Trainer, TrainingConfig, TrainingError, divide,
 };
@@ -71,6 +72,7 @@ pub fn run_writer(run: &TrainingRun, compute: Compute) -> Result<()> {
     let (to_io, replies) = unbounded_channel();
     let (course_config, course_stop) = (config.clone(), stop.clone());
     thread::Builder::new().name("course".into()).spawn(move || {
+        compute_here();
         let mut keeper = Keeper { config: course_config, compute, course, trainer: None, stop: course_stop };
         for task in tasks {
             if let Some(reply) = keeper.perform(task)
