@@ -69,6 +69,14 @@ pub struct Patch {
     /// Fraction by which neighbouring windows overlap in-plane, 0 to under 1. Default 0.5.
     #[serde(default = "default_overlap")]
     pub plane_overlap: f64,
+    /// Axes (slices, rows, columns) along which every window is segmented mirrored, too, and the logits averaged: nnU-Net's
+    /// test-time augmentation. Each axis doubles the work. Default none.
+    #[serde(default, skip_serializing_if = "is_none_mirrored")]
+    pub mirror: [bool; 3],
+}
+
+fn is_none_mirrored(mirror: &[bool; 3]) -> bool {
+    *mirror == [false; 3]
 }
 
 fn default_overlap() -> f64 {
@@ -331,7 +339,13 @@ impl Bundle {
             classes: vec!["background".into(), "foreground".into()],
             modalities: vec!["any".into()],
             spacing_mm: None,
-            patch: Patch { depth: 8, plane: Plane::WholeSlice(256), depth_overlap: 0.0, plane_overlap: 0.0 },
+            patch: Patch {
+                depth: 8,
+                plane: Plane::WholeSlice(256),
+                depth_overlap: 0.0,
+                plane_overlap: 0.0,
+                mirror: [false; 3],
+            },
             normalisation: Normalisation::Percentile { low: 0.5, high: 99.5 },
             network: NetworkConfig::plain(Backbone::LiteMedsam, 256),
             weights: WeightFile { file: weights.to_path_buf(), sha256: LITE_MEDSAM_SHA256.into() },

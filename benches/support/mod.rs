@@ -17,6 +17,7 @@ pub fn plain(backbone: Backbone, image_size: i64, depth: usize, classes: usize) 
             plane: Plane::Window([image_size as usize; 2]),
             depth_overlap: 0.0,
             plane_overlap: 0.0,
+            mirror: [false; 3],
         },
         normalisation: Normalisation::ZScore,
         // No taps: the embedding is all that the official encoder gives.

@@ -27,6 +27,8 @@ pub struct Settings {
     /// `SPSAM_PROMPTS`: prompts in place of the model's: `none`, or any of `point`, `point:centre`, `point:random`, `box` and
     /// `mask` with commas between them.
     pub prompts: Option<PromptConfig>,
+    /// `SPSAM_MIRROR`: whether windows are segmented mirrored, too, where the model says so; 1 by default.
+    pub mirror: bool,
     /// `SPSAM_OUTPUT`: folder for the results, `output` by default.
     pub output: PathBuf,
     /// `SPSAM_WINDOW`: windows in flight, 3 by default.
@@ -64,6 +66,7 @@ impl Settings {
             prompts: variable("SPSAM_PROMPTS")
                 .map(|text| parse_prompts(&text).wrap_err("SPSAM_PROMPTS"))
                 .transpose()?,
+            mirror: number("SPSAM_MIRROR", 1)? > 0,
             output: path("SPSAM_OUTPUT").unwrap_or_else(|| base.join("output")),
             credits: number("SPSAM_WINDOW", 3)?.max(1),
             ack_timeout: Duration::from_secs(number("SPSAM_ACK_TIMEOUT_SECS", 10)?.max(1) as u64),
@@ -81,6 +84,9 @@ impl Settings {
         };
         if let Some(prompts) = self.prompts {
             bundle.config.network.prompts = prompts;
+        }
+        if !self.mirror {
+            bundle.config.patch.mirror = [false; 3];
         }
         Ok(bundle)
     }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use ndarray::{Array3, Array4, ArrayView4, Axis, s};
 use rayon::prelude::*;
 
+use super::case::mirror;
 use super::error::VolumeError;
 use super::plan::CasePlan;
 use super::resample::{Interpolation, Tap, mix, resample_row, taps};
@@ -60,7 +61,7 @@ impl LabelAssembler {
         }
     }
 
-    /// Takes the logits `[N, D, H, W]` of a window; what lies beyond the volume is not looked at. Returns whether
+    /// Takes the logits `[N, D, H, W]` of a window, mirrored as the window is; what lies beyond the volume is not looked at. Returns whether
     /// they were used: a window that has come before is ignored.
     ///
     /// # Errors
@@ -109,12 +110,14 @@ impl LabelAssembler {
     /// Adds the window whose turn it is, then finishes every slice that no later window covers.
     fn blend(&mut self, logits: ArrayView4<f32>) {
         let [depth_starts, row_starts, column_starts] = [0, 1, 2].map(|axis| self.shares[axis].len());
-        let window = self.next;
+        let (window, views) = (self.next, self.plan.views());
+        let place = window / views;
         let index = [
-            window / (row_starts * column_starts) % depth_starts,
-            window / column_starts % row_starts,
-            window % column_starts,
+            place / (row_starts * column_starts) % depth_starts,
+            place / column_starts % row_starts,
+            place % column_starts,
         ];
+        let logits = mirror(logits, self.plan.mirrored(window));
         let [depth_shares, row_shares, column_shares] = [0, 1, 2].map(|axis| &self.shares[axis][index[axis]]);
         let [slice, row, column] = self.plan.windows()[window];
         let [slices, rows, columns] = self.plan.network_shape;
@@ -140,7 +143,7 @@ impl LabelAssembler {
             classes.into_par_iter().for_each(|(mut blended, logits)| {
                 let rows = blended.outer_iter_mut().zip(logits.outer_iter()).zip(row_shares);
                 for ((mut blended, logits), row_share) in rows {
-                    let share = depth_share * row_share;
+                    let share = depth_share * row_share / views as f32;
                     for ((sum, logit), column_share) in blended.iter_mut().zip(logits).zip(column_shares) {
                         *sum += logit * (share * column_share);
                     }

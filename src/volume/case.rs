@@ -3,7 +3,7 @@
 //! The volume is kept at its own resolution and resampled window by window, so that memory does not grow with the
 //! network's resolution: while reading, two f32 copies of one modality; afterwards, one of each.
 
-use ndarray::{Array3, Array4, ArrayView3, Axis, s};
+use ndarray::{Array3, Array4, ArrayView, ArrayView3, Axis, Dimension, s};
 
 use super::boxes::labels_from_boxes;
 use super::error::VolumeError;
@@ -86,7 +86,8 @@ impl PreparedCase {
         &self.plan
     }
 
-    /// Window `k` of [`CasePlan::windows`]: `[M, D, H, W]`, zero (after normalisation) beyond the volume.
+    /// Window `k` of [`CasePlan::windows`]: `[M, D, H, W]`, zero (after normalisation) beyond the volume, mirrored as the
+    /// plan says.
     ///
     /// # Panics
     /// Where the plan has no window `k`.
@@ -113,11 +114,16 @@ impl PreparedCase {
                 }
             }
         }
-        window
+        let mirrored = self.plan.mirrored(k);
+        if mirrored == [false; 3] {
+            window
+        } else {
+            mirror(window.view(), mirrored).as_standard_layout().into_owned()
+        }
     }
 
-    /// Labels of window `k`: `[D, H, W]`, each voxel the nearest label, zero beyond the volume; `None` where the
-    /// case has no labels.
+    /// Labels of window `k`: `[D, H, W]`, each voxel the nearest label, zero beyond the volume, mirrored as the plan says;
+    /// `None` where the case has no labels.
     ///
     /// # Panics
     /// Where the plan has no window `k`.
@@ -131,8 +137,18 @@ impl PreparedCase {
                 out.iter_mut().zip(columns).for_each(|(out, column)| *out = from[column.low]);
             }
         }
-        Some(window)
+        let mirrored = self.plan.mirrored(k);
+        Some(mirror(window.view(), mirrored).as_standard_layout().into_owned())
     }
+}
+
+/// The last three axes, mirrored where `axes` says so.
+pub(super) fn mirror<T, D: Dimension>(mut view: ArrayView<T, D>, axes: [bool; 3]) -> ArrayView<T, D> {
+    let first = view.ndim() - axes.len();
+    for axis in (0..axes.len()).filter(|&axis| axes[axis]) {
+        view.invert_axis(Axis(first + axis));
+    }
+    view
 }
 
 /// The part of the taps that a window covers.

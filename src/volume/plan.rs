@@ -1,6 +1,7 @@
 //! What is done to one case before and after the network, from headers only: small enough to travel with every
 //! window, complete enough to put labels together without reading the images again.
 
+use std::iter;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,8 @@ pub struct CasePlan {
     pub patch: [usize; 3],
     /// Fraction by which neighbouring windows overlap along each axis.
     pub overlap: [f64; 3],
+    /// Axes along which every window is segmented mirrored, too.
+    pub mirror: [bool; 3],
     /// Images along the slice axis: between slices, or the nearest where voxels are much longer than wide.
     pub slice_interpolation: Interpolation,
     windows: Vec<[usize; 3]>,
@@ -48,13 +51,15 @@ struct PlanRecord {
     network_shape: [usize; 3],
     patch: [usize; 3],
     overlap: [f64; 3],
+    #[serde(default)]
+    mirror: [bool; 3],
     slice_interpolation: Interpolation,
 }
 
 impl From<CasePlan> for PlanRecord {
     fn from(plan: CasePlan) -> Self {
-        let CasePlan { files, grid, network_shape, patch, overlap, slice_interpolation, .. } = plan;
-        Self { files, grid, network_shape, patch, overlap, slice_interpolation }
+        let CasePlan { files, grid, network_shape, patch, overlap, mirror, slice_interpolation, .. } = plan;
+        Self { files, grid, network_shape, patch, overlap, mirror, slice_interpolation }
     }
 }
 
@@ -62,7 +67,7 @@ impl TryFrom<PlanRecord> for CasePlan {
     type Error = String;
 
     fn try_from(record: PlanRecord) -> Result<Self, String> {
-        let PlanRecord { files, grid, network_shape, patch, overlap, slice_interpolation } = record;
+        let PlanRecord { files, grid, network_shape, patch, overlap, mirror, slice_interpolation } = record;
         let mut axes = grid.axes;
         axes.sort_unstable();
         if axes != [0, 1, 2] {
@@ -77,18 +82,28 @@ impl TryFrom<PlanRecord> for CasePlan {
             }
         }
         let [depth, rows, columns] = [0, 1, 2].map(|axis| axis_starts(network_shape, patch, overlap, axis));
-        let count = depth.len().saturating_mul(rows.len()).saturating_mul(columns.len());
+        let views = views(mirror);
+        let count = [&rows, &columns]
+            .iter()
+            .fold(depth.len().saturating_mul(views), |count, starts| count.saturating_mul(starts.len()));
         if count > MOST_WINDOWS {
             return Err(format!("{count} windows of {patch:?} over {network_shape:?} are too many"));
         }
         let mut windows = Vec::with_capacity(count);
         for &slice in &depth {
             for &row in &rows {
-                windows.extend(columns.iter().map(|&column| [slice, row, column]));
+                for &column in &columns {
+                    windows.extend(iter::repeat_n([slice, row, column], views));
+                }
             }
         }
-        Ok(Self { files, grid, network_shape, patch, overlap, slice_interpolation, windows })
+        Ok(Self { files, grid, network_shape, patch, overlap, mirror, slice_interpolation, windows })
     }
+}
+
+/// How often each place is segmented: once for every combination of the axes to mirror.
+fn views(mirror: [bool; 3]) -> usize {
+    mirror.iter().filter(|&&mirrored| mirrored).fold(1, |views, _| 2 * views)
 }
 
 fn axis_starts(shape: [usize; 3], patch: [usize; 3], overlap: [f64; 3], axis: usize) -> Vec<usize> {
@@ -125,6 +140,7 @@ impl CasePlan {
             network_shape,
             patch: [depth, height, width],
             overlap: [config.patch.depth_overlap, config.patch.plane_overlap, config.patch.plane_overlap],
+            mirror: config.patch.mirror,
             slice_interpolation: slice_interpolation(&grid, config),
             grid,
         };
@@ -132,9 +148,24 @@ impl CasePlan {
     }
 
     /// First slice, row and column of each window in the network's grid, in order of slices, then rows, then
-    /// columns. A window that is larger than the grid reaches beyond it at its end.
+    /// columns, then the ways in which it is mirrored. A window that is larger than the grid reaches beyond it at its end.
     pub fn windows(&self) -> &[[usize; 3]] {
         &self.windows
+    }
+
+    /// Axes along which window `k` is mirrored.
+    pub fn mirrored(&self, k: usize) -> [bool; 3] {
+        let mut view = k % self.views();
+        self.mirror.map(|mirrors| {
+            let is_mirrored = mirrors && view % 2 == 1;
+            view >>= u32::from(mirrors);
+            is_mirrored
+        })
+    }
+
+    /// Windows at each place.
+    pub(super) fn views(&self) -> usize {
+        views(self.mirror)
     }
 
     /// Slices, rows and columns of every window: `[D, H, W]`.
@@ -142,7 +173,7 @@ impl CasePlan {
         self.patch
     }
 
-    /// Starts of windows along each axis; all their combinations are [`CasePlan::windows`].
+    /// Starts of windows along each axis; all their combinations, [`CasePlan::views`] times each, are [`CasePlan::windows`].
     pub(super) fn starts(&self) -> [Vec<usize>; 3] {
         [0, 1, 2].map(|axis| axis_starts(self.network_shape, self.patch, self.overlap, axis))
     }

@@ -24,7 +24,13 @@ const SIDE: usize = 32;
 fn config(bench: &Bench, windows: usize, epochs: u64, generator_only: u64) -> TrainingConfig {
     let shipped = TrainingConfig::open(&project().join("configs/hippocampus-scratch.yml")).unwrap();
     let model = ModelConfig {
-        patch: Patch { depth: 4, plane: Plane::Window([SIDE; 2]), depth_overlap: 0.5, plane_overlap: 0.5 },
+        patch: Patch {
+            depth: 4,
+            plane: Plane::Window([SIDE; 2]),
+            depth_overlap: 0.5,
+            plane_overlap: 0.5,
+            mirror: [false; 3],
+        },
         normalisation: Normalisation::ZScore,
         spacing_mm: None,
         network: NetworkConfig::full(Backbone::VitTiny, SIDE as i64),

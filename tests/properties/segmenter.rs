@@ -27,6 +27,7 @@ fn bundle(network: NetworkConfig, modalities: usize) -> (TempDir, Bundle) {
             plane: Plane::Window([SIDE, SIDE]),
             depth_overlap: 0.5,
             plane_overlap: 0.5,
+            mirror: [false; 3],
         },
         normalisation: Normalisation::ZScore,
         network,

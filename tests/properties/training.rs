@@ -54,7 +54,7 @@ fn config(folder: &Path, cases: usize) -> TrainingConfig {
     let shipped = TrainingConfig::open(&shipped).unwrap();
     let plane = Plane::Window([SIDE, SIDE]);
     let model = ModelConfig {
-        patch: Patch { depth: DEPTH, plane, depth_overlap: 0.5, plane_overlap: 0.5 },
+        patch: Patch { depth: DEPTH, plane, depth_overlap: 0.5, plane_overlap: 0.5, mirror: [false; 3] },
         spacing_mm: None,
         normalisation: Normalisation::ZScore,
         network: NetworkConfig::full(Backbone::VitTiny, SIDE as i64),

@@ -2,15 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper fails as its test does")]
 
+use std::collections::BTreeSet;
+
 use ndarray::{Array3, Array4};
 use proptest::prelude::*;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 use self_prompt_sam::bundle::{AdapterKind, Backbone, NetworkConfig, Plane};
-use self_prompt_sam::volume::{CasePlan, LabelAssembler, PreparedCase};
+use self_prompt_sam::volume::{CasePlan, LabelAssembler, PreparedCase, read_labels};
 
-use crate::volumes::{Nifti, case, config};
+use crate::volumes::{Nifti, case, config, identity_segmentation};
 
 fn random_file(folder: &std::path::Path, shape: [usize; 3], spacing: [f32; 3]) -> std::path::PathBuf {
     let voxels = (0..shape.iter().product::<usize>()).map(|index| (index * 31 % 251) as u8).collect();
@@ -35,12 +37,13 @@ proptest! {
     #[test]
     fn labels_do_not_depend_on_the_order_of_arrival(
         shape in prop::array::uniform3(1usize..18), patch in prop::array::uniform3(1usize..9),
-        scale in 0.6f64..1.7, seed in any::<u64>(),
+        scale in 0.6f64..1.7, mirror in any::<[bool; 3]>(), seed in any::<u64>(),
     ) {
         let folder = tempfile::tempdir().unwrap();
         let image = random_file(folder.path(), shape, [1.0, 1.0, 1.5]);
         let mut config = config(1, Plane::Window([patch[1], patch[2]]), patch[0]);
         config.spacing_mm = Some([1.5 * scale, scale, scale]);
+        config.patch.mirror = mirror;
         let plan = CasePlan::new(&case(&image, None), &config, None).unwrap();
         let mut rng = Pcg64::seed_from_u64(seed);
         let [d, h, w] = plan.patch();
@@ -59,12 +62,13 @@ proptest! {
     #[test]
     fn labels_are_those_of_the_whole_blended_volume(
         shape in prop::array::uniform3(2usize..14), patch in prop::array::uniform3(2usize..8),
-        scale in 0.6f64..1.7, seed in any::<u64>(),
+        scale in 0.6f64..1.7, mirror in any::<[bool; 3]>(), seed in any::<u64>(),
     ) {
         let folder = tempfile::tempdir().unwrap();
         let image = random_file(folder.path(), shape, [1.0, 1.0, 1.5]);
         let mut config = config(1, Plane::Window([patch[1], patch[2]]), patch[0]);
         config.spacing_mm = Some([1.5 * scale, scale, scale]);
+        config.patch.mirror = mirror;
         let plan = CasePlan::new(&case(&image, None), &config, None).unwrap();
         let mut rng = Pcg64::seed_from_u64(seed);
         let [d, h, w] = plan.patch();
@@ -113,8 +117,12 @@ fn blend(plan: &CasePlan, windows: &[Array4<f32>]) -> Array4<f64> {
         let from_centre = offset as f64 - (length as f64 - 1.0) / 2.0;
         (-0.5 * (from_centre / (length as f64 / 8.0)).powi(2)).exp()
     };
-    for (window, &[z0, y0, x0]) in windows.iter().zip(plan.windows()) {
+    for (k, (window, &[z0, y0, x0])) in windows.iter().zip(plan.windows()).enumerate() {
+        let [z_mirrored, y_mirrored, x_mirrored] = plan.mirrored(k);
         for ((class, z, y, x), &logit) in window.indexed_iter() {
+            let z = if z_mirrored { d - 1 - z } else { z };
+            let y = if y_mirrored { h - 1 - y } else { y };
+            let x = if x_mirrored { w - 1 - x } else { x };
             let at = [z0 + z, y0 + y, x0 + x];
             if at[0] < nz && at[1] < ny && at[2] < nx {
                 let weight = gauss(z, d) * gauss(y, h) * gauss(x, w);
@@ -191,4 +199,40 @@ fn wrong_windows_are_refused_by_name() {
     let logits = Array4::zeros((3, 4, 8, 8));
     assert!(assembler.push(1, logits.view()).is_err());
     assert_eq!(assembler.missing(), [0]);
+}
+
+#[test]
+fn every_place_is_cut_in_every_way_to_mirror_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = random_file(folder.path(), [10, 7, 5], [1.0, 1.0, 2.0]);
+    let labels = (0..10 * 7 * 5).map(|index| (index * 7 % 4) as u8).collect();
+    let labels = Nifti::u8(&[10, 7, 5], labels).write(&folder.path().join("labels.nii"));
+    let files = case(&image, Some(&labels));
+    let mut config = config(1, Plane::Window([4, 6]), 3);
+    let open =
+        |config: &_| PreparedCase::open(&CasePlan::new(&files, config, None).unwrap(), config).unwrap();
+    let plain = open(&config);
+    config.patch.mirror = [true, false, true];
+    let mirrored = open(&config);
+    let plan = mirrored.plan();
+    assert_eq!(plan.windows().len(), 4 * plain.plan().windows().len());
+    for (place, start) in plain.plan().windows().iter().enumerate() {
+        let expected = plain.window(place);
+        let ways: BTreeSet<[bool; 3]> = (4 * place..4 * place + 4)
+            .map(|k| {
+                let way = plan.mirrored(k);
+                assert_eq!(plan.windows()[k], *start);
+                let window = mirrored.window(k);
+                for ((m, z, y, x), &value) in window.indexed_iter() {
+                    let from = [m, if way[0] { 2 - z } else { z }, y, if way[2] { 5 - x } else { x }];
+                    assert_eq!(value, expected[from]);
+                }
+                way
+            })
+            .collect();
+        assert_eq!(ways.len(), 4);
+        assert!(ways.iter().all(|way| !way[1]));
+    }
+    let (whole, _) = read_labels(&labels).unwrap();
+    assert_eq!(identity_segmentation(plan, &mirrored, 4), whole);
 }

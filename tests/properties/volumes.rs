@@ -17,7 +17,7 @@ pub fn config(modalities: usize, plane: Plane, depth: usize) -> BundleConfig {
         classes: ["background", "a", "b", "c"].map(String::from).to_vec(),
         modalities: (0..modalities).map(|index| format!("M{index}")).collect(),
         spacing_mm: None,
-        patch: Patch { depth, plane, depth_overlap: 0.5, plane_overlap: 0.5 },
+        patch: Patch { depth, plane, depth_overlap: 0.5, plane_overlap: 0.5, mirror: [false; 3] },
         normalisation: Normalisation::Window { low: 0.0, high: 1.0 },
         network: NetworkConfig::full(Backbone::VitTiny, 64),
         weights: WeightFile { file: "weights".into(), sha256: String::new() },

@@ -50,6 +50,9 @@ pub struct Infer {
     /// them, each as a case of its own.
     #[arg(long, value_name = "BOX", allow_hyphen_values = true)]
     roi: Option<String>,
+    /// Do not segment windows mirrored, too, where the model says so: faster, slightly less accurate.
+    #[arg(long)]
+    no_mirror: bool,
     /// CPU threads of each node, 0 = automatic.
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -96,6 +99,7 @@ impl Infer {
             .env("SPSAM_BOXES", self.boxes.join(";"))
             .env("SPSAM_ROI", self.roi.clone().unwrap_or_default())
             .env("SPSAM_PROMPTS", self.prompt_kinds.clone().unwrap_or_default())
+            .env("SPSAM_MIRROR", u8::from(!self.no_mirror).to_string())
             .env("SPSAM_THREADS", self.threads.to_string())
             .env("SPSAM_WINDOW", self.window.to_string())
             .status()
