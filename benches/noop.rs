@@ -12,6 +12,7 @@ use clap::{Parser, ValueEnum};
 use dora_node_api::DoraArray;
 use dora_node_api::dora_core::config::DataId;
 use eyre::{Result, eyre};
+use self_prompt_sam::compute::Compute;
 use self_prompt_sam::message::{SliceHeader, WireKind, encode_tensor, encode_text};
 use self_prompt_sam::runtime::{Emit, Input, InputKind, Stage, Window, exit_code, node_main, run_stage};
 use serde::Serialize;
@@ -103,6 +104,10 @@ impl Stage for Pass {
         &[IN]
     }
 
+    fn network(&self) -> Option<Compute> {
+        None
+    }
+
     fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()> {
         emit.slices("out", &window.header, &window.tensor(IN.name, 0), WireKind::Float16, None);
         Ok(())
@@ -115,6 +120,10 @@ struct Acknowledge;
 impl Stage for Acknowledge {
     fn inputs(&self) -> &'static [Input] {
         &[IN]
+    }
+
+    fn network(&self) -> Option<Compute> {
+        None
     }
 
     fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()> {

@@ -71,11 +71,11 @@ pub struct Patch {
     pub plane_overlap: f64,
     /// Axes (slices, rows, columns) along which every window is segmented mirrored, too, and the logits averaged: nnU-Net's
     /// test-time augmentation. Each axis doubles the work. Default none.
-    #[serde(default, skip_serializing_if = "is_none_mirrored")]
+    #[serde(default, skip_serializing_if = "is_unmirrored")]
     pub mirror: [bool; 3],
 }
 
-fn is_none_mirrored(mirror: &[bool; 3]) -> bool {
+fn is_unmirrored(mirror: &[bool; 3]) -> bool {
     *mirror == [false; 3]
 }
 

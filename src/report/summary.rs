@@ -93,7 +93,7 @@ pub struct Timings {
     pub seconds_total: f64,
     /// `seconds_total` over the cases that were segmented.
     pub seconds_per_case: f64,
-    /// Slices of the segmented volumes over `seconds_total`.
+    /// Slices that the network has seen, overlapping and mirrored ones each time, over `seconds_total`.
     pub slices_per_second: f64,
     /// From the start of the run to the first label map on disk, seconds.
     pub time_to_first_result_s: f64,

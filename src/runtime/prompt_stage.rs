@@ -6,6 +6,7 @@ use tch::Tensor;
 
 use super::assembly::{Input, InputKind, Window};
 use super::stage::{Emit, Stage};
+use crate::compute::Compute;
 use crate::message::{decode_prompts, encode_prompts, view_values};
 use crate::prompt::{PromptStrategy, SliceMasks, SlicePrompts};
 
@@ -27,6 +28,10 @@ impl<S: PromptStrategy + Send + 'static> PromptStage<S> {
 impl<S: PromptStrategy + Send + 'static> Stage for PromptStage<S> {
     fn inputs(&self) -> &'static [Input] {
         &[AUX_MASKS, LABELS]
+    }
+
+    fn network(&self) -> Option<Compute> {
+        None
     }
 
     fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()> {

@@ -28,10 +28,8 @@ pub trait Stage: Send + 'static {
     /// Inputs it understands; those that the dataflow connects must all arrive for a window to be complete.
     fn inputs(&self) -> &'static [Input];
 
-    /// Where its network computes; `None` where it has none.
-    fn compute(&self) -> Option<Compute> {
-        None
-    }
+    /// Where its network computes; `None` where it has none, and then libtorch has one thread.
+    fn network(&self) -> Option<Compute>;
 
     /// Computes one window and emits its results. Called on the compute thread.
     ///
@@ -134,9 +132,9 @@ fn serve_stage(node: &mut DoraNode, events: &mut EventStream, mut stage: impl St
     let reports_status = outputs.contains(STATUS);
     let (to_compute, windows) = mpsc::channel::<Window>();
     let (to_io, results) = unbounded_channel();
-    let turns = Turns::new(&node.dataflow_id().to_string(), stage.compute())?;
+    let turns = Turns::new(stage.network());
     thread::Builder::new().name("compute".into()).spawn(move || {
-        if stage.compute().is_some() {
+        if stage.network().is_some() {
             compute_here();
         }
         for window in windows {

@@ -66,9 +66,12 @@ fn compute_elsewhere() {
 
 /// Gives libtorch its threads; for the thread of a node that computes.
 pub(super) fn compute_here() {
-    if let Some(&threads) = LIBTORCH_THREADS.get() {
-        tch::set_num_threads(threads);
-    }
+    tch::set_num_threads(*LIBTORCH_THREADS.get_or_init(tch::get_num_threads));
+}
+
+/// The threads that [`compute_here`] gives.
+pub(super) fn compute_threads() -> usize {
+    usize::try_from(*LIBTORCH_THREADS.get_or_init(tch::get_num_threads)).unwrap_or(1)
 }
 
 /// Keeps memory that libtorch lets go of for its next tensor. glibc gives blocks of megabytes back to the system, which

@@ -2,71 +2,70 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use tch::Device;
 
-use super::settings::number;
+use super::startup::compute_threads;
 use crate::compute::Compute;
 
 /// Nodes of a dataflow that have a network.
 const NETWORKS: usize = 3;
 
-/// The turns in which the nodes of a run on one machine compute on its CPU: each has a thread a core (decision 8), so two that
-/// compute together only wait for each other. Held by a lock on a file in the system's temporary folder, which a node that dies
-/// lets go of.
+/// The turns in which nodes compute on the CPU of a machine: each has a thread a core, and two that compute together only wait
+/// for each other (decision 8). A turn is the lock on a file that all nodes of a user on a machine share and that nobody
+/// removes; a node that dies lets go of it.
 ///
-/// Nodes on a GPU compute whenever they like, and so do nodes whose `SPSAM_THREADS` leave cores for the others.
+/// Nodes on a GPU compute whenever they like, and so do nodes with one thread or with so few that there are cores for all.
 #[derive(Debug)]
-pub(super) struct Turns(Option<(PathBuf, File)>);
+pub(super) struct Turns(Option<File>);
 
 /// A turn, until it is dropped.
 pub(super) struct Turn<'a>(Option<&'a File>);
 
 impl Turns {
-    /// Of a node of `run` whose network computes in `compute`.
-    ///
-    /// # Errors
-    /// `SPSAM_THREADS` that is not a number.
-    pub fn new(run: &str, compute: Option<Compute>) -> eyre::Result<Self> {
-        let threads = number("SPSAM_THREADS", 0)?;
+    /// Of a node whose network computes in `network`.
+    pub fn new(network: Option<Compute>) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let has_room = threads > 0 && threads.saturating_mul(NETWORKS) <= cores;
-        if has_room || compute.is_none_or(|compute| compute.device != Device::Cpu) {
-            return Ok(Self(None));
+        let on_cpu = network.is_some_and(|compute| compute.device == Device::Cpu);
+        if !on_cpu || have_room(compute_threads(), cores) {
+            return Self(None);
         }
-        let path = std::env::temp_dir().join(format!("spsam-{run}.turn"));
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
-        Ok(Self(match file {
-            Ok(file) => Some((path, file)),
-            Err(error) => {
-                let path = path.display();
-                tracing::warn!(
-                    "{path}: {error}; the nodes of this machine compute at the same time, which is slower"
-                );
-                None
-            }
-        }))
+        let path = shared_file();
+        Self::by(&path).unwrap_or_else(|error| {
+            let path = path.display();
+            tracing::warn!(
+                "{path}: {error}; nodes of this machine compute at the same time, which is slower"
+            );
+            Self(None)
+        })
+    }
+
+    /// By a lock on `path`.
+    fn by(path: &Path) -> io::Result<Self> {
+        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        match file.try_lock() {
+            Ok(()) => file.unlock()?,
+            Err(fs::TryLockError::WouldBlock) => {}
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+        Ok(Self(Some(file)))
     }
 
     /// Waits until no other node computes.
     ///
     /// # Errors
-    /// A file system that cannot lock.
+    /// A file system that no longer locks.
     pub fn take(&self) -> io::Result<Turn<'_>> {
-        let file = self.0.as_ref().map(|(_, file)| file);
-        file.map_or(Ok(()), File::lock)?;
-        Ok(Turn(file))
-    }
-}
-
-impl Drop for Turns {
-    /// Removes the file; nodes that still work have it open.
-    fn drop(&mut self) {
-        if let Some((path, _)) = &self.0 {
-            let _ = fs::remove_file(path);
+        let Some(file) = &self.0 else { return Ok(Turn(None)) };
+        while let Err(error) = file.lock() {
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
         }
+        Ok(Turn(Some(file)))
     }
 }
 
@@ -79,6 +78,19 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// Whether all nodes can compute at once without waiting for each other's threads.
+fn have_room(threads: usize, cores: usize) -> bool {
+    threads == 1 || threads.saturating_mul(NETWORKS) <= cores
+}
+
+/// In memory that containers of one machine share, as dora's messages do.
+fn shared_file() -> PathBuf {
+    let shared = Path::new("/dev/shm");
+    let folder = if shared.is_dir() { shared.to_path_buf() } else { std::env::temp_dir() };
+    let user = fs::metadata("/proc/self").map_or(0, |process| process.uid());
+    folder.join(format!("spsam-{user}.turn"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -86,9 +98,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_node_of_a_run_computes_at_a_time() {
-        let run = format!("test-{}", std::process::id());
-        let nodes = [(); 4].map(|()| Turns::new(&run, Some(Compute::fp32(Device::Cpu))).unwrap());
+    fn one_node_computes_at_a_time_also_when_one_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("turn");
+        let [first, second, replaced] = [(); 3].map(|()| Turns::by(&path).unwrap());
+        drop(replaced);
+        let nodes = [first, second, Turns::by(&path).unwrap()];
         let computing = AtomicUsize::new(0);
         thread::scope(|scope| {
             for turns in &nodes {
@@ -102,5 +117,22 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn nodes_take_turns_only_where_threads_would_wait_for_each_other() {
+        assert!(have_room(1, 1) && have_room(1, 2) && have_room(8, 64) && have_room(2, 6));
+        assert!(!have_room(2, 2) && !have_room(64, 64) && !have_room(2, 4));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_node_without_a_network() {
+        assert!(Turns::new(None).0.is_none());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_made_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Turns::by(&folder.path().join("absent/turn")).is_err());
     }
 }

@@ -37,7 +37,7 @@ impl TrainingCase {
             Plane::Window(_) => Plane::Window([rows, columns]),
         };
         // One window that holds everything.
-        let patch = Patch { depth: slices, plane, ..config.patch.clone() };
+        let patch = Patch { depth: slices, plane, mirror: [false; 3], ..config.patch.clone() };
         let whole = BundleConfig { patch, ..config.clone() };
         let case = PreparedCase::open(&CasePlan::new(files, &whole, None)?, &whole)?;
         let images = case.window(0).slice_move(s![.., .., ..rows, ..columns]);

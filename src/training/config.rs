@@ -62,7 +62,7 @@ pub struct ModelConfig {
     /// Voxel spacing the network works at, mm, `[z, y, x]`; absent = as stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spacing_mm: Option<[f64; 3]>,
-    /// Windows: slices and in-plane size; the overlaps count in validation only.
+    /// Windows: slices and in-plane size; overlaps and mirroring count in validation only, and in the bundle.
     pub patch: Patch,
     /// Intensity normalisation.
     #[serde(with = "serde_yaml::with::singleton_map")]
@@ -169,7 +169,7 @@ impl TrainingConfig {
     }
 
     fn check(&self) -> Result<(), String> {
-        let Self { model, data, prefetch, .. } = self;
+        let Self { model, data, prefetch, augmentation, .. } = self;
         model.without_files().check().map_err(|reason| format!("model: {reason}"))?;
         if model.network.generator == GeneratorKind::None {
             Err("model.network.generator is none: there is nothing to make prompts with".into())
@@ -177,6 +177,9 @@ impl TrainingConfig {
             Err("model.weights is absent: set train_backbone, or name weights for the frozen backbone".into())
         } else if self.precision == Precision::Fp16 {
             Err("precision must be fp32, bf16 or auto: gradients leave the range of fp16".into())
+        } else if (0..3).any(|axis| model.patch.mirror[axis] && !augmentation.mirror[axis]) {
+            Err("model.patch.mirror: what augmentation.mirror does not mirror, the network does not learn"
+                .into())
         } else if !(0.0..=1.0).contains(&data.foreground) {
             Err("data.foreground must lie between 0 and 1".into())
         } else if prefetch.threads == 0 || prefetch.queue == 0 {

@@ -61,8 +61,8 @@ impl LabelAssembler {
         }
     }
 
-    /// Takes the logits `[N, D, H, W]` of a window, mirrored as the window is; what lies beyond the volume is not looked at. Returns whether
-    /// they were used: a window that has come before is ignored.
+    /// Takes the logits `[N, D, H, W]` of a window, mirrored as the window is; what lies beyond the volume is not looked
+    /// at. Returns whether they were used: a window that has come before is ignored.
     ///
     /// # Errors
     /// [`VolumeError::Window`] for a window that the plan does not have and for another shape.

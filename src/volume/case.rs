@@ -3,7 +3,7 @@
 //! The volume is kept at its own resolution and resampled window by window, so that memory does not grow with the
 //! network's resolution: while reading, two f32 copies of one modality; afterwards, one of each.
 
-use ndarray::{Array3, Array4, ArrayView, ArrayView3, Axis, Dimension, s};
+use ndarray::{Array, Array3, Array4, ArrayView, ArrayView3, Axis, Dimension, s};
 
 use super::boxes::labels_from_boxes;
 use super::error::VolumeError;
@@ -114,12 +114,7 @@ impl PreparedCase {
                 }
             }
         }
-        let mirrored = self.plan.mirrored(k);
-        if mirrored == [false; 3] {
-            window
-        } else {
-            mirror(window.view(), mirrored).as_standard_layout().into_owned()
-        }
+        mirrored(window, self.plan.mirrored(k))
     }
 
     /// Labels of window `k`: `[D, H, W]`, each voxel the nearest label, zero beyond the volume, mirrored as the plan says;
@@ -137,9 +132,12 @@ impl PreparedCase {
                 out.iter_mut().zip(columns).for_each(|(out, column)| *out = from[column.low]);
             }
         }
-        let mirrored = self.plan.mirrored(k);
-        Some(mirror(window.view(), mirrored).as_standard_layout().into_owned())
+        Some(mirrored(window, self.plan.mirrored(k)))
     }
+}
+
+fn mirrored<T: Clone, D: Dimension>(window: Array<T, D>, axes: [bool; 3]) -> Array<T, D> {
+    if axes == [false; 3] { window } else { mirror(window.view(), axes).as_standard_layout().into_owned() }
 }
 
 /// The last three axes, mirrored where `axes` says so.

@@ -58,8 +58,13 @@ fn reference(bench: &Bench) -> std::collections::BTreeMap<String, Vec<u8>> {
 #[test]
 fn nothing_is_lost_and_results_are_those_of_the_segmenter() {
     let bench = Bench::new(CASES, SLICES);
+    let unmirrored = reference(&bench);
+    mirror(&bench);
     let expected = reference(&bench);
+    assert_ne!(unmirrored, expected);
     let flow = bench.dataflow("dataflows/infer.yml", |text| text);
+    let run = run_to_the_end(bench.start(&flow, "unmirrored", &[("SPSAM_MIRROR", "0")]));
+    assert_eq!(run.label_maps(), unmirrored);
     let tiny_pool = bench.dataflow("dataflows/infer.yml", |text| with_pool(&text, "128KB"));
 
     let rounds = if full() { 20 } else { 2 };
@@ -93,6 +98,14 @@ fn nothing_is_lost_and_results_are_those_of_the_segmenter() {
         let run = run_to_the_end(run);
         assert_eq!(run.label_maps(), expected, "the run in which {victim} was killed differs");
     }
+}
+
+/// Lets the bundle's windows be segmented mirrored, too.
+fn mirror(bench: &Bench) {
+    let path = bench.path("bundle").join("model.yml");
+    let mut bundle = Bundle::open(&path).unwrap().config;
+    bundle.patch.mirror = [false, false, true];
+    fs::write(&path, serde_yaml::to_string(&bundle).unwrap()).unwrap();
 }
 
 fn with_pool(text: &str, size: &str) -> String {

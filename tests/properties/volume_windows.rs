@@ -174,14 +174,15 @@ fn plans_travel_as_small_json() {
     std::fs::write(&image, file.bytes()).unwrap();
     let sparse = std::fs::OpenOptions::new().write(true).open(&image).unwrap();
     sparse.set_len(352 + 512 * 512 * 300).unwrap();
-    let config = config(1, Plane::Window([64, 64]), 8);
+    let mut config = config(1, Plane::Window([64, 64]), 8);
+    config.patch.mirror = [true, false, true];
     let region = Some([[10.1, 20.2, 30.3], [300.4, 310.5, 400.6]]);
     let plan = CasePlan::new(&case(&image, None), &config, region).unwrap();
     assert!(plan.windows().len() > 1000);
     let json = serde_json::to_string(&plan).unwrap();
     assert!(json.len() < 2048, "{} bytes", json.len());
     let back: CasePlan = serde_json::from_str(&json).unwrap();
-    assert_eq!(back.windows(), plan.windows());
+    assert_eq!((back.windows(), back.mirror), (plan.windows(), config.patch.mirror));
     let broken = json.replace("\"axes\":[2,1,0]", "\"axes\":[2,1,1]");
     assert!(serde_json::from_str::<CasePlan>(&broken).is_err());
 }

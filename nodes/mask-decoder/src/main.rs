@@ -24,7 +24,7 @@ impl Stage for DecoderStage {
         &[EMBEDDING, PROMPTS]
     }
 
-    fn compute(&self) -> Option<Compute> {
+    fn network(&self) -> Option<Compute> {
         Some(self.compute)
     }
 

@@ -23,7 +23,7 @@ impl Stage for GeneratorStage {
         &[FEATURES]
     }
 
-    fn compute(&self) -> Option<Compute> {
+    fn network(&self) -> Option<Compute> {
         Some(self.compute)
     }
 

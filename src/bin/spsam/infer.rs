@@ -50,7 +50,7 @@ pub struct Infer {
     /// them, each as a case of its own.
     #[arg(long, value_name = "BOX", allow_hyphen_values = true)]
     roi: Option<String>,
-    /// Do not segment windows mirrored, too, where the model says so: faster, slightly less accurate.
+    /// Do not segment windows mirrored, too, where the model says so: each mirrored axis doubles the time.
     #[arg(long)]
     no_mirror: bool,
     /// CPU threads of each node, 0 = automatic.

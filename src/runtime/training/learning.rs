@@ -22,7 +22,7 @@ pub trait Learner: Send + 'static {
     fn part(&mut self) -> &mut Part;
 
     /// Where its network computes.
-    fn compute(&self) -> Compute;
+    fn network(&self) -> Compute;
 
     /// What is done with each window, in this order, by the inputs that it takes; nothing while the part rests.
     fn tasks(&self, stage: Stage) -> &'static [&'static [Input]];
@@ -286,7 +286,7 @@ pub(super) mod tests {
             &mut self.part
         }
 
-        fn compute(&self) -> Compute {
+        fn network(&self) -> Compute {
             Compute::fp32(Device::Cpu)
         }
 
@@ -331,7 +331,7 @@ pub(super) mod tests {
         let make = |_: &_, trained: &tch::nn::VarStore| trained.root().zeros("weight", &[1]);
         let (part, weight) = Part::new(PartName::Encoder, &config, compute, make).unwrap();
         let (to_io, results) = unbounded_channel();
-        let turns = Turns::new("test", None).unwrap();
+        let turns = Turns::new(None);
         let fake = Fake { part, weight, seen: Vec::new() };
         let learning = Learning::new(fake, config, BTreeSet::from(["out".to_owned()]), to_io, turns, 0);
         (learning, results)

@@ -41,7 +41,7 @@ pub fn run_part(run: &TrainingRun, mut learner: impl Learner) -> Result<()> {
     let (to_compute, work) = mpsc::channel();
     let (to_io, results) = unbounded_channel();
     let outputs = declared_outputs(&node);
-    let turns = Turns::new(&node.dataflow_id().to_string(), Some(learner.compute()))?;
+    let turns = Turns::new(Some(learner.network()));
     thread::Builder::new().name("compute".into()).spawn(move || {
         Learning::new(learner, config, outputs, to_io, turns, first).serve(&work);
     })?;

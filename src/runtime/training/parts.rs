@@ -59,7 +59,7 @@ impl Learner for EncoderLearner {
         &mut self.encoder.part
     }
 
-    fn compute(&self) -> Compute {
+    fn network(&self) -> Compute {
         self.compute
     }
 
@@ -124,7 +124,7 @@ impl Learner for GeneratorLearner {
         &mut self.generator.part
     }
 
-    fn compute(&self) -> Compute {
+    fn network(&self) -> Compute {
         self.compute
     }
 
@@ -175,7 +175,7 @@ impl Learner for DecoderLearner {
         &mut self.decoder.part
     }
 
-    fn compute(&self) -> Compute {
+    fn network(&self) -> Compute {
         self.compute
     }
 
