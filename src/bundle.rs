@@ -45,6 +45,10 @@ pub struct BundleConfig {
     /// Intensity normalisation.
     #[serde(with = "serde_yaml::with::singleton_map")]
     pub normalisation: Normalisation,
+    /// Whether only the largest connected component of the foreground is kept (nnU-Net's post-processing), for one organ or
+    /// organs that touch. Default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub largest_component: bool,
     /// The network and which of the paper's modules it has.
     pub network: NetworkConfig,
     /// Frozen backbone weights (`.pth` or `.safetensors`).
@@ -347,6 +351,7 @@ impl Bundle {
                 mirror: [false; 3],
             },
             normalisation: Normalisation::Percentile { low: 0.5, high: 99.5 },
+            largest_component: false,
             network: NetworkConfig::plain(Backbone::LiteMedsam, 256),
             weights: WeightFile { file: weights.to_path_buf(), sha256: LITE_MEDSAM_SHA256.into() },
             adapters: None,

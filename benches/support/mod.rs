@@ -20,6 +20,7 @@ pub fn plain(backbone: Backbone, image_size: i64, depth: usize, classes: usize) 
             mirror: [false; 3],
         },
         normalisation: Normalisation::ZScore,
+        largest_component: false,
         // No taps: the embedding is all that the official encoder gives.
         network: NetworkConfig { taps: Some(Vec::new()), ..NetworkConfig::plain(backbone, image_size) },
         weights: WeightFile { file: "backbone.safetensors".into(), sha256: String::new() },

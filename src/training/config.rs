@@ -67,6 +67,10 @@ pub struct ModelConfig {
     /// Intensity normalisation.
     #[serde(with = "serde_yaml::with::singleton_map")]
     pub normalisation: Normalisation,
+    /// Whether only the largest connected component of the foreground is kept (nnU-Net's post-processing), for one organ or
+    /// organs that touch. Default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub largest_component: bool,
     /// Backbone and the paper's modules.
     pub network: NetworkConfig,
     /// Weights that the backbone starts from; absent = random ones, which must then be trained.
@@ -88,6 +92,7 @@ impl ModelConfig {
             spacing_mm: self.spacing_mm,
             patch: self.patch.clone(),
             normalisation: self.normalisation.clone(),
+            largest_component: self.largest_component,
             network: self.network.clone(),
             weights,
             adapters,

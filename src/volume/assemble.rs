@@ -10,6 +10,7 @@ use ndarray::{Array3, Array4, ArrayView4, Axis, s};
 use rayon::prelude::*;
 
 use super::case::mirror;
+use super::components::keep_largest_component;
 use super::error::VolumeError;
 use super::plan::CasePlan;
 use super::resample::{Interpolation, Tap, mix, resample_row, taps};
@@ -101,9 +102,12 @@ impl LabelAssembler {
 
     /// The labels `[x, y, z]` on the original grid in stored order: the class with the largest logit (the first of
     /// equals), 0 outside of the region of interest. Complete only if [`LabelAssembler::missing`] is empty: from
-    /// the first missing window on, slices are 0.
+    /// the first missing window on, slices are 0. Where the plan says so, only the largest component is left.
     #[must_use]
-    pub fn finish(self) -> Array3<u8> {
+    pub fn finish(mut self) -> Array3<u8> {
+        if self.plan.largest_component {
+            keep_largest_component(&mut self.labels);
+        }
         self.labels
     }
 

@@ -38,6 +38,8 @@ pub struct CasePlan {
     pub overlap: [f64; 3],
     /// Axes along which every window is segmented mirrored, too.
     pub mirror: [bool; 3],
+    /// Whether only the largest connected component of the foreground is kept.
+    pub largest_component: bool,
     /// Images along the slice axis: between slices, or the nearest where voxels are much longer than wide.
     pub slice_interpolation: Interpolation,
     windows: Vec<[usize; 3]>,
@@ -53,13 +55,25 @@ struct PlanRecord {
     overlap: [f64; 3],
     #[serde(default)]
     mirror: [bool; 3],
+    #[serde(default)]
+    largest_component: bool,
     slice_interpolation: Interpolation,
 }
 
 impl From<CasePlan> for PlanRecord {
     fn from(plan: CasePlan) -> Self {
-        let CasePlan { files, grid, network_shape, patch, overlap, mirror, slice_interpolation, .. } = plan;
-        Self { files, grid, network_shape, patch, overlap, mirror, slice_interpolation }
+        let CasePlan {
+            files,
+            grid,
+            network_shape,
+            patch,
+            overlap,
+            mirror,
+            largest_component,
+            slice_interpolation,
+            ..
+        } = plan;
+        Self { files, grid, network_shape, patch, overlap, mirror, largest_component, slice_interpolation }
     }
 }
 
@@ -67,7 +81,16 @@ impl TryFrom<PlanRecord> for CasePlan {
     type Error = String;
 
     fn try_from(record: PlanRecord) -> Result<Self, String> {
-        let PlanRecord { files, grid, network_shape, patch, overlap, mirror, slice_interpolation } = record;
+        let PlanRecord {
+            files,
+            grid,
+            network_shape,
+            patch,
+            overlap,
+            mirror,
+            largest_component,
+            slice_interpolation,
+        } = record;
         let mut axes = grid.axes;
         axes.sort_unstable();
         if axes != [0, 1, 2] {
@@ -97,7 +120,17 @@ impl TryFrom<PlanRecord> for CasePlan {
                 }
             }
         }
-        Ok(Self { files, grid, network_shape, patch, overlap, mirror, slice_interpolation, windows })
+        Ok(Self {
+            files,
+            grid,
+            network_shape,
+            patch,
+            overlap,
+            mirror,
+            largest_component,
+            slice_interpolation,
+            windows,
+        })
     }
 }
 
@@ -141,6 +174,7 @@ impl CasePlan {
             patch: [depth, height, width],
             overlap: [config.patch.depth_overlap, config.patch.plane_overlap, config.patch.plane_overlap],
             mirror: config.patch.mirror,
+            largest_component: config.largest_component,
             slice_interpolation: slice_interpolation(&grid, config),
             grid,
         };

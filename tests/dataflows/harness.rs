@@ -77,6 +77,7 @@ impl Bench {
                 mirror: [false; 3],
             },
             normalisation: Normalisation::ZScore,
+            largest_component: false,
             network: NetworkConfig::full(Backbone::VitTiny, 64),
             weights: weights("backbone.safetensors"),
             adapters: Some(weights("adapters.safetensors")),

@@ -3,6 +3,7 @@
 
 mod arrays;
 mod checkpoint;
+mod components;
 mod distance;
 mod generator;
 mod lite_medsam;

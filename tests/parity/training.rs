@@ -60,6 +60,7 @@ fn config() -> TrainingConfig {
         modalities: vec!["T1".into(), "T2".into()],
         patch: Patch { depth: DEPTH, plane, depth_overlap: 0.5, plane_overlap: 0.5, mirror: [false; 3] },
         normalisation: Normalisation::ZScore,
+        largest_component: false,
         network: NetworkConfig::full(Backbone::VitTiny, 64),
         ..shipped.model
     };

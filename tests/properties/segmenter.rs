@@ -30,6 +30,7 @@ fn bundle(network: NetworkConfig, modalities: usize) -> (TempDir, Bundle) {
             mirror: [false; 3],
         },
         normalisation: Normalisation::ZScore,
+        largest_component: false,
         network,
         weights: file("backbone.safetensors"),
         adapters: Some(file("adapters.safetensors")),
