@@ -26,7 +26,7 @@ use crate::sam::checkpoint::{CheckpointError, check_sha256, load_strict};
 use crate::sam::{PromptTensorsError, TinyVitConfig, VitConfig};
 
 /// Key prefixes of a SAM checkpoint.
-const SAM_PARTS: [&str; 3] = ["image_encoder.", "prompt_encoder.", "mask_decoder."];
+pub(crate) const SAM_PARTS: [&str; 3] = ["image_encoder.", "prompt_encoder.", "mask_decoder."];
 /// Key prefixes of a bundle's adapter file.
 const TRAINED_PARTS: [&str; 5] =
     ["modality_adapter.", "image_encoder.", "generator.", "mask_decoder.", "classes_adapter."];
@@ -116,31 +116,45 @@ fn vit_config(config: &BundleConfig) -> Option<VitConfig> {
 /// type of `compute`.
 fn load(
     bundle: &Bundle,
-    sam: Option<(&mut VarStore, &[&str])>,
+    mut sam: Option<(&mut VarStore, &[&str])>,
     trained: (&mut VarStore, &[&str]),
     compute: Compute,
 ) -> Result<(), SegmenterError> {
-    if let Some((store, parts)) = sam {
-        let weights = &bundle.config.weights;
-        let path = bundle.path_of(weights);
-        check_sha256(&path, &weights.sha256)?;
-        load_strict(store, &path, parts, &SAM_PARTS)?;
+    let (trained, parts) = trained;
+    if let Some((store, parts)) = &mut sam {
+        load_sam(bundle, store, parts)?;
+    }
+    load_trained(bundle, trained, parts)?;
+    for store in sam.map(|(store, _)| store).into_iter().chain([trained]) {
         store.freeze();
         compute.convert(store);
     }
-    let (store, parts) = trained;
+    Ok(())
+}
+
+/// Loads the variables of `store` below `parts` from the bundle's SAM weights.
+pub(crate) fn load_sam(bundle: &Bundle, store: &mut VarStore, parts: &[&str]) -> Result<(), SegmenterError> {
+    let weights = &bundle.config.weights;
+    let path = bundle.path_of(weights);
+    check_sha256(&path, &weights.sha256)?;
+    Ok(load_strict(store, &path, parts, &SAM_PARTS)?)
+}
+
+/// Loads the variables of `store` below `parts` from the bundle's adapters.
+pub(crate) fn load_trained(
+    bundle: &Bundle,
+    store: &mut VarStore,
+    parts: &[&str],
+) -> Result<(), SegmenterError> {
     match &bundle.config.adapters {
         Some(adapters) => {
             let path = bundle.path_of(adapters);
             check_sha256(&path, &adapters.sha256)?;
-            load_strict(store, &path, parts, &TRAINED_PARTS)?;
+            Ok(load_strict(store, &path, parts, &TRAINED_PARTS)?)
         }
-        None if store.is_empty() => {}
-        None => return Err(SegmenterError::NoAdapters { model: bundle.config.name.clone() }),
+        None if store.is_empty() => Ok(()),
+        None => Err(SegmenterError::NoAdapters { model: bundle.config.name.clone() }),
     }
-    store.freeze();
-    compute.convert(store);
-    Ok(())
 }
 
 /// The strategy that a bundle's prompts are made with.

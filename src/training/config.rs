@@ -20,6 +20,10 @@ use crate::compute::Precision;
 pub struct TrainingConfig {
     /// The network and what it segments; becomes the bundle's `model.yml`.
     pub model: ModelConfig,
+    /// Folder of a bundle of the same network, whose weights the training starts from in place of fresh ones
+    /// (fine-tuning). Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<PathBuf>,
     /// Cases to learn from and cases to validate on.
     pub data: DataConfig,
     /// How long, and when what happens.
@@ -165,6 +169,7 @@ impl TrainingConfig {
         for relative in [&mut config.data.folder, &mut config.output]
             .into_iter()
             .chain(&mut config.data.labels)
+            .chain(&mut config.start_from)
             .chain(config.model.weights.as_mut().map(|weights| &mut weights.file))
         {
             let path = folder.join(&relative);

@@ -9,11 +9,10 @@ use super::TrainingError;
 use super::config::TrainingConfig;
 use super::optimiser::Optimiser;
 use super::tensors::{Tensors, sha256_of};
+use crate::bundle::Bundle;
 use crate::compute::Compute;
 use crate::sam::checkpoint::{check_sha256, load_strict};
-
-/// Key prefixes of a SAM checkpoint.
-const SAM_PARTS: [&str; 3] = ["image_encoder.", "prompt_encoder.", "mask_decoder."];
+use crate::segmenter::{SAM_PARTS, load_sam, load_trained};
 
 /// The parts of the network, each a process of its own in a dataflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +46,15 @@ impl PartName {
             Self::Decoder => &SAM_PARTS[1..],
         }
     }
+
+    /// Key prefixes of its share of a bundle's adapters.
+    fn trained_parts(self) -> &'static [&'static str] {
+        match self {
+            Self::Encoder => &["modality_adapter.", "image_encoder."],
+            Self::Generator => &["generator."],
+            Self::Decoder => &["mask_decoder.", "classes_adapter."],
+        }
+    }
 }
 
 /// Parameters of a part: SAM's, frozen or not, and those that the paper adds.
@@ -63,10 +71,11 @@ pub struct Part {
 
 impl Part {
     /// Makes a part: `make` builds its network in the store of SAM's weights and the store of the added ones. Fresh
-    /// weights depend on the configuration's seed and on the part alone; SAM's are then loaded and frozen as it says.
+    /// weights depend on the configuration's seed and on the part alone; SAM's are then loaded and frozen as it says, and
+    /// those of the bundle that the training starts from.
     ///
     /// # Errors
-    /// Weights that are missing, wrong or damaged.
+    /// Weights that are missing, wrong or damaged; a bundle of another network.
     pub fn new<T>(
         name: PartName,
         config: &TrainingConfig,
@@ -74,13 +83,20 @@ impl Part {
         make: impl FnOnce(&VarStore, &VarStore) -> T,
     ) -> Result<(Self, T), TrainingError> {
         tch::manual_seed(config.seed.wrapping_mul(4).wrapping_add(name as u64) as i64);
-        let (mut sam, trained) = (VarStore::new(compute.device), VarStore::new(compute.device));
+        let (mut sam, mut trained) = (VarStore::new(compute.device), VarStore::new(compute.device));
         let network = make(&sam, &trained);
         if let Some(weights) = config.model.weights.as_ref().filter(|_| !sam.is_empty()) {
             check_sha256(&weights.file, &weights.sha256)?;
             load_strict(&mut sam, &weights.file, name.sam_parts(), &SAM_PARTS)?;
         }
         let trains_backbone = config.model.train_backbone;
+        if let Some(folder) = &config.start_from {
+            let bundle = Bundle::open(folder)?;
+            load_trained(&bundle, &mut trained, name.trained_parts())?;
+            if trains_backbone {
+                load_sam(&bundle, &mut sam, name.sam_parts())?;
+            }
+        }
         let mut parameters = prefixed("trained", &trained);
         if trains_backbone {
             parameters.append(&mut prefixed("sam", &sam));

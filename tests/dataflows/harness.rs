@@ -201,20 +201,28 @@ impl Run {
 
     /// Sends SIGKILL to a node of this run.
     pub fn kill(&self, program: &str) {
+        let nodes = self.processes();
+        let found: Vec<_> = nodes.iter().filter(|(_, name)| name == program).collect();
+        assert_eq!(found.len(), 1, "{program} is not running once");
+        assert!(Command::new("kill").args(["-9", &found[0].0]).status().unwrap().success());
+    }
+
+    /// Number and program of every running process that this run has started.
+    pub fn processes(&self) -> Vec<(String, String)> {
         let output = self.output.display().to_string();
-        let mut killed = 0;
+        let mut found = Vec::new();
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let folder = entry.path();
-            let exe = fs::read_link(folder.join("exe")).unwrap_or_default();
+            let program = fs::read_link(folder.join("exe")).unwrap_or_default();
             let environment = fs::read(folder.join("environ")).unwrap_or_default();
-            let of_this_run = String::from_utf8_lossy(&environment).contains(&output);
-            if exe.file_name().is_some_and(|name| name == program) && of_this_run {
-                let pid = entry.file_name();
-                assert!(Command::new("kill").arg("-9").arg(pid).status().unwrap().success());
-                killed += 1;
+            if let Some(name) = program.file_name()
+                && String::from_utf8_lossy(&environment).contains(&output)
+            {
+                let pid = entry.file_name().to_string_lossy().into_owned();
+                found.push((pid, name.to_string_lossy().into_owned()));
             }
         }
-        assert_eq!(killed, 1, "{program} is not running once");
+        found
     }
 
     /// Label maps by file name.

@@ -164,3 +164,24 @@ fn the_input_is_never_overwritten() {
     assert!(run.log().contains("would overwrite"), "{}", run.log());
     assert_eq!(label_maps(&images), before);
 }
+
+#[test]
+fn a_terminated_command_takes_its_dataflow_with_it() {
+    let bench = Bench::new(4, 48);
+    let flow = bench.dataflow("dataflows/infer.yml", |text| text);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spsam"));
+    command.args(["infer", "--precision", "fp32", "--device", "cpu"]);
+    for (option, path) in
+        [("--dataflow", &flow), ("--input", &bench.path("images")), ("--model", &bench.path("bundle"))]
+    {
+        command.arg(option).arg(path);
+    }
+    command.arg("--output").arg(bench.path("output"));
+    let mut run = bench.launch(command, "output", &[]);
+    run.wait_for_file(&bench.path("output/case_0.nii.gz"));
+    assert!(run.processes().len() > 6, "{:?}", run.processes());
+    run.signal("TERM");
+    assert!(!run.finish().success());
+    assert!(run.log().contains("stopped; the label maps"), "{}", run.log());
+    assert_eq!(run.processes(), []);
+}

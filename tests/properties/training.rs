@@ -174,6 +174,21 @@ fn a_run_learns_and_its_bundle_segments_as_the_trainer_did() {
     let differing =
         found.argmax(1, false).ne_tensor(&expected.argmax(1, false)).sum(Kind::Float).double_value(&[]);
     assert!(differing < 20.0, "{differing} pixels differ by rounding to fp16");
+
+    let continued = TrainingConfig { start_from: Some(bundle.clone()), seed: 9, ..config };
+    let started = Trainer::new(&continued, fp32()).unwrap();
+    let (started, learned) = (weights(&started), weights(&trainer));
+    let learned: Vec<_> = learned.iter().filter(|(name, _)| !name.starts_with("optimiser/")).collect();
+    assert!(learned.len() > 100);
+    for (name, value) in learned {
+        let difference = (&started[name] - value).abs().max().double_value(&[]);
+        let rounding = 1e-3 * value.abs().max().double_value(&[]).max(1e-4);
+        assert!(difference <= rounding, "{name} differs by {difference}, more than fp16 rounds");
+    }
+    let mut other = continued;
+    other.model.classes.push("more".into());
+    let error = Trainer::new(&other, fp32()).err().unwrap().to_string();
+    assert!(error.contains(&bundle.display().to_string()), "{error}");
 }
 
 #[test]

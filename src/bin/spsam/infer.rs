@@ -1,11 +1,13 @@
 //! `spsam infer`.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use clap::{Args, ValueEnum};
 use eyre::{Result, WrapErr, bail};
 use self_prompt_sam::compute::Precision;
+
+use super::dataflow::Dataflow;
 
 /// Where prompts come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -82,28 +84,31 @@ impl Infer {
                 super::project()?.join(if by_labels { "dataflows/oracle.yml" } else { "dataflows/infer.yml" })
             }
         };
-        if !dataflow.exists() {
-            bail!("{}: no such dataflow", dataflow.display());
-        }
         let text = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
-        let dora = super::dora();
-        let status = Command::new(&dora)
-            .arg("run")
-            .arg(&dataflow)
-            .env("SPSAM_INPUT", absolute(&self.input)?)
-            .env("SPSAM_MODEL", text(&self.model)?.unwrap_or_default())
-            .env("SPSAM_LABELS", text(&self.labels)?.unwrap_or_default())
-            .env("SPSAM_OUTPUT", absolute(&self.output)?)
-            .env("SPSAM_DEVICE", &self.device)
-            .env("SPSAM_PRECISION", self.precision.name())
-            .env("SPSAM_BOXES", self.boxes.join(";"))
-            .env("SPSAM_ROI", self.roi.clone().unwrap_or_default())
-            .env("SPSAM_PROMPTS", self.prompt_kinds.clone().unwrap_or_default())
-            .env("SPSAM_MIRROR", u8::from(!self.no_mirror).to_string())
-            .env("SPSAM_THREADS", self.threads.to_string())
-            .env("SPSAM_WINDOW", self.window.to_string())
-            .status()
-            .wrap_err_with(|| format!("starting {}; `spsam doctor` says what is missing", dora.display()))?;
+        let settings: [(_, OsString); 12] = [
+            ("SPSAM_INPUT", absolute(&self.input)?.into()),
+            ("SPSAM_MODEL", text(&self.model)?.unwrap_or_default().into()),
+            ("SPSAM_LABELS", text(&self.labels)?.unwrap_or_default().into()),
+            ("SPSAM_OUTPUT", absolute(&self.output)?.into()),
+            ("SPSAM_DEVICE", self.device.into()),
+            ("SPSAM_PRECISION", self.precision.name().into()),
+            ("SPSAM_BOXES", self.boxes.join(";").into()),
+            ("SPSAM_ROI", self.roi.unwrap_or_default().into()),
+            ("SPSAM_PROMPTS", self.prompt_kinds.unwrap_or_default().into()),
+            ("SPSAM_MIRROR", u8::from(!self.no_mirror).to_string().into()),
+            ("SPSAM_THREADS", self.threads.to_string().into()),
+            ("SPSAM_WINDOW", self.window.to_string().into()),
+        ];
+        let mut stopped = false;
+        let status = Dataflow::start(&dataflow, settings)?.wait(|dataflow| {
+            eprintln!("stopping; again to stop at once");
+            stopped = true;
+            dataflow.stop();
+            Ok(())
+        })?;
+        if stopped {
+            bail!("stopped; the label maps that are in {} are whole", self.output.display());
+        }
         if !status.success() {
             bail!("the dataflow failed; the log above names the case and the cause");
         }

@@ -2,6 +2,7 @@
 //! into files; the dataflows stay the real interface.
 
 mod ablate;
+mod dataflow;
 mod doctor;
 mod evaluate;
 mod infer;

@@ -1,20 +1,18 @@
 //! `spsam train`.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use eyre::{Result, WrapErr, bail};
 use self_prompt_sam::runtime::compute_in;
 use self_prompt_sam::runtime::training::STOP_FILE;
 use self_prompt_sam::training::{self, Outcome, TrainingConfig};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::dataflow::Dataflow;
 
 #[derive(Args)]
 pub struct Train {
@@ -59,9 +57,6 @@ impl Train {
             Some(path) => path.clone(),
             None => super::project()?.join("dataflows/train.yml"),
         };
-        if !dataflow.exists() {
-            bail!("{}: no such dataflow", dataflow.display());
-        }
         // Checked before anything starts: a dataset that is not there is best said at once.
         training::divide(config)?;
         let file = config.output.join("config.yml");
@@ -69,55 +64,21 @@ impl Train {
         config.write(&file)?;
         let stop_file = config.output.join(STOP_FILE);
         let _ = fs::remove_file(&stop_file); // of a run that had ended already
-        let signal = Arc::new(AtomicBool::new(false));
-        for number in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(number, signal.clone()).wrap_err("installing the signal handler")?;
-        }
-        let dora = super::dora();
-        let child = Command::new(&dora)
-            .arg("run")
-            .arg(&dataflow)
-            .env("SPSAM_TRAINING", &file)
-            .env("SPSAM_RESUME", if self.resume { "1" } else { "0" })
-            // Ctrl-C reaches this process alone: dora would end its nodes before the checkpoint is written.
-            .process_group(0)
-            .spawn()
-            .wrap_err_with(|| format!("starting {}; `spsam doctor` says what is missing", dora.display()))?;
-        let mut dataflow = Dataflow(child);
-        let mut asked = false;
-        let status = loop {
-            if let Some(status) = dataflow.0.try_wait()? {
-                break status;
-            }
-            if signal.swap(false, Ordering::Relaxed) {
-                if asked {
-                    bail!("stopped at once; --resume goes on from the last checkpoint");
-                }
-                eprintln!("stopping after this step; again to stop at once, without a checkpoint");
-                fs::write(&stop_file, "").wrap_err_with(|| stop_file.display().to_string())?;
-                asked = true;
-            }
-            thread::sleep(Duration::from_millis(100));
-        };
-        if !status.success() {
+        let resume = if self.resume { "1" } else { "0" };
+        let settings = [("SPSAM_TRAINING", file.into()), ("SPSAM_RESUME", resume.into())];
+        let mut stopped = false;
+        // Not by stopping dora, which would end its nodes before the checkpoint is written.
+        let status = Dataflow::start(&dataflow, settings)?.wait(|_| {
+            eprintln!("stopping after this step; again to stop at once, without a checkpoint");
+            stopped = true;
+            fs::write(&stop_file, "").wrap_err_with(|| stop_file.display().to_string())
+        });
+        if !status.wrap_err("--resume goes on from the last checkpoint")?.success() {
             bail!(
                 "the dataflow failed; the log above names the cause. --resume goes on from the last checkpoint"
             );
         }
-        report(config, asked)
-    }
-}
-
-/// dora and its nodes, a process group of their own that ends with this.
-struct Dataflow(Child);
-
-impl Drop for Dataflow {
-    fn drop(&mut self) {
-        if let Ok(None) = self.0.try_wait() {
-            let group = format!("-{}", self.0.id());
-            let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
-            let _ = self.0.wait();
-        }
+        report(config, stopped)
     }
 }
 
