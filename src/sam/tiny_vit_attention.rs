@@ -5,7 +5,7 @@ use tch::nn::{self, Module};
 use tch::{Device, Kind, Tensor};
 
 use super::common::{dims, layer_norm, linear};
-use super::window;
+use super::window::{self, Run};
 use crate::kernel::{self, AttentionShape, PositionBias, QkvOrder};
 use crate::nn::Derived;
 
@@ -48,38 +48,88 @@ impl Attention {
     ///
     /// Windows are filled up with zeros at the right and the bottom before the normalisation, as upstream.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let [_, height, width, channels] = dims(x);
+        let [_, _, _, channels] = dims(x);
         let qkv = self.qkv.forward(&self.norm.forward(x));
         let outside = self.outside();
         let attended = if kernel::is_supported(&qkv, channels / self.heads) {
             let shape = AttentionShape::new(&qkv, [self.window; 2], self.heads, QkvOrder::ByHead);
             kernel::attention(&shape, &qkv, &outside, PositionBias::Table(&self.bias().to_kind(Kind::Float)))
         } else {
-            let windows = window::partition(&qkv, self.window, &outside);
-            window::unpartition(&self.attend(&windows), [height, width])
+            self.attend(&qkv, &outside)
         };
         self.proj.forward(&attended)
     }
 
-    /// Projected windows `[B, window, window, 3·C]` to `[B, window, window, C]`.
-    fn attend(&self, qkv: &Tensor) -> Tensor {
+    /// Projected tokens `[B, H, W, 3·C]` to `[B, H, W, C]`, in libtorch's operations. Windows at the right and the
+    /// bottom have fewer tokens within the image, and are computed apart.
+    fn attend(&self, qkv: &Tensor, outside: &Tensor) -> Tensor {
+        let [_, height, width, _] = dims(qkv);
+        let row = |rows: Run| {
+            let parts = window::runs(width, self.window).into_iter().map(|columns| {
+                let part =
+                    qkv.narrow(1, rows.start, rows.length()).narrow(2, columns.start, columns.length());
+                self.attend_windows(&part, outside, [rows.tokens, columns.tokens])
+            });
+            Tensor::cat(&parts.collect::<Vec<_>>(), 2)
+        };
+        let rows: Vec<Tensor> = window::runs(height, self.window).into_iter().map(row).collect();
+        Tensor::cat(&rows, 1)
+    }
+
+    /// Windows with `[high, wide]` tokens within the image, side by side `[B, y·high, x·wide, 3·C]`, to `[…, C]`.
+    ///
+    /// All tokens beyond the border have the same key and value. Their scores differ by the bias alone, so that they
+    /// are one key whose bias is the logarithm of the sum of their biases' exponentials.
+    fn attend_windows(&self, qkv: &Tensor, outside: &Tensor, [high, wide]: [i64; 2]) -> Tensor {
         let [batch, height, width, channels] = dims(qkv);
-        let tokens = height * width;
-        // [B, heads, N, 3 · C / heads]: a head's query, key and value are adjacent.
-        let qkv = qkv.view([batch, tokens, self.heads, -1]).transpose(1, 2).chunk(3, -1);
-        let [query, key, value] = [&qkv[0], &qkv[1], &qkv[2]];
-        let bias = self.bias().to_kind(query.kind());
-        let attended = if qkv[0].device() == Device::Cpu {
+        let (rows, columns, tokens) = (height / high, width / wide, high * wide);
+        let of_head = channels / self.heads;
+        // [windows, heads, N, 3 · C / heads]: a head's query, key and value are adjacent.
+        let qkv = qkv
+            .reshape([batch, rows, high, columns, wide, self.heads, of_head])
+            .permute([0, 1, 3, 5, 2, 4, 6])
+            .reshape([-1, self.heads, tokens, of_head]);
+        let roles = qkv.chunk(3, -1);
+        let (query, mut key, mut value) = (&roles[0], roles[1].shallow_clone(), roles[2].shallow_clone());
+        let mut bias = self.bias();
+        if tokens < self.window * self.window {
+            bias = self.bias_with_outside(&bias, [high, wide]);
+            let beyond = outside.view([1, self.heads, 1, of_head]);
+            let beyond = beyond.expand([qkv.size()[0], self.heads, 1, of_head], false).chunk(3, -1);
+            key = Tensor::cat(&[&key, &beyond[1]], 2);
+            value = Tensor::cat(&[&value, &beyond[2]], 2);
+        }
+        let bias = bias.to_kind(query.kind());
+        let attended = if qkv.device() == Device::Cpu {
             // Batched products: libtorch's fused attention makes thousands of tiny ones of such small windows.
-            let scale = (channels as f64 / (3 * self.heads) as f64).sqrt().recip();
+            let scale = (of_head as f64 / 3.0).sqrt().recip();
             let scores = (query * scale).matmul(&key.transpose(-2, -1)) + bias;
-            scores.softmax(-1, None).matmul(value)
+            scores.softmax(-1, None).matmul(&value)
         } else {
             // The default scale is the reference's, 1 / √(C / heads).
             let bias = Some(bias.unsqueeze(0));
-            Tensor::scaled_dot_product_attention(query, key, value, bias, 0.0, false, None, false)
+            Tensor::scaled_dot_product_attention(query, &key, &value, bias, 0.0, false, None, false)
         };
-        attended.transpose(1, 2).reshape([batch, height, width, channels / 3])
+        attended
+            .reshape([batch, rows, columns, self.heads, high, wide, of_head / 3])
+            .permute([0, 1, 4, 2, 5, 3, 6])
+            .reshape([batch, height, width, channels / 3])
+    }
+
+    /// Of `bias` `[heads, N, N]` that of the tokens within the image, and behind it that of all others as one:
+    /// `[heads, n, n + 1]`.
+    fn bias_with_outside(&self, bias: &Tensor, [high, wide]: [i64; 2]) -> Tensor {
+        let (side, tokens) = (self.window, high * wide);
+        let of_queries =
+            bias.view([self.heads, side, side, side, side]).narrow(1, 0, high).narrow(2, 0, wide);
+        let of_keys = of_queries.narrow(3, 0, high).narrow(4, 0, wide);
+        let is_inside = Tensor::zeros([side, side], (Kind::Bool, bias.device()));
+        let _ = is_inside.narrow(0, 0, high).narrow(1, 0, wide).fill_(1);
+        let outside = of_queries
+            .reshape([self.heads, tokens, side * side])
+            .masked_fill(&is_inside.view(-1), f64::NEG_INFINITY)
+            .logsumexp(-1, true);
+        Tensor::cat(&[of_keys.reshape([self.heads, tokens, tokens]), outside], -1)
     }
 
     /// Biases of the scores, `[heads, N, N]`.

@@ -39,11 +39,47 @@ pub(super) fn unpartition(windows: &Tensor, [height, width]: [i64; 2]) -> Tensor
         .contiguous()
 }
 
+/// Neighbouring windows along an axis that have equally many tokens within the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Run {
+    /// First token.
+    pub start: i64,
+    /// Windows.
+    pub windows: i64,
+    /// Tokens of each that are within the image.
+    pub tokens: i64,
+}
+
+impl Run {
+    /// Tokens of all of them.
+    pub fn length(self) -> i64 {
+        self.windows * self.tokens
+    }
+}
+
+/// The whole windows along an axis of `length` tokens, and the one that reaches over its end, if there is one.
+pub(super) fn runs(length: i64, window: i64) -> Vec<Run> {
+    let whole = Run { start: 0, windows: length / window, tokens: window };
+    let last = Run { start: whole.length(), windows: 1, tokens: length % window };
+    [whole, last].into_iter().filter(|run| run.length() > 0).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use tch::{Device, Kind};
 
     use super::*;
+
+    #[test]
+    fn runs_cover_an_axis() {
+        let of = |length| runs(length, 7).iter().map(|run| [run.start, run.windows, run.tokens]).collect();
+        let expected: [(i64, Vec<[i64; 3]>); 3] =
+            [(14, vec![[0, 2, 7]]), (16, vec![[0, 2, 7], [14, 1, 2]]), (4, vec![[0, 1, 4]])];
+        for (length, expected) in expected {
+            let found: Vec<[i64; 3]> = of(length);
+            assert_eq!(found, expected);
+        }
+    }
 
     #[test]
     fn unpartition_undoes_partition_of_uneven_grids() {
