@@ -48,7 +48,7 @@ struct Args {
     /// Turns of each
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Threads in all, 0 = one a core; the dataflow divides them among its nodes itself
+    /// Threads of the process, and of each node; 0 = one a core
     #[arg(long, default_value_t = 0)]
     threads: usize,
     /// auto, fp32, bf16 or fp16

@@ -1,5 +1,5 @@
 //! Model bundle: a folder with `model.yml`, which says everything a node must know of a trained model
-//! (DESIGN: classes, modalities, spacing, patch, normalisation, network, weight files and their hashes).
+//! (classes, modalities, spacing, patch, normalisation, network, weight files and their hashes).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,6 @@ pub enum BundleError {
     /// A field has a value that cannot work.
     #[error("{path}: {reason}")]
     Invalid { path: PathBuf, reason: String },
-    /// A weight file is not the one the bundle was made with.
-    #[error("{path}: sha256 is {found}, the bundle expects {expected}")]
-    Hash { path: PathBuf, expected: String, found: String },
 }
 
 /// Logits of one slice travel in one message; dora takes 64 MiB on every path, with its metadata.
@@ -53,7 +50,7 @@ pub struct BundleConfig {
     pub network: NetworkConfig,
     /// Frozen backbone weights (`.pth` or `.safetensors`).
     pub weights: WeightFile,
-    /// Trained parts (`.safetensors`); absent = plain SAM, or everything is in `weights`.
+    /// Trained parts (`.safetensors`); absent = plain SAM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapters: Option<WeightFile>,
 }
@@ -272,31 +269,6 @@ impl NetworkConfig {
             prompts: PromptConfig::default(),
             taps: None,
         }
-    }
-
-    /// Row `S1` to `S9` of the paper's Table 3; `None` for any other name.
-    pub fn ablation(row: &str, backbone: Backbone, image_size: i64) -> Option<Self> {
-        let s2 = Self {
-            adapter: AdapterKind::None,
-            depth_position: false,
-            modality_adapter: false,
-            classes_adapter: false,
-            ..Self::full(backbone, image_size)
-        };
-        let with_adapter = |adapter| Self { adapter, ..s2.clone() };
-        let s6 = with_adapter(AdapterKind::DepthFused);
-        Some(match row {
-            "S1" => Self { generator: GeneratorKind::Stacked, ..s2 },
-            "S2" => s2,
-            "S3" => with_adapter(AdapterKind::Vanilla),
-            "S4" => with_adapter(AdapterKind::DepthBefore),
-            "S5" => with_adapter(AdapterKind::DepthAfter),
-            "S6" => s6,
-            "S7" => Self { depth_position: true, ..s6 },
-            "S8" => Self { depth_position: true, modality_adapter: true, ..s6 },
-            "S9" => Self::full(backbone, image_size),
-            _ => return None,
-        })
     }
 }
 

@@ -84,16 +84,6 @@ impl Dispatcher {
         case.is_some_and(|(&first, case)| segment < first + case.windows)
     }
 
-    /// First segments of the cases that are not closed.
-    pub fn open_cases(&self) -> Vec<i64> {
-        self.cases.keys().copied().collect()
-    }
-
-    /// Whether there is no window left to send for the first time.
-    pub fn wants_a_case(&self) -> bool {
-        self.pending.is_empty()
-    }
-
     /// Forgets a case, written or given up.
     pub fn close_case(&mut self, first: i64) {
         let Some(case) = self.cases.remove(&first) else { return };
@@ -200,7 +190,6 @@ mod tests {
         dispatcher.acknowledge(100, now);
         dispatcher.acknowledge(102, now);
         assert_eq!(dispatcher.next(now), Action::Wait);
-        assert!(dispatcher.wants_a_case());
     }
 
     #[test]
@@ -231,7 +220,7 @@ mod tests {
         assert_eq!(dispatcher.next(now), Action::GiveUp { case: 1 });
         dispatcher.close_case(1);
         assert_eq!(dispatcher.next(now), Action::Wait);
-        assert_eq!(dispatcher.open_cases(), [0]);
+        assert!(dispatcher.is_open(0) && !dispatcher.is_open(1));
     }
 
     #[test]

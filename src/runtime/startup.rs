@@ -35,6 +35,7 @@ pub fn prepare() -> Result<()> {
         .with_target(false)
         .without_time()
         .with_ansi(false)
+        .log_internal_errors(false) // which would go to the same stderr, and panic
         .try_init();
     // libtorch's panics carry a C++ back trace; one line says what happened.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{}", one_line(&panic.to_string()))));

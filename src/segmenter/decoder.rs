@@ -3,7 +3,7 @@
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use super::{SegmenterError, Sizes, load};
+use super::{DECODER, SegmenterError, Sizes, load};
 use crate::adapter::ClassesAdapter;
 use crate::bundle::{Bundle, BundleConfig, GeneratorKind};
 use crate::compute::Compute;
@@ -40,12 +40,7 @@ impl Decoder {
     pub fn load(bundle: &Bundle, compute: Compute) -> Result<Self, SegmenterError> {
         let (mut sam, mut trained) = (VarStore::new(compute.device), VarStore::new(compute.device));
         let decoder = Self::new(&bundle.config, &sam, &trained);
-        load(
-            bundle,
-            Some((&mut sam, &["prompt_encoder.", "mask_decoder."])),
-            (&mut trained, &["mask_decoder.", "classes_adapter."]),
-            compute,
-        )?;
+        load(bundle, Some((&mut sam, DECODER.sam)), (&mut trained, DECODER.trained), compute)?;
         Ok(decoder)
     }
 

@@ -3,7 +3,7 @@
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use super::{SegmenterError, Sizes, load, vit_config};
+use super::{ENCODER, SegmenterError, Sizes, load, vit_config};
 use crate::adapter::{ModalityAdapter, ModalityAdapterConfig, resize_to_rgb};
 use crate::bundle::{Backbone, Bundle, BundleConfig, Normalisation};
 use crate::compute::Compute;
@@ -38,12 +38,7 @@ impl Encoder {
     pub fn load(bundle: &Bundle, compute: Compute) -> Result<Self, SegmenterError> {
         let (mut sam, mut trained) = (VarStore::new(compute.device), VarStore::new(compute.device));
         let encoder = Self::new(&bundle.config, &sam, &trained);
-        load(
-            bundle,
-            Some((&mut sam, &["image_encoder."])),
-            (&mut trained, &["modality_adapter.", "image_encoder."]),
-            compute,
-        )?;
+        load(bundle, Some((&mut sam, ENCODER.sam)), (&mut trained, ENCODER.trained), compute)?;
         Ok(encoder)
     }
 

@@ -4,7 +4,7 @@ use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
 use super::encoder::tap_shapes;
-use super::{SegmenterError, Sizes, load};
+use super::{GENERATOR, SegmenterError, Sizes, load};
 use crate::bundle::{Bundle, BundleConfig};
 use crate::compute::Compute;
 use crate::prompt::{AuxiliaryMasks, Generator, MspGeneratorConfig, Widths};
@@ -29,7 +29,7 @@ impl AuxiliaryGenerator {
             part: "prompt generator",
             hint: "name a trained bundle in SPSAM_MODEL, or use dataflows/oracle.yml with labels or boxes",
         })?;
-        load(bundle, None, (&mut trained, &["generator."]), compute)?;
+        load(bundle, None, (&mut trained, GENERATOR.trained), compute)?;
         Ok(generator)
     }
 

@@ -31,6 +31,21 @@ pub(crate) const SAM_PARTS: [&str; 3] = ["image_encoder.", "prompt_encoder.", "m
 const TRAINED_PARTS: [&str; 5] =
     ["modality_adapter.", "image_encoder.", "generator.", "mask_decoder.", "classes_adapter."];
 
+/// Key prefixes of what one part of the network has in these files.
+pub(crate) struct Share {
+    pub sam: &'static [&'static str],
+    pub trained: &'static [&'static str],
+}
+
+/// MAdapter and image encoder.
+pub(crate) const ENCODER: Share =
+    Share { sam: &["image_encoder."], trained: &["modality_adapter.", "image_encoder."] };
+/// Generator of auxiliary masks.
+pub(crate) const GENERATOR: Share = Share { sam: &[], trained: &["generator."] };
+/// Prompt encoder, mask decoder and MC-Adapter.
+pub(crate) const DECODER: Share =
+    Share { sam: &["prompt_encoder.", "mask_decoder."], trained: &["mask_decoder.", "classes_adapter."] };
+
 /// Why a part cannot be loaded or given a window.
 #[derive(Debug, Error)]
 pub enum SegmenterError {

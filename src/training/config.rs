@@ -11,7 +11,7 @@ use super::loss::LossConfig;
 use super::optimiser::OptimiserConfig;
 use super::schedule::{LearningRate, Schedule};
 use super::split::Split;
-use crate::bundle::{BundleConfig, GeneratorKind, NetworkConfig, Normalisation, Patch, WeightFile};
+use crate::bundle::{Bundle, BundleConfig, GeneratorKind, NetworkConfig, Normalisation, Patch, WeightFile};
 use crate::compute::Precision;
 
 /// A training run. Relative paths are relative to the folder of the file.
@@ -204,6 +204,28 @@ impl TrainingConfig {
         }
     }
 
+    /// The bundle that the training starts from, if it does.
+    ///
+    /// # Errors
+    /// [`TrainingError::Bundle`], and [`TrainingError::Config`] where the bundle's frozen weights are not the model's.
+    pub fn check_start(&self) -> Result<Option<Bundle>, TrainingError> {
+        let Some(folder) = &self.start_from else { return Ok(None) };
+        let bundle = Bundle::open(folder)?;
+        match &self.model.weights {
+            Some(weights) if !self.model.train_backbone && weights.sha256 != bundle.config.weights.sha256 => {
+                let reason = "was trained on other SAM weights than model.weights: these stay frozen, so that start_from \
+                              needs the same";
+                Err(TrainingError::Config { path: folder.clone(), reason: reason.into() })
+            }
+            _ => Ok(Some(bundle)),
+        }
+    }
+
+    /// The same for a run that has checkpoints: they hold all that was learned, and the bundle it started from may be gone.
+    pub fn resumed(&self) -> Self {
+        Self { start_from: None, ..self.clone() }
+    }
+
     /// Slices, rows and columns of a window.
     pub fn patch(&self) -> [usize; 3] {
         let [height, width] = self.model.patch.plane.size();
@@ -235,6 +257,18 @@ mod tests {
         assert_eq!((epochs, iterations_per_epoch, generator_only_epochs), (1000, 250, 200));
         assert_eq!(paper.learning_rate, LearningRate::Poly { initial: 0.01, exponent: 0.9 });
         assert_eq!(paper.loss, LossConfig::default());
+    }
+
+    #[test]
+    fn a_bundle_of_other_sam_weights_is_no_start() {
+        let mut config = shipped("hippocampus.yml");
+        assert!(config.check_start().unwrap().is_none());
+        config.start_from = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/hippocampus"));
+        assert!(config.check_start().unwrap().is_some());
+        assert!(config.resumed().check_start().unwrap().is_none());
+        config.model.weights.as_mut().unwrap().sha256 = "0".repeat(64);
+        let error = config.check_start().unwrap_err().to_string();
+        assert!(error.contains("models/hippocampus") && error.contains("other SAM weights"), "{error}");
     }
 
     #[test]

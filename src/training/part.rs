@@ -9,10 +9,9 @@ use super::TrainingError;
 use super::config::TrainingConfig;
 use super::optimiser::Optimiser;
 use super::tensors::{Tensors, sha256_of};
-use crate::bundle::Bundle;
 use crate::compute::Compute;
 use crate::sam::checkpoint::{check_sha256, load_strict};
-use crate::segmenter::{SAM_PARTS, load_sam, load_trained};
+use crate::segmenter::{DECODER, ENCODER, GENERATOR, SAM_PARTS, load_sam, load_trained};
 
 /// The parts of the network, each a process of its own in a dataflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,18 +40,18 @@ impl PartName {
     /// Key prefixes of its share of a SAM checkpoint.
     fn sam_parts(self) -> &'static [&'static str] {
         match self {
-            Self::Encoder => &SAM_PARTS[..1],
-            Self::Generator => &[],
-            Self::Decoder => &SAM_PARTS[1..],
+            Self::Encoder => ENCODER.sam,
+            Self::Generator => GENERATOR.sam,
+            Self::Decoder => DECODER.sam,
         }
     }
 
     /// Key prefixes of its share of a bundle's adapters.
     fn trained_parts(self) -> &'static [&'static str] {
         match self {
-            Self::Encoder => &["modality_adapter.", "image_encoder."],
-            Self::Generator => &["generator."],
-            Self::Decoder => &["mask_decoder.", "classes_adapter."],
+            Self::Encoder => ENCODER.trained,
+            Self::Generator => GENERATOR.trained,
+            Self::Decoder => DECODER.trained,
         }
     }
 }
@@ -90,10 +89,9 @@ impl Part {
             load_strict(&mut sam, &weights.file, name.sam_parts(), &SAM_PARTS)?;
         }
         let trains_backbone = config.model.train_backbone;
-        if let Some(folder) = &config.start_from {
-            let bundle = Bundle::open(folder)?;
+        if let Some(bundle) = config.check_start()? {
             load_trained(&bundle, &mut trained, name.trained_parts())?;
-            if trains_backbone {
+            if trains_backbone && !sam.is_empty() {
                 load_sam(&bundle, &mut sam, name.sam_parts())?;
             }
         }

@@ -48,10 +48,14 @@ pub fn run(
     tracing::info!("{}: {cases} cases to learn from, {others} to validate on", config.model.name);
     let sampler = Arc::new(Sampler::of_config(config, training));
     let (mut course, last) = Course::begin(config, validation, resume)?;
-    let mut trainer = Trainer::new(config, compute)?;
-    if let Some((manifest, shards)) = last {
-        trainer.restore(manifest.step, &shards)?;
-    }
+    let mut trainer = match last {
+        None => Trainer::new(config, compute)?,
+        Some((manifest, shards)) => {
+            let mut trainer = Trainer::new(&config.resumed(), compute)?;
+            trainer.restore(manifest.step, &shards)?;
+            trainer
+        }
+    };
     let windows = config.schedule.windows_per_step;
     let first = trainer.steps_done() * windows as u64;
     let mut prefetch = Prefetch::new(&sampler, first, config.prefetch)?;

@@ -163,7 +163,6 @@ impl Run {
                 return status;
             }
             if self.started.elapsed() > RUN_LIMIT {
-                self.child.kill().unwrap();
                 panic!("the dataflow hangs; its log:\n{}", self.log());
             }
             thread::sleep(Duration::from_millis(50));
@@ -241,6 +240,12 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
+        // `spsam` leads dora and its nodes, which are in a process group of their own.
+        if let Ok(None) = self.child.try_wait() {
+            for (pid, _) in self.processes() {
+                let _ = Command::new("kill").args(["-9", &pid]).status();
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

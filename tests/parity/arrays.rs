@@ -1,11 +1,14 @@
 //! Runs a script of `tests/python` and reads the arrays that it writes.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::ffi::OsStr;
+use std::iter;
+use std::path::Path;
 
 use ndarray::{ArrayD, IxDyn};
 use safetensors::{Dtype, SafeTensors};
+
+use crate::python::run_with;
 
 /// Arrays by name, as a script saved them.
 pub struct Reference(Vec<u8>);
@@ -13,18 +16,11 @@ pub struct Reference(Vec<u8>);
 impl Reference {
     /// Runs `script` with the file to write as its first argument and `arguments` behind it.
     pub fn run(script: &str, arguments: &[&Path]) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let python = std::env::var_os("SPSAM_PYTHON")
-            .map_or_else(|| root.join(".spsam/venv/bin/python"), PathBuf::from);
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("reference.safetensors");
-        let status = Command::new(&python)
-            .arg(root.join("tests/python").join(script))
-            .arg(&out)
-            .args(arguments)
-            .status()
-            .unwrap_or_else(|error| panic!("{}: {error}", python.display()));
-        assert!(status.success(), "{script}: {status}");
+        let first: &dyn AsRef<OsStr> = &out;
+        let others = arguments.iter().map(|argument| argument as &dyn AsRef<OsStr>);
+        run_with(script, &iter::once(first).chain(others).collect::<Vec<_>>());
         Self(std::fs::read(out).unwrap())
     }
 

@@ -2,10 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are outside #[test] functions")]
 
 use std::collections::HashMap;
-use std::path::Path;
-use std::process::Command;
 
 use tch::{Cuda, Device, Kind, Tensor, nn};
+
+use crate::python::run_with;
 
 /// Largest absolute error allowed in fp32, as a fraction of the largest expected value: the order of sums
 /// differs between two implementations, and a deep network lets that grow.
@@ -17,18 +17,9 @@ pub struct Reference(HashMap<String, Tensor>);
 impl Reference {
     /// Runs `tests/python/<script> <case> <file>`.
     pub fn run(script: &str, case: &str) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("case.safetensors");
-        let python = std::env::var_os("SPSAM_PYTHON")
-            .map_or_else(|| root.join(".spsam/venv/bin/python"), std::path::PathBuf::from);
-        let status = Command::new(&python)
-            .arg(root.join("tests/python").join(script))
-            .arg(case)
-            .arg(&file)
-            .status()
-            .unwrap_or_else(|error| panic!("{}: {error}", python.display()));
-        assert!(status.success(), "{script} {case}: {status}");
+        run_with(script, &[&case, &file]);
         Self(Tensor::read_safetensors(&file).unwrap().into_iter().collect())
     }
 

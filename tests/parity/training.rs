@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::process::Command;
 
 use ndarray::{Array3, Array4};
 use self_prompt_sam::bundle::{Backbone, NetworkConfig, Normalisation, Patch, Plane};
@@ -98,7 +97,6 @@ fn weights(trainer: &Trainer) -> Tensors {
 }
 
 fn reference(trainer: &Trainer, window: &Sample) -> HashMap<String, Tensor> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = tempfile::tempdir().unwrap();
     let (input, output) = (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));
     let mut tensors = weights(trainer);
@@ -107,11 +105,7 @@ fn reference(trainer: &Trainer, window: &Sample) -> HashMap<String, Tensor> {
     let named: Vec<(&String, Tensor)> =
         tensors.iter().map(|(name, tensor)| (name, tensor.detach())).collect();
     Tensor::write_safetensors(&named, &input).unwrap();
-    let python = std::env::var_os("SPSAM_PYTHON")
-        .map_or_else(|| root.join(".spsam/venv/bin/python"), std::path::PathBuf::from);
-    let script = root.join("tests/python/training_reference.py");
-    let status = Command::new(python).arg(script).arg(&input).arg(&output).status().unwrap();
-    assert!(status.success());
+    python::run_with("training_reference.py", &[&input, &output]);
     Tensor::read_safetensors(&output).unwrap().into_iter().collect()
 }
 

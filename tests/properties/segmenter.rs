@@ -7,6 +7,7 @@ use self_prompt_sam::bundle::{
 use self_prompt_sam::compute::Compute;
 use self_prompt_sam::sam::checkpoint::sha256_file;
 use self_prompt_sam::segmenter::{Segmenter, write_fresh_weights};
+use self_prompt_sam::training::Variant;
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
@@ -51,15 +52,16 @@ fn window(modalities: i64) -> Tensor {
 
 #[test]
 fn every_row_of_the_ablation_runs_and_prompts_itself() {
-    for row in ["S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9"] {
-        let network = NetworkConfig::ablation(row, Backbone::VitTiny, SIDE as i64).unwrap();
+    for row in Variant::ALL {
+        let network = row.of(&NetworkConfig::full(Backbone::VitTiny, SIDE as i64));
+        let row = row.name();
         let (_folder, bundle) = bundle(network, 1);
         let segmenter = Segmenter::load(&bundle, Compute::fp32(Device::Cpu)).unwrap();
         let logits = segmenter.segment(&window(1), None).unwrap();
         assert_eq!(logits.size(), [DEPTH as i64, 3, SIDE as i64, SIDE as i64], "{row}");
         assert!(bool::try_from(logits.isfinite().all()).unwrap(), "{row}");
     }
-    assert!(NetworkConfig::ablation("S10", Backbone::VitTiny, 64).is_none());
+    assert!("S10".parse::<Variant>().is_err());
 }
 
 #[test]
@@ -81,7 +83,7 @@ fn the_full_model_starts_as_sam() {
     let full = NetworkConfig::full(Backbone::VitTiny, SIDE as i64);
     let sam = NetworkConfig {
         prompts: full.prompts,
-        ..NetworkConfig::ablation("S2", Backbone::VitTiny, SIDE as i64).unwrap()
+        .."S2".parse::<Variant>().unwrap().of(&NetworkConfig::full(Backbone::VitTiny, SIDE as i64))
     };
     let ((full_folder, full), (sam_folder, mut sam)) = (bundle(full, 1), bundle(sam, 1));
     std::fs::copy(full.path_of(&full.config.weights), sam.path_of(&sam.config.weights)).unwrap();

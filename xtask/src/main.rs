@@ -39,7 +39,7 @@ enum Task {
         #[arg(long)]
         test: bool,
     },
-    /// Set up, build, and segment two structures of the MNI152 head with the real LiteMedSAM weights
+    /// Set up, build, and segment both hippocampi of the MNI152 head, without any prompt
     Demo(demo::DemoArgs),
     /// Set up, then check formatting, lints, documentation, tests and dataflow files
     Test(suite::TestArgs),

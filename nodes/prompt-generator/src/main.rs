@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     node_main(|| {
         if let Some(run) = TrainingRun::from_env()? {
             let compute = compute_in(run.config.precision)?;
-            return run_part(&run, GeneratorLearner::new(&run.config, compute)?);
+            return run_part(&run, GeneratorLearner::new(&run.of_parts()?, compute)?);
         }
         let bundle = Settings::from_env()?.bundle()?;
         let compute = compute()?;

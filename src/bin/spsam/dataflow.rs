@@ -1,6 +1,7 @@
 //! A dataflow that dora runs for a command.
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
@@ -10,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use eyre::{Result, WrapErr, bail};
+use libc::SIGKILL;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// dora and its nodes, which end with this.
@@ -30,7 +32,7 @@ impl Dataflow {
             bail!("{}: no such dataflow", dataflow.display());
         }
         let signal = Arc::new(AtomicBool::new(false));
-        for number in [SIGINT, SIGTERM, SIGHUP] {
+        for number in signals_to_end() {
             signal_hook::flag::register(number, signal.clone()).wrap_err("installing the signal handler")?;
         }
         let program = super::dora();
@@ -46,37 +48,64 @@ impl Dataflow {
         Ok(Self { dora, signal })
     }
 
-    /// Waits for its end. The first signal calls `asked`; the second ends everything at once.
-    pub fn wait(mut self, asked: impl FnOnce(&Self) -> Result<()>) -> Result<ExitStatus> {
-        let mut asked = Some(asked);
+    /// Waits for its end. The first signal calls `stop`, which says what it does; the second ends everything at once.
+    pub fn wait(mut self, stop: impl FnOnce(&Self) -> Result<&'static str>) -> Result<Ended> {
+        let mut stop = Some(stop);
         loop {
             if let Some(status) = self.dora.try_wait()? {
-                return Ok(status);
+                return Ok(if stop.is_none() { Ended::Stopped(status) } else { Ended::ByItself(status) });
             }
             if self.signal.swap(false, Ordering::Relaxed) {
-                match asked.take() {
-                    Some(asked) => asked(&self)?,
-                    None => bail!("stopped at once"),
-                }
+                let Some(stop) = stop.take() else { return Ok(Ended::AtOnce) };
+                let said = stop(&self)?;
+                // The terminal may be what has gone.
+                let _ = writeln!(io::stderr(), "{said}; again to stop at once");
             }
             thread::sleep(Duration::from_millis(100));
         }
     }
 
     /// Asks dora to stop its nodes and to end.
-    pub fn stop(&self) {
-        self.kill("-TERM", &self.dora.id().to_string());
+    pub fn terminate(&self) {
+        self.kill(SIGTERM, self.id());
     }
 
-    fn kill(&self, signal: &str, process: &str) {
-        let _ = Command::new("kill").args([signal, "--", process]).status();
+    fn id(&self) -> i32 {
+        self.dora.id() as i32
     }
+
+    fn kill(&self, signal: i32, process: i32) {
+        // SAFETY: kill takes numbers alone. The process is a child that has not been waited for, so its number is its own.
+        unsafe { libc::kill(process, signal) };
+    }
+}
+
+/// How a dataflow ended.
+pub enum Ended {
+    /// Without having been asked.
+    ByItself(ExitStatus),
+    /// After a signal.
+    Stopped(ExitStatus),
+    /// By a second signal.
+    AtOnce,
+}
+
+/// The signals that ask a program to end, but for those that it was told to ignore (`nohup`).
+pub fn signals_to_end() -> impl Iterator<Item = i32> {
+    [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| {
+        // SAFETY: an action of zeros is valid, and sigaction only writes the present one to it.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            let is_known = libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0;
+            !is_known || action.sa_sigaction != libc::SIG_IGN
+        }
+    })
 }
 
 impl Drop for Dataflow {
     fn drop(&mut self) {
         if let Ok(None) = self.dora.try_wait() {
-            self.kill("-KILL", &format!("-{}", self.dora.id()));
+            self.kill(SIGKILL, -self.id());
             let _ = self.dora.wait();
         }
     }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use eyre::{Result, WrapErr, bail};
 use self_prompt_sam::compute::Precision;
 
-use super::dataflow::Dataflow;
+use super::dataflow::{Dataflow, Ended};
 
 /// Where prompts come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -33,10 +33,10 @@ pub struct Infer {
     #[arg(long, default_value = "output")]
     output: PathBuf,
     /// auto (CUDA where there is one), cpu, cuda or cuda:N.
-    #[arg(long, default_value = "auto")]
+    #[arg(long, env = "SPSAM_DEVICE", default_value = "auto")]
     device: String,
     /// Precision of the network: auto (bf16 where the hardware multiplies it), fp32, bf16 or fp16.
-    #[arg(long, default_value = "auto")]
+    #[arg(long, env = "SPSAM_PRECISION", default_value = "auto")]
     precision: Precision,
     /// Where prompts come from; the default is the model, or the labels and boxes where there is no model.
     #[arg(long, value_enum)]
@@ -56,10 +56,10 @@ pub struct Infer {
     #[arg(long)]
     no_mirror: bool,
     /// CPU threads of each node, 0 = automatic.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, env = "SPSAM_THREADS", default_value_t = 0)]
     threads: usize,
     /// Windows in flight.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, env = "SPSAM_WINDOW", default_value_t = 3)]
     window: usize,
     /// Another dataflow, with your own nodes in it.
     #[arg(long)]
@@ -99,18 +99,16 @@ impl Infer {
             ("SPSAM_THREADS", self.threads.to_string().into()),
             ("SPSAM_WINDOW", self.window.to_string().into()),
         ];
-        let mut stopped = false;
-        let status = Dataflow::start(&dataflow, settings)?.wait(|dataflow| {
-            eprintln!("stopping; again to stop at once");
-            stopped = true;
-            dataflow.stop();
-            Ok(())
+        let ended = Dataflow::start(&dataflow, settings)?.wait(|dataflow| {
+            dataflow.terminate();
+            Ok("stopping")
         })?;
-        if stopped {
-            bail!("stopped; the label maps that are in {} are whole", self.output.display());
-        }
-        if !status.success() {
-            bail!("the dataflow failed; the log above names the case and the cause");
+        match ended {
+            Ended::ByItself(status) if status.success() => {}
+            Ended::ByItself(_) => bail!("the dataflow failed; the log above names the case and the cause"),
+            Ended::Stopped(_) | Ended::AtOnce => {
+                bail!("stopped; the label maps that are in {} are whole", self.output.display())
+            }
         }
         println!("label maps, metrics.csv, summary.json and report.html are in {}", self.output.display());
         Ok(())

@@ -10,9 +10,8 @@ use eyre::{Result, WrapErr, bail};
 use self_prompt_sam::runtime::compute_in;
 use self_prompt_sam::runtime::training::STOP_FILE;
 use self_prompt_sam::training::{self, Outcome, TrainingConfig};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::dataflow::Dataflow;
+use super::dataflow::{Dataflow, Ended, signals_to_end};
 
 #[derive(Args)]
 pub struct Train {
@@ -48,6 +47,7 @@ impl Train {
         }
         if !self.resume {
             config.check_is_new()?;
+            config.check_start()?;
         }
         if self.in_process { in_process(&config, self.resume) } else { self.dataflow(&config) }
     }
@@ -66,17 +66,18 @@ impl Train {
         let _ = fs::remove_file(&stop_file); // of a run that had ended already
         let resume = if self.resume { "1" } else { "0" };
         let settings = [("SPSAM_TRAINING", file.into()), ("SPSAM_RESUME", resume.into())];
-        let mut stopped = false;
-        // Not by stopping dora, which would end its nodes before the checkpoint is written.
-        let status = Dataflow::start(&dataflow, settings)?.wait(|_| {
-            eprintln!("stopping after this step; again to stop at once, without a checkpoint");
-            stopped = true;
-            fs::write(&stop_file, "").wrap_err_with(|| stop_file.display().to_string())
-        });
-        if !status.wrap_err("--resume goes on from the last checkpoint")?.success() {
-            bail!(
+        let ended = Dataflow::start(&dataflow, settings)?.wait(|_| {
+            // Not by stopping dora, which would end its nodes before the checkpoint is written.
+            fs::write(&stop_file, "").wrap_err_with(|| stop_file.display().to_string())?;
+            Ok("stopping after this step with a checkpoint")
+        })?;
+        let stopped = matches!(ended, Ended::Stopped(_));
+        match ended {
+            Ended::ByItself(status) | Ended::Stopped(status) if status.success() => {}
+            Ended::AtOnce => bail!("stopped at once; --resume goes on from the last checkpoint"),
+            _ => bail!(
                 "the dataflow failed; the log above names the cause. --resume goes on from the last checkpoint"
-            );
+            ),
         }
         report(config, stopped)
     }
@@ -99,10 +100,10 @@ fn report(config: &TrainingConfig, stopped: bool) -> Result<()> {
     Ok(())
 }
 
-/// A flag that the first Ctrl-C or SIGTERM sets; the second ends the program at once.
+/// A flag that the first Ctrl-C, SIGTERM or SIGHUP sets; the second ends the program at once.
 pub fn stop_on_signal() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in signals_to_end() {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())
             .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
             .wrap_err("installing the signal handler")?;

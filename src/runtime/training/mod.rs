@@ -69,6 +69,14 @@ impl TrainingRun {
         Ok(Some(Self { config: TrainingConfig::open(&base.join(file))?, resume }))
     }
 
+    /// The configuration to make a part by.
+    ///
+    /// # Errors
+    /// A folder of checkpoints that cannot be read.
+    pub fn of_parts(&self) -> Result<TrainingConfig> {
+        Ok(if self.checkpoint()?.is_some() { self.config.resumed() } else { self.config.clone() })
+    }
+
     /// The checkpoint that it goes on from, if any. All nodes find the same one, as none is written before all have joined.
     ///
     /// # Errors

@@ -140,7 +140,7 @@ impl Keeper {
             let restored = self.config.checkpoints().read_shards(step, &shards)?;
             let mut trainer = match self.trainer.take() {
                 Some(trainer) => trainer,
-                None => Trainer::new(&self.config, self.compute)?,
+                None => Trainer::new(&self.config.resumed(), self.compute)?,
             };
             trainer.restore(step, &restored)?;
             validated = self.course.validate(&trainer, &self.stop)?;
