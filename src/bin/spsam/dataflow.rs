@@ -90,23 +90,16 @@ pub enum Ended {
     AtOnce,
 }
 
-/// The signals that ask a program to end, but for those that it was told to ignore (`nohup`).
+/// The signals that ask a program to end; not SIGHUP where it was told to ignore that (`nohup`).
 pub fn signals_to_end() -> impl Iterator<Item = i32> {
-    [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| {
-        // SAFETY: an action of zeros is valid, and sigaction only writes the present one to it.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            let is_known = libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0;
-            !is_known || action.sa_sigaction != libc::SIG_IGN
-        }
-    })
+    [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| signal != SIGHUP || !is_ignored(signal))
 }
 
-impl Drop for Dataflow {
-    fn drop(&mut self) {
-        if let Ok(None) = self.dora.try_wait() {
-            self.kill(SIGKILL, -self.id());
-            let _ = self.dora.wait();
-        }
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: an action of zeros is valid, and sigaction only writes the present one to it.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
     }
 }
