@@ -103,3 +103,12 @@ fn is_ignored(signal: i32) -> bool {
             && action.sa_sigaction == libc::SIG_IGN
     }
 }
+
+impl Drop for Dataflow {
+    fn drop(&mut self) {
+        if let Ok(None) = self.dora.try_wait() {
+            self.kill(SIGKILL, -self.id());
+            let _ = self.dora.wait();
+        }
+    }
+}
