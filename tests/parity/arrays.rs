@@ -1,8 +1,6 @@
 //! Runs a script of `tests/python` and reads the arrays that it writes.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::iter;
 use std::path::Path;
 
 use ndarray::{ArrayD, IxDyn};
@@ -18,9 +16,7 @@ impl Reference {
     pub fn run(script: &str, arguments: &[&Path]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("reference.safetensors");
-        let first: &dyn AsRef<OsStr> = &out;
-        let others = arguments.iter().map(|argument| argument as &dyn AsRef<OsStr>);
-        run_with(script, &iter::once(first).chain(others).collect::<Vec<_>>());
+        run_with(script, &[&[out.as_path()], arguments].concat());
         Self(std::fs::read(out).unwrap())
     }
 

@@ -1,19 +1,18 @@
 //! Runs the committed scripts that make golden values with the reference packages.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tch::{Device, Tensor};
 
 /// Runs `tests/python/<script>` with these arguments.
-pub fn run_with(script: &str, arguments: &[&dyn AsRef<OsStr>]) {
+pub fn run_with(script: &str, arguments: &[&Path]) {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = std::env::var_os("SPSAM_PYTHON")
         .map_or_else(|| project.join(".spsam/venv/bin/python"), PathBuf::from);
     let status = Command::new(&python)
         .arg(project.join("tests/python").join(script))
-        .args(arguments.iter().map(|argument| argument.as_ref()))
+        .args(arguments)
         .status()
         .unwrap_or_else(|e| panic!("{}: {e}; set SPSAM_PYTHON", python.display()));
     assert!(status.success(), "{script} failed: {status}");

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are outside #[test] functions")]
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use tch::{Cuda, Device, Kind, Tensor, nn};
 
@@ -19,7 +20,7 @@ impl Reference {
     pub fn run(script: &str, case: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("case.safetensors");
-        run_with(script, &[&case, &file]);
+        run_with(script, &[Path::new(case), &file]);
         Self(Tensor::read_safetensors(&file).unwrap().into_iter().collect())
     }
 
