@@ -1,9 +1,28 @@
-//! Lets the binaries, tests and examples of a package find libtorch at run time by rpath.
-//! `.cargo/config.toml` sets LIBTORCH; the nodes and examples name this script in their Cargo.toml.
+//! Compiles the node of libtorch's graph that tch cannot make (`src/nn/operation.rs`), and sets the rpath.
+
+#[path = "nodes/build.rs"]
+mod rpath;
+
+use std::path::PathBuf;
 
 fn main() {
-    println!("cargo::rerun-if-env-changed=LIBTORCH");
-    if let Ok(libtorch) = std::env::var("LIBTORCH") {
-        println!("cargo::rustc-link-arg=-Wl,-rpath,{libtorch}/lib");
-    }
+    rpath::main();
+    let Some(libtorch) = std::env::var_os("LIBTORCH").map(PathBuf::from) else {
+        println!(
+            "cargo::error=LIBTORCH is not set; .cargo/config.toml sets it where cargo runs within the project"
+        );
+        return;
+    };
+    let source = "src/nn/operation.cpp";
+    println!("cargo::rerun-if-changed={source}");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        .include(libtorch.join("include"))
+        .include(libtorch.join("include/torch/csrc/api/include"))
+        // What is in libtorch's headers is not ours to mend.
+        .warnings(false)
+        .file(source)
+        .compile("spsam_operation");
 }

@@ -93,14 +93,15 @@ impl DepthMlp {
         }
     }
 
-    /// `[B·D, …, C]` to the same shape. The layers multiply from the left, which spares transposing the features.
+    /// `[B·D, …, C]` to the same shape. The layers multiply from the left, which spares transposing the features
+    /// (`matmul` would transpose them to make one matrix of the batch).
     fn forward(&self, features: &Tensor) -> Tensor {
         let by_slice = features.view([-1, self.depth, features.numel() as i64 / features.size()[0]]);
         let along_depth = |layer: &nn::Linear, x: &Tensor| {
-            let mut product = layer.ws.matmul(x); // [B, D', R·C]
+            let weights = layer.ws.unsqueeze(0).expand([x.size()[0], -1, -1], false);
             match &layer.bs {
-                Some(bias) => product.g_add_(&bias.unsqueeze(-1)),
-                None => product,
+                Some(bias) => bias.view([1, -1, 1]).baddbmm(&weights, x, 1.0, 1.0), // [B, D', R·C]
+                None => weights.bmm(x),
             }
         };
         let mixed = along_depth(&self.shrink, &gelu(along_depth(&self.expand, &by_slice)));

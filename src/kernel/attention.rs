@@ -7,7 +7,11 @@
 use tch::{Device, Kind, Tensor};
 
 #[cfg(target_arch = "x86_64")]
-use super::block::Scratch;
+use super::block::{Bias, Job, Output, Scratch, bf16};
+#[cfg(target_arch = "x86_64")]
+use super::gradient::{GradientJob, Scratch as GradientScratch};
+#[cfg(target_arch = "x86_64")]
+use crate::nn::with_backward;
 
 /// How a token's queries, keys and values of all heads follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,25 +87,23 @@ impl AttentionShape {
     }
 }
 
-/// Whether [`attention`] can be used: the processor multiplies bf16, the tensor is bf16 on the CPU and needs no
-/// gradient, and heads have a multiple of 16 channels.
+/// Whether [`attention`] can be used: the processor multiplies bf16, the tensor is bf16 on the CPU, and heads have a
+/// multiple of 16 channels.
 pub fn is_supported(qkv: &Tensor, head_channels: i64) -> bool {
     #[cfg(target_arch = "x86_64")]
     let machine = std::is_x86_feature_detected!("avx512bf16") && std::is_x86_feature_detected!("avx512bw");
     #[cfg(not(target_arch = "x86_64"))]
     let machine = false;
-    machine
-        && qkv.device() == Device::Cpu
-        && qkv.kind() == Kind::BFloat16
-        && !qkv.requires_grad()
-        && head_channels % 16 == 0
+    machine && qkv.device() == Device::Cpu && qkv.kind() == Kind::BFloat16 && head_channels % 16 == 0
 }
 
 /// Attention of `qkv` `[B, H, W, 3·C]` (contiguous bf16) within windows, to `[B, H, W, C]`, scale 1/√c. `outside`
-/// `[3·C]` bf16 is what a token beyond the border has.
+/// `[3·C]` bf16 is what a token beyond the border has. With a table, `qkv` may be part of a graph and gets gradients;
+/// the table and `outside` may not.
 ///
 /// # Panics
-/// Where [`is_supported`] does not hold, or a tensor does not have the size that `shape` says.
+/// Where [`is_supported`] does not hold, something needs a gradient that gets none, or a tensor does not have the size
+/// that `shape` says.
 pub fn attention(shape: &AttentionShape, qkv: &Tensor, outside: &Tensor, bias: PositionBias) -> Tensor {
     let AttentionShape {
         batch,
@@ -111,59 +113,121 @@ pub fn attention(shape: &AttentionShape, qkv: &Tensor, outside: &Tensor, bias: P
         head_channels,
         ..
     } = *shape;
-    let size = [batch, height, width, shape.channels()].map(|size| size as i64);
-    let output = Tensor::empty(size, (Kind::BFloat16, Device::Cpu));
     assert!(is_supported(qkv, head_channels as i64));
-    assert_eq!(qkv.size(), [size[0], size[1], size[2], 3 * size[3]]);
-    assert_eq!(outside.size(), [3 * size[3]]);
-    match bias {
+    assert_eq!(
+        qkv.size(),
+        [batch, height, width, 3 * shape.channels()].map(|size| size as i64),
+        "projected tokens"
+    );
+    assert_eq!(outside.size(), [3 * shape.channels() as i64]);
+    let is_frozen = match bias {
         PositionBias::Table(table) => {
             let tokens = (window_h * window_w) as i64;
             assert_eq!(table.size(), [heads as i64, tokens, tokens]);
             assert_eq!(table.kind(), Kind::Float);
+            !table.requires_grad()
         }
         PositionBias::Decomposed { along_h, along_w } => {
             for (table, side) in [(along_h, window_h as i64), (along_w, window_w as i64)] {
                 assert_eq!(table.size(), [side, side, head_channels as i64]);
                 assert_eq!(table.kind(), Kind::BFloat16);
             }
+            !qkv.requires_grad()
         }
-    }
+    };
+    assert!(is_frozen && !outside.requires_grad(), "a gradient that the kernel does not compute");
     #[cfg(target_arch = "x86_64")]
-    run(shape, qkv, outside, bias, &output);
-    output
+    return Frozen::new(shape, qkv, outside, bias).attend(qkv);
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("not supported");
+}
+
+/// An attention's inputs outside of the graph.
+#[cfg(target_arch = "x86_64")]
+struct Frozen {
+    shape: AttentionShape,
+    qkv: Tensor,
+    outside: Tensor,
+    bias: Bias,
 }
 
 #[cfg(target_arch = "x86_64")]
-fn run(shape: &AttentionShape, qkv: &Tensor, outside: &Tensor, bias: PositionBias, output: &Tensor) {
-    use super::block::{Bias, Job, Output};
+impl Frozen {
+    fn new(shape: &AttentionShape, qkv: &Tensor, outside: &Tensor, bias: PositionBias) -> Self {
+        let bias = Bias::new(shape, bias);
+        Self { shape: *shape, qkv: qkv.detach(), outside: outside.shallow_clone(), bias }
+    }
 
-    let [rows, columns] = shape.windows();
-    let windows = shape.batch * rows * columns;
-    let threads = tch::get_num_threads().max(1) as usize;
-    // Where there are fewer windows and heads than cores, the queries of a window are shared out.
-    let parts =
-        (2 * threads).div_ceil(windows * shape.heads).min(if threads == 1 { 1 } else { shape.window[0] });
-    let qkv = super::block::bf16(qkv);
-    let outside = super::block::bf16(outside);
-    let bias = Bias::new(shape, bias);
-    let output = Output::new(output);
-    super::parallel::for_each(windows * shape.heads * parts, Scratch::default, |scratch, index| {
-        let (window, head, part) = (index / parts / shape.heads, index / parts % shape.heads, index % parts);
-        let (image, window) = (window / (rows * columns), window % (rows * columns));
-        let job = Job {
-            shape,
-            qkv,
-            outside,
-            bias: &bias,
-            image,
-            start: [window / columns * shape.window[0], window % columns * shape.window[1]],
-            head,
-            part: [part, parts],
-        };
-        // SAFETY: `is_supported` was checked, and no two jobs share a head of a token.
-        unsafe { job.run(scratch, &output) };
-    });
+    /// What the heads give, `[B, H, W, C]`, as made of `qkv`.
+    fn attend(self, qkv: &Tensor) -> Tensor {
+        let threads = tch::get_num_threads().max(1) as usize;
+        // Where there are fewer windows and heads than cores, the queries of a window are shared out.
+        let parts =
+            (2 * threads).div_ceil(self.jobs()).min(if threads == 1 { 1 } else { self.shape.window[0] });
+        let output = self.output(1);
+        self.for_each(parts, &output, |job, scratch: &mut Scratch, output| {
+            // SAFETY: `is_supported` was checked, and no two jobs share a head of a token.
+            unsafe { job.run(scratch, output) };
+        });
+        if qkv.requires_grad() {
+            with_backward(qkv, output, move |gradient| self.gradient(gradient))
+        } else {
+            output
+        }
+    }
+
+    /// The gradient for `qkv` from that for what the heads give.
+    fn gradient(&self, gradient: &Tensor) -> Tensor {
+        let gradient = gradient.contiguous();
+        let gradients = bf16(&gradient);
+        let output = self.output(3);
+        self.for_each(1, &output, |job, scratch: &mut GradientScratch, output| {
+            // SAFETY: as above.
+            unsafe { GradientJob { job, gradients }.run(scratch, output) };
+        });
+        output
+    }
+
+    /// Room for `[B, H, W, roles·C]`.
+    fn output(&self, roles: usize) -> Tensor {
+        let AttentionShape { batch, image: [height, width], .. } = self.shape;
+        let size = [batch, height, width, roles * self.shape.channels()].map(|size| size as i64);
+        Tensor::empty(size, (Kind::BFloat16, Device::Cpu))
+    }
+
+    /// Heads of windows.
+    fn jobs(&self) -> usize {
+        let [rows, columns] = self.shape.windows();
+        self.shape.batch * rows * columns * self.shape.heads
+    }
+
+    /// Does `work` for every part of every head of every window, in parallel.
+    fn for_each<S: Default>(
+        &self,
+        parts: usize,
+        output: &Tensor,
+        work: impl Fn(Job, &mut S, &Output) + Sync,
+    ) {
+        let Self { shape, bias, .. } = self;
+        let [rows, columns] = shape.windows();
+        let (qkv, outside, output) = (bf16(&self.qkv), bf16(&self.outside), Output::new(output));
+        super::parallel::for_each(self.jobs() * parts, S::default, |scratch, index| {
+            let (window, head, part) =
+                (index / parts / shape.heads, index / parts % shape.heads, index % parts);
+            let (image, window) = (window / (rows * columns), window % (rows * columns));
+            let job = Job {
+                shape,
+                qkv,
+                outside,
+                bias,
+                image,
+                start: [window / columns * shape.window[0], window % columns * shape.window[1]],
+                head,
+                part: [part, parts],
+            };
+            work(job, scratch, &output);
+        });
+    }
 }
 
 #[cfg(test)]
@@ -312,10 +376,46 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_gradients_or_another_type_is_not_supported() {
+    fn gradients_are_those_of_the_definition() {
+        for (image, window, heads, head_channels) in [
+            ([9, 16], 7, 3, 32),
+            ([14, 14], 14, 2, 32),
+            ([32, 32], 14, 5, 32),
+            ([5, 6], 5, 1, 48),
+            ([3, 3], 7, 2, 16),
+        ] {
+            let shape = AttentionShape {
+                batch: 2,
+                image,
+                window: [window; 2],
+                heads,
+                head_channels,
+                order: QkvOrder::ByHead,
+            };
+            let (qkv, outside, supported) = inputs(&shape);
+            if !supported {
+                return;
+            }
+            let tokens = (window * window) as i64;
+            let table = Tensor::randn([heads as i64, tokens, tokens], CPU);
+            let weights = Tensor::randn([2, image[0] as i64, image[1] as i64, shape.channels() as i64], CPU);
+            let gradient = |attended: Tensor, qkv: &Tensor| {
+                (attended.to_kind(Kind::Float) * &weights).sum(Kind::Float).backward();
+                qkv.grad()
+            };
+            let exact = qkv.to_kind(Kind::Float).set_requires_grad(true);
+            let qkv = qkv.set_requires_grad(true);
+            let found = gradient(attention(&shape, &qkv, &outside, PositionBias::Table(&table)), &qkv);
+            let outside = outside.to_kind(Kind::Float);
+            let expected = gradient(reference(&shape, &exact, &outside, |head, _| table.get(head)), &exact);
+            check(&found, &expected, &format!("{shape:?}"));
+        }
+    }
+
+    #[test]
+    fn other_types_and_narrow_heads_are_not_supported() {
         let qkv = random(&[1, 2, 2, 96]);
         assert!(!is_supported(&qkv.to_kind(Kind::Float), 32));
-        assert!(!is_supported(&qkv.set_requires_grad(true), 32));
         assert!(!is_supported(&random(&[1, 2, 2, 24]), 8));
     }
 }

@@ -1,19 +1,20 @@
 //! One head of one window: keys and values packed once, then blocks of queries against chunks of keys.
 
+use std::arch::x86_64::{__m512i, _mm512_maskz_loadu_epi32, _mm512_setzero_si512, _mm512_storeu_si512};
 use std::marker::PhantomData;
 
 use tch::{Kind, Tensor};
 
 use super::attention::{AttentionShape, PositionBias};
 use super::softmax::{Running, exponentials};
-use super::tile::{LANES, Matrix, multiply_add};
+use super::tile::{LANES, Left, Matrix, multiply_add, transposed};
 
 /// Queries at a time; a multiple of a tile's rows.
-const QUERIES: usize = 60;
+pub(super) const QUERIES: usize = 60;
 /// Keys at a time, about.
 const KEYS: usize = 256;
 /// Score of a key that is not there.
-const NO_KEY: f32 = -1e30;
+pub(super) const NO_KEY: f32 = -1e30;
 
 /// The values of a contiguous bf16 tensor, as bits.
 pub(super) fn bf16(tensor: &Tensor) -> &[u16] {
@@ -36,6 +37,18 @@ impl<'a> Output<'a> {
     pub fn new(tensor: &'a Tensor) -> Self {
         assert!(tensor.is_contiguous() && tensor.kind() == Kind::BFloat16);
         Self { start: tensor.data_ptr().cast(), values: tensor.numel(), tensor: PhantomData }
+    }
+
+    /// Rounds `values` to the places from `start`.
+    ///
+    /// # Safety
+    /// No other thread writes to these places.
+    pub unsafe fn write(&self, start: usize, values: impl ExactSizeIterator<Item = f32>) {
+        assert!(start + values.len() <= self.values);
+        for (index, value) in values.enumerate() {
+            // SAFETY: within the output by the assertion; nobody else's by the caller's promise.
+            unsafe { *self.start.add(start + index) = to_bf16(value) };
+        }
     }
 }
 
@@ -95,13 +108,24 @@ impl Bias {
     }
 }
 
-fn pack(low: u16, high: u16) -> u32 {
+/// Up to 16 pairs; zeros where there are fewer.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_pairs(values: &[u16]) -> __m512i {
+    let mask = u16::MAX >> (LANES - values.len() / 2);
+    // SAFETY: the mask has a bit for every pair that there is.
+    unsafe { _mm512_maskz_loadu_epi32(mask, values.as_ptr().cast()) }
+}
+
+pub(super) fn pack(low: u16, high: u16) -> u32 {
     u32::from(low) | u32::from(high) << 16
 }
 
 /// Memory of one thread.
 #[derive(Default)]
 pub(super) struct Scratch {
+    /// Tokens of the window.
+    tokens: Vec<Option<usize>>,
     /// Keys `[c / 2, tokens]` of channel pairs.
     keys: Vec<u32>,
     /// Values `[tokens / 2, c]` of token pairs.
@@ -157,17 +181,17 @@ impl Job<'_> {
         scratch.weighted.resize(QUERIES * channels, 0.0);
         let scale = (channels as f32).sqrt().recip();
 
-        let queries = self.queries();
-        for block in queries.chunks(QUERIES) {
+        for (block, count) in self.blocks(QUERIES) {
+            let block = &block[..count];
             self.pack_queries(block, scratch);
             self.prepare_bias(block, scratch);
             scratch.weighted.fill(0.0);
             let mut running = [Running::START; QUERIES];
             for first in (0..tokens).step_by(chunk) {
                 let keys = chunk.min(tokens - first);
-                self.fill_with_bias(block, [first, keys], width, scratch);
+                self.fill_with_bias(block, [first, keys], &scratch.along, width, &mut scratch.scores);
                 multiply_add(
-                    Matrix { data: &scratch.queries, stride: pairs },
+                    Left::by_row(&scratch.queries, pairs),
                     Matrix { data: &scratch.keys[first..], stride: key_stride },
                     &mut scratch.scores,
                     width,
@@ -185,7 +209,7 @@ impl Job<'_> {
                     );
                 }
                 multiply_add(
-                    Matrix { data: &scratch.probabilities, stride: width / 2 },
+                    Left::by_row(&scratch.probabilities, width / 2),
                     Matrix { data: &scratch.values[first / 2 * channels..], stride: channels },
                     &mut scratch.weighted,
                     channels,
@@ -194,30 +218,44 @@ impl Job<'_> {
             }
             for (row, (&query, running)) in block.iter().zip(&running).enumerate() {
                 let weighted = &scratch.weighted[row * channels..][..channels];
+                let start = self.index(query) * self.shape.channels() + self.head * channels;
                 // SAFETY: the caller's.
-                unsafe { self.write(query, weighted, running.sum, output) };
+                unsafe { output.write(start, weighted.iter().map(|value| value / running.sum)) };
             }
         }
     }
 
-    /// Tokens `[row, column]` of the window that this part asks for, those beyond the border left out.
-    fn queries(&self) -> Vec<[usize; 2]> {
+    /// Tokens `[row, column]` of the window that this part asks for, those beyond the border left out, a block at a time:
+    /// the tokens, and how many of them there are, at most `limit`. Nothing is allocated, which threads would wait for.
+    pub(super) fn blocks(
+        &self,
+        limit: usize,
+    ) -> impl Iterator<Item = ([[usize; 2]; QUERIES], usize)> + use<> {
         let [rows, columns] =
             [0, 1].map(|axis| self.shape.window[axis].min(self.shape.image[axis] - self.start[axis]));
         let [part, parts] = self.part;
         let own = rows * part / parts..rows * (part + 1) / parts;
-        own.flat_map(|row| (0..columns).map(move |column| [row, column])).collect()
+        let count = own.len() * columns;
+        (0..count).step_by(limit.min(QUERIES)).map(move |first| {
+            let token = |row: usize| [own.start + (first + row) / columns, (first + row) % columns];
+            (std::array::from_fn(token), limit.min(QUERIES).min(count - first))
+        })
     }
 
-    /// Index of a token of the window within the batch; `None` beyond the border.
-    fn token(&self, [row, column]: [usize; 2]) -> Option<usize> {
+    /// Index within the batch of a token of the window that is within the image.
+    pub(super) fn index(&self, [row, column]: [usize; 2]) -> usize {
         let [height, width] = self.shape.image;
-        let (row, column) = (self.start[0] + row, self.start[1] + column);
-        (row < height && column < width).then_some((self.image * height + row) * width + column)
+        (self.image * height + self.start[0] + row) * width + self.start[1] + column
+    }
+
+    /// The same of any token; `None` beyond the border.
+    fn token(&self, at: [usize; 2]) -> Option<usize> {
+        let is_inside = [0, 1].iter().all(|&axis| self.start[axis] + at[axis] < self.shape.image[axis]);
+        is_inside.then(|| self.index(at))
     }
 
     /// The head's values of a token, one role (query, key, value) after `offset`.
-    fn vector(&self, token: Option<usize>, offset: usize) -> &[u16] {
+    pub(super) fn vector(&self, token: Option<usize>, offset: usize) -> &[u16] {
         let all = match token {
             Some(token) => &self.qkv[token * 3 * self.shape.channels()..],
             None => self.outside,
@@ -225,30 +263,60 @@ impl Job<'_> {
         &all[offset..][..self.shape.head_channels]
     }
 
+    /// Packs keys as `[c / 2, tokens]` and values as `[tokens / 2, c]`.
+    #[target_feature(enable = "avx512f")]
     fn pack_keys_and_values(&self, scratch: &mut Scratch, key_stride: usize) {
-        let AttentionShape { window: [window_h, window_w], head_channels: channels, .. } = *self.shape;
-        let tokens = window_h * window_w;
         let [_, key, value] = self.shape.offsets(self.head);
-        scratch.keys.resize(channels / 2 * key_stride, 0);
-        scratch.values.resize(tokens.div_ceil(2) * channels, 0);
-        let at = |row| (0..window_w).map(move |column| self.token([row, column]));
-        let mut all = (0..window_h).flat_map(at);
-        let mut group = [None; LANES];
-        for first in (0..tokens).step_by(LANES) {
-            let count = LANES.min(tokens - first);
-            group[..count].fill_with(|| all.next().flatten());
-            // Beyond the last token whatever the last group had: such keys get no probability.
-            let keys = group.map(|token| self.vector(token, key).as_chunks::<2>().0);
-            for (pair, out) in scratch.keys.chunks_exact_mut(key_stride).enumerate() {
-                let out = &mut out[first..first + LANES];
-                out.iter_mut().zip(&keys).for_each(|(out, key)| *out = pack(key[pair][0], key[pair][1]));
+        self.list_tokens(&mut scratch.tokens);
+        self.pack_channel_pairs(&scratch.tokens, key, key_stride, &mut scratch.keys);
+        self.pack_token_pairs(&scratch.tokens, value, &mut scratch.values);
+    }
+
+    /// Where the tokens of the window are, row by row, filled up to whole registers with the first one.
+    pub(super) fn list_tokens(&self, tokens: &mut Vec<Option<usize>>) {
+        let [window_h, window_w] = self.shape.window;
+        tokens.clear();
+        for row in 0..window_h {
+            tokens.extend((0..window_w).map(|column| self.token([row, column])));
+        }
+        tokens.resize(tokens.len().next_multiple_of(LANES), self.token([0, 0]));
+    }
+
+    /// A role's values of `tokens` as pairs of channels, `[c / 2, stride]`.
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn pack_channel_pairs(
+        &self,
+        tokens: &[Option<usize>],
+        offset: usize,
+        stride: usize,
+        packed: &mut Vec<u32>,
+    ) {
+        let pairs = self.shape.head_channels / 2;
+        packed.resize(pairs * stride, 0);
+        for (group, tokens) in tokens.as_chunks::<LANES>().0.iter().enumerate() {
+            for start in (0..pairs).step_by(LANES) {
+                let count = LANES.min(pairs - start);
+                let mut rows = [_mm512_setzero_si512(); LANES];
+                for (row, &token) in rows.iter_mut().zip(tokens) {
+                    *row = load_pairs(&self.vector(token, offset)[2 * start..][..2 * count]);
+                }
+                let columns = transposed(rows);
+                for (out, column) in packed[start * stride..].chunks_mut(stride).zip(columns).take(count) {
+                    let out = &mut out[group * LANES..][..LANES];
+                    // SAFETY: 16 values.
+                    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), column) };
+                }
             }
-            let values = group.map(|token| self.vector(token, value));
-            let pairs = values.as_chunks::<2>().0.iter().take(count.div_ceil(2));
-            let out = scratch.values[first / 2 * channels..].chunks_exact_mut(channels);
-            for ([low, high], out) in pairs.zip(out) {
-                out.iter_mut().zip(*low).zip(*high).for_each(|((out, &low), &high)| *out = pack(low, high));
-            }
+        }
+    }
+
+    /// A role's values of `tokens` as pairs of tokens, `[tokens / 2, c]`.
+    pub(super) fn pack_token_pairs(&self, tokens: &[Option<usize>], offset: usize, packed: &mut Vec<u32>) {
+        let channels = self.shape.head_channels;
+        packed.resize(tokens.len() / 2 * channels, 0);
+        for (&[low, high], out) in tokens.as_chunks::<2>().0.iter().zip(packed.chunks_exact_mut(channels)) {
+            let both = self.vector(low, offset).iter().zip(self.vector(high, offset));
+            out.iter_mut().zip(both).for_each(|(out, (&low, &high))| *out = pack(low, high));
         }
     }
 
@@ -275,7 +343,7 @@ impl Job<'_> {
             along.resize(QUERIES * stride, 0.0);
             for (row, token) in block.iter().enumerate() {
                 multiply_add(
-                    Matrix { data: &scratch.queries[row * pairs..][..pairs], stride: pairs },
+                    Left::by_row(&scratch.queries[row * pairs..][..pairs], pairs),
                     table.of_query(token[axis]),
                     &mut along[row * stride..],
                     stride,
@@ -288,26 +356,27 @@ impl Job<'_> {
 
     /// Scores of `keys` keys from `first` before the products are added: the bias over the scale.
     #[target_feature(enable = "avx512f,avx512bf16")]
-    fn fill_with_bias(
+    pub(super) fn fill_with_bias(
         &self,
         block: &[[usize; 2]],
         [first, keys]: [usize; 2],
+        along: &[Vec<f32>; 2],
         width: usize,
-        scratch: &mut Scratch,
+        scores: &mut [f32],
     ) {
         let [_, window_w] = self.shape.window;
         let tokens = self.shape.window[0] * window_w;
         match self.bias {
             Bias::Table(table) => {
-                for (&[row, column], scores) in block.iter().zip(scratch.scores.chunks_exact_mut(width)) {
+                for (&[row, column], scores) in block.iter().zip(scores.chunks_exact_mut(width)) {
                     let query = row * window_w + column;
                     let biases = &table[(self.head * tokens + query) * tokens + first..][..keys];
                     scores[..keys].copy_from_slice(biases);
                 }
             }
             Bias::Decomposed([table_h, table_w]) => {
-                let [along_h, along_w] = &scratch.along;
-                for (index, scores) in scratch.scores.chunks_exact_mut(width).enumerate().take(block.len()) {
+                let [along_h, along_w] = along;
+                for (index, scores) in scores.chunks_exact_mut(width).enumerate().take(block.len()) {
                     let by_row = &along_h[index * table_h.stride + first / window_w..];
                     let by_column = &along_w[index * table_w.stride..][..window_w];
                     for (scores, by_row) in scores[..keys].chunks_exact_mut(window_w).zip(by_row) {
@@ -318,19 +387,6 @@ impl Job<'_> {
                     }
                 }
             }
-        }
-    }
-
-    /// # Safety
-    /// As [`Job::run`].
-    unsafe fn write(&self, query: [usize; 2], weighted: &[f32], sum: f32, output: &Output) {
-        let Some(token) = self.token(query) else { return };
-        let (channels, own) = (self.shape.channels(), self.shape.head_channels);
-        let start = token * channels + self.head * own;
-        assert!(start + own <= output.values);
-        for (channel, value) in weighted.iter().enumerate() {
-            // SAFETY: within the output by the assertion; nobody else's by the caller's promise.
-            unsafe { *output.start.add(start + channel) = to_bf16(value / sum) };
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_fmsub_ps,
     _mm512_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps,
-    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_si512,
-    _mm512_sub_ps,
+    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_sub_ps,
 };
 use std::mem::transmute;
 
@@ -60,13 +60,57 @@ pub(super) fn exponentials(
         }
     }
     let sum = _mm512_reduce_add_ps(sum);
-    if max > running.max {
+    if running.sum == 0.0 {
+        running.max = max;
+    } else if max > running.max {
         let shrink = ((running.max - max) * scale).exp();
         running.sum *= shrink;
         weighted.iter_mut().for_each(|value| *value *= shrink);
         running.max = max;
     }
     running.sum += sum;
+}
+
+/// Turns a row of scores, a multiple of 16 long, into their softmax, `scale` times the scores.
+#[target_feature(enable = "avx512f")]
+pub(super) fn softmax(scores: &mut [f32], scale: f32) {
+    let rows = scores.as_chunks_mut::<LANES>().0;
+    let largest = rows
+        .iter()
+        .fold(_mm512_set1_ps(Running::START.max), |largest, row| _mm512_max_ps(largest, load(row)));
+    let factor = _mm512_set1_ps(scale * std::f32::consts::LOG2_E);
+    let shift = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_max_ps(largest)), factor);
+    let mut sum = _mm512_setzero_ps();
+    for row in rows.iter_mut() {
+        let value = exp2(_mm512_fmsub_ps(load(row), factor, shift));
+        sum = _mm512_add_ps(sum, value);
+        store(row, value);
+    }
+    let inverse = _mm512_set1_ps(_mm512_reduce_add_ps(sum).recip());
+    rows.iter_mut().for_each(|row| store(row, _mm512_mul_ps(load(row), inverse)));
+}
+
+/// Turns the gradients for a row of probabilities into those for the products that they come from by softmax of
+/// `scale` times them: `scale · p · (g − Σ p·g)`.
+#[target_feature(enable = "avx512f")]
+pub(super) fn softmax_gradient(probabilities: &[f32], gradients: &mut [f32], scale: f32) {
+    let probabilities = probabilities.as_chunks::<LANES>().0;
+    let gradients = gradients.as_chunks_mut::<LANES>().0;
+    let pairs = probabilities.iter().zip(gradients.iter());
+    let sum = pairs.fold(_mm512_setzero_ps(), |sum, (p, g)| _mm512_fmadd_ps(load(p), load(g), sum));
+    let mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum));
+    let scale = _mm512_set1_ps(scale);
+    for (p, g) in probabilities.iter().zip(gradients) {
+        let scaled = _mm512_mul_ps(load(p), scale);
+        store(g, _mm512_mul_ps(scaled, _mm512_sub_ps(load(g), mean)));
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(values: &mut [f32; LANES], register: __m512) {
+    // SAFETY: 16 values.
+    unsafe { _mm512_storeu_ps(values.as_mut_ptr(), register) };
 }
 
 #[inline]

@@ -3,15 +3,17 @@
 //! Factors are held as pairs of bf16 in a `u32`, the pair along the dimension that is summed over.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps,
-    _mm512_storeu_ps,
+    __m256bh, __m256i, __m512, __m512bh, __m512i, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh,
+    _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_or_si512, _mm512_set1_epi32,
+    _mm512_setzero_ps, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::mem::transmute;
 
 /// fp32 values in a register.
 pub(super) const LANES: usize = 16;
 /// Rows of a tile: with four registers of columns, 24 of the 32 registers hold sums.
-const ROWS: usize = 6;
+pub(super) const ROWS: usize = 6;
 /// Registers of columns of a tile.
 const COLUMNS: usize = 4;
 
@@ -22,6 +24,96 @@ pub(super) struct Matrix<'a, T> {
     pub stride: usize,
 }
 
+/// Rounds a row, a multiple of 32 long, to pairs of its neighbours.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn pairs_along(row: &[f32], pairs: &mut [u32]) {
+    assert!(row.len().is_multiple_of(2 * LANES) && pairs.len() == row.len() / 2);
+    for (values, out) in row.as_chunks::<{ 2 * LANES }>().0.iter().zip(pairs.as_chunks_mut::<LANES>().0) {
+        // SAFETY: 32 values and 16 pairs.
+        unsafe {
+            let [low, high] = [0, LANES].map(|start| _mm512_loadu_ps(values.as_ptr().add(start)));
+            let packed = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), packed);
+        }
+    }
+}
+
+/// Rounds two rows, a multiple of 16 long, to pairs of what they have in the same column.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) fn pairs_across(rows: [&[f32]; 2], pairs: &mut [u32]) {
+    assert!(rows.iter().all(|row| row.len() == pairs.len()) && pairs.len().is_multiple_of(LANES));
+    let [low, high] = rows.map(|row| row.as_chunks::<LANES>().0);
+    for ((low, high), out) in low.iter().zip(high).zip(pairs.as_chunks_mut::<LANES>().0) {
+        // SAFETY: 16 values each.
+        unsafe {
+            let [low, high] = [low, high].map(|values| {
+                let rounded = _mm512_cvtneps_pbh(_mm512_loadu_ps(values.as_ptr()));
+                _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(rounded))
+            });
+            let packed = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), packed);
+        }
+    }
+}
+
+/// Turns sixteen rows of sixteen values into sixteen columns: the pairs of values that are one, two, four and eight rows
+/// apart change places with those as many columns apart.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
+    let mut x = rows;
+    // Within 128 bits, columns one and two apart.
+    for pair in x.as_chunks_mut::<2>().0 {
+        let [a, b] = *pair;
+        *pair = [_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)];
+    }
+    for four in x.as_chunks_mut::<4>().0 {
+        let [a, b, c, d] = *four;
+        *four = [
+            _mm512_unpacklo_epi64(a, c),
+            _mm512_unpackhi_epi64(a, c),
+            _mm512_unpacklo_epi64(b, d),
+            _mm512_unpackhi_epi64(b, d),
+        ];
+    }
+    // Of 128 bits each: `x[4 · g + r]` has, for the columns r, 4 + r, 8 + r and 12 + r, the four rows of group g.
+    let mut columns = rows;
+    for r in 0..4 {
+        let [a, b, c, d] = [x[r], x[4 + r], x[8 + r], x[12 + r]];
+        let first = _mm512_shuffle_i32x4::<0b01_00_01_00>(a, b);
+        let second = _mm512_shuffle_i32x4::<0b01_00_01_00>(c, d);
+        columns[r] = _mm512_shuffle_i32x4::<0b10_00_10_00>(first, second);
+        columns[4 + r] = _mm512_shuffle_i32x4::<0b11_01_11_01>(first, second);
+        let first = _mm512_shuffle_i32x4::<0b11_10_11_10>(a, b);
+        let second = _mm512_shuffle_i32x4::<0b11_10_11_10>(c, d);
+        columns[8 + r] = _mm512_shuffle_i32x4::<0b10_00_10_00>(first, second);
+        columns[12 + r] = _mm512_shuffle_i32x4::<0b11_01_11_01>(first, second);
+    }
+    columns
+}
+
+/// The left factor of a product: what a row has for a pair is at `row · r + pair · k`.
+#[derive(Clone, Copy)]
+pub(super) struct Left<'a> {
+    pub data: &'a [u32],
+    /// Distance of rows.
+    pub row: usize,
+    /// Distance of pairs.
+    pub pair: usize,
+}
+
+impl<'a> Left<'a> {
+    /// Rows of pairs that follow each other.
+    pub fn by_row(data: &'a [u32], stride: usize) -> Self {
+        Self { data, row: stride, pair: 1 }
+    }
+
+    /// Columns of pairs: the transpose of a matrix whose rows follow each other.
+    pub fn by_column(data: &'a [u32], stride: usize) -> Self {
+        Self { data, row: 1, pair: stride }
+    }
+}
+
 /// `sums[r][c] += Σ_k left[r][k] · right[k][c]` for `rows` rows and `columns` columns, a multiple of [`LANES`], with
 /// `pairs` pairs along k.
 ///
@@ -29,22 +121,17 @@ pub(super) struct Matrix<'a, T> {
 /// Where a matrix is too small.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn multiply_add(
-    left: Matrix<u32>,
+    left: Left,
     right: Matrix<u32>,
     sums: &mut [f32],
     sums_stride: usize,
     [rows, columns, pairs]: [usize; 3],
 ) {
-    assert!(
-        columns.is_multiple_of(LANES)
-            && columns <= sums_stride
-            && columns <= right.stride
-            && pairs <= left.stride
-    );
+    assert!(columns.is_multiple_of(LANES) && columns <= sums_stride && columns <= right.stride);
     if rows == 0 || columns == 0 || pairs == 0 {
         return;
     }
-    assert!(left.data.len() >= (rows - 1) * left.stride + pairs);
+    assert!(left.data.len() > (rows - 1) * left.row + (pairs - 1) * left.pair);
     assert!(right.data.len() >= (pairs - 1) * right.stride + columns);
     assert!(sums.len() >= (rows - 1) * sums_stride + columns);
     for column in (0..columns).step_by(COLUMNS * LANES) {
@@ -52,7 +139,7 @@ pub(super) fn multiply_add(
         for row in (0..rows).step_by(ROWS) {
             // SAFETY: the asserts above say that every row, column and pair of the tile is in its matrix.
             unsafe {
-                let left = (left.data.as_ptr().add(row * left.stride), left.stride);
+                let left = (left.data.as_ptr().add(row * left.row), [left.row, left.pair]);
                 let right = (right.data.as_ptr().add(column), right.stride);
                 let sums = (sums.as_mut_ptr().add(row * sums_stride + column), sums_stride);
                 match registers {
@@ -74,7 +161,7 @@ type Rows<P> = (P, usize);
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn rows_of<const C: usize>(
-    left: Rows<*const u32>,
+    left: (*const u32, [usize; 2]),
     right: Rows<*const u32>,
     sums: Rows<*mut f32>,
     rows: usize,
@@ -94,11 +181,11 @@ unsafe fn rows_of<const C: usize>(
 }
 
 /// # Safety
-/// `left` has R rows of `pairs`, `right` `pairs` rows and `sums` R rows of C registers.
+/// `left` has R rows of `pairs` at these distances, `right` `pairs` rows and `sums` R rows of C registers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn tile<const R: usize, const C: usize>(
-    (left, left_stride): Rows<*const u32>,
+    (left, [left_row, left_pair]): (*const u32, [usize; 2]),
     (right, right_stride): Rows<*const u32>,
     (sums, sums_stride): Rows<*mut f32>,
     pairs: usize,
@@ -117,7 +204,7 @@ unsafe fn tile<const R: usize, const C: usize>(
                 *value = _mm512_loadu_ps(right.add(k * right_stride + c * LANES).cast());
             }
             for (r, row) in acc.iter_mut().enumerate() {
-                let pair = _mm512_set1_epi32(*left.add(r * left_stride + k) as i32);
+                let pair = _mm512_set1_epi32(*left.add(r * left_row + k * left_pair) as i32);
                 for (value, column) in row.iter_mut().zip(&columns) {
                     *value = _mm512_dpbf16_ps(
                         *value,

@@ -4,8 +4,10 @@ mod derived;
 mod gelu;
 mod layer_norm;
 mod layout;
+mod operation;
 
 pub use derived::Derived;
 pub use gelu::gelu;
 pub use layer_norm::LayerNorm2d;
 pub use layout::channels_last;
+pub use operation::with_backward;

@@ -48,7 +48,7 @@ impl Attention {
             .bs
             .as_ref()
             .map_or_else(|| qkv.new_zeros([3 * channels], (qkv.kind(), qkv.device())), Tensor::shallow_clone);
-        let attended = if kernel::is_supported(&qkv, head_channels) {
+        let attended = if !qkv.requires_grad() && kernel::is_supported(&qkv, head_channels) {
             let shape = AttentionShape::new(&qkv, [window_h, window_w], self.heads, QkvOrder::ByRole);
             let position = PositionBias::Decomposed {
                 along_h: &self.rel_pos_h.relative(window_h),

@@ -51,7 +51,8 @@ impl Attention {
         let [_, _, _, channels] = dims(x);
         let qkv = self.qkv.forward(&self.norm.forward(x));
         let outside = self.outside();
-        let attended = if kernel::is_supported(&qkv, channels / self.heads) {
+        let is_frozen = !self.attention_biases.requires_grad() && !outside.requires_grad();
+        let attended = if is_frozen && kernel::is_supported(&qkv, channels / self.heads) {
             let shape = AttentionShape::new(&qkv, [self.window; 2], self.heads, QkvOrder::ByHead);
             kernel::attention(&shape, &qkv, &outside, PositionBias::Table(&self.bias().to_kind(Kind::Float)))
         } else {

@@ -1,0 +1,105 @@
+//! Operations with a gradient of their own, which tch cannot make: the node of the graph is `operation.cpp`.
+
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+use tch::Tensor;
+
+/// From the gradient for an operation's output, which may have any layout, to that for its input.
+type Backward = Box<dyn Fn(&Tensor) -> Tensor + Send>;
+
+#[repr(C)]
+struct Rust {
+    state: *mut c_void,
+    backward: extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void,
+    drop: extern "C" fn(*mut c_void),
+}
+
+unsafe extern "C" {
+    fn spsam_operation(input: *const c_void, output: *const c_void, rust: Rust) -> bool;
+}
+
+extern "C" fn backward(state: *mut c_void, gradient: *mut c_void) -> *mut c_void {
+    let run = || {
+        // SAFETY: the node passes the state that it was given and a tensor that outlives the call.
+        let (backward, gradient) =
+            unsafe { (&*state.cast::<Backward>(), Tensor::clone_from_ptr(gradient.cast())) };
+        let mut result = tch::no_grad(|| backward(&gradient));
+        let pointer = result.as_mut_ptr();
+        // The node takes it over.
+        std::mem::forget(result);
+        pointer.cast()
+    };
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or(ptr::null_mut())
+}
+
+extern "C" fn drop_state(state: *mut c_void) {
+    // SAFETY: the node gives back once what `with_backward` made.
+    drop(unsafe { Box::from_raw(state.cast::<Backward>()) });
+}
+
+/// `output`, computed from `input` outside of the graph, as the result of an operation whose gradient is `backward`.
+/// What that holds lives until the graph's backward has been there.
+///
+/// # Panics
+/// Where `output` belongs to a graph already.
+pub fn with_backward(
+    input: &Tensor,
+    output: Tensor,
+    backward_of: impl Fn(&Tensor) -> Tensor + Send + 'static,
+) -> Tensor {
+    assert!(!output.requires_grad());
+    let state: Box<Backward> = Box::new(Box::new(backward_of));
+    let state = Box::into_raw(state).cast();
+    let rust = Rust { state, backward, drop: drop_state };
+    // SAFETY: both tensors live through the call; the state becomes the node's, and fits the two functions.
+    let worked = unsafe { spsam_operation(input.as_ptr().cast(), output.as_ptr().cast(), rust) };
+    if !worked {
+        drop_state(state);
+        panic!("an operation of type {:?} cannot be made part of a graph", output.kind());
+    }
+    output
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    #[test]
+    fn gradients_are_those_of_the_closure_and_it_is_dropped_after_use() {
+        let x = Tensor::from_slice(&[1f32, 2.0, 3.0]).set_requires_grad(true);
+        let y = &x * 2.0;
+        let held = Arc::new(());
+        let (saved, in_closure) = (y.detach(), held.clone());
+        let z = with_backward(&y, y.detach().square(), move |gradient| {
+            let _ = &in_closure;
+            gradient * &saved * 2.0
+        });
+        assert_eq!(Arc::strong_count(&held), 2);
+        (&z * Tensor::from_slice(&[1f32, 10.0, 100.0])).sum(Kind::Float).backward();
+        // d(4x²)/dx = 8x
+        assert_eq!(Vec::<f32>::try_from(x.grad()).unwrap(), [8.0, 160.0, 2400.0]);
+        assert_eq!(Arc::strong_count(&held), 1, "given up after backward");
+        assert!(z.sum(Kind::Float).f_backward().is_err(), "nothing is left for a second time");
+    }
+
+    #[test]
+    fn a_panic_in_the_gradient_is_an_error_and_an_unused_graph_is_given_up() {
+        let x = Tensor::zeros([1], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let y = with_backward(&x, x.detach().copy(), |_| panic!("on purpose"));
+        let error = y.f_backward().unwrap_err().to_string();
+        assert!(error.contains("gradient of an operation failed"), "{error}");
+        let held = Arc::new(());
+        let in_closure = held.clone();
+        drop(with_backward(&x, x.detach().copy(), move |gradient| {
+            let _ = &in_closure;
+            gradient.shallow_clone()
+        }));
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+}
