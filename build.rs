@@ -15,6 +15,7 @@ fn main() {
     };
     let source = "src/nn/operation.cpp";
     println!("cargo::rerun-if-changed={source}");
+    println!("cargo::rerun-if-changed={}", libtorch.join("include/torch/version.h").display());
     cc::Build::new()
         .cpp(true)
         .std("c++17")

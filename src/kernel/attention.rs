@@ -120,22 +120,25 @@ pub fn attention(shape: &AttentionShape, qkv: &Tensor, outside: &Tensor, bias: P
         "projected tokens"
     );
     assert_eq!(outside.size(), [3 * shape.channels() as i64]);
-    let is_frozen = match bias {
+    let has_no_gradient: &[&Tensor] = match &bias {
         PositionBias::Table(table) => {
             let tokens = (window_h * window_w) as i64;
             assert_eq!(table.size(), [heads as i64, tokens, tokens]);
             assert_eq!(table.kind(), Kind::Float);
-            !table.requires_grad()
+            &[outside, table]
         }
         PositionBias::Decomposed { along_h, along_w } => {
             for (table, side) in [(along_h, window_h as i64), (along_w, window_w as i64)] {
                 assert_eq!(table.size(), [side, side, head_channels as i64]);
                 assert_eq!(table.kind(), Kind::BFloat16);
             }
-            !qkv.requires_grad()
+            &[outside, along_h, along_w, qkv]
         }
     };
-    assert!(is_frozen && !outside.requires_grad(), "a gradient that the kernel does not compute");
+    assert!(
+        has_no_gradient.iter().all(|tensor| !tensor.requires_grad()),
+        "a gradient that the kernel does not compute"
+    );
     #[cfg(target_arch = "x86_64")]
     return Frozen::new(shape, qkv, outside, bias).attend(qkv);
     #[cfg(not(target_arch = "x86_64"))]
@@ -169,11 +172,11 @@ impl Frozen {
             // SAFETY: `is_supported` was checked, and no two jobs share a head of a token.
             unsafe { job.run(scratch, output) };
         });
-        if qkv.requires_grad() {
-            with_backward(qkv, output, move |gradient| self.gradient(gradient))
-        } else {
-            output
-        }
+        let version = qkv.internal_version();
+        with_backward(qkv, output, move |gradient| {
+            assert_eq!(self.qkv.internal_version(), version, "projected tokens were changed in place");
+            self.gradient(gradient)
+        })
     }
 
     /// The gradient for `qkv` from that for what the heads give.
@@ -383,6 +386,7 @@ mod tests {
             ([32, 32], 14, 5, 32),
             ([5, 6], 5, 1, 48),
             ([3, 3], 7, 2, 16),
+            ([7, 3], 3, 1, 64),
         ] {
             let shape = AttentionShape {
                 batch: 2,
@@ -398,9 +402,10 @@ mod tests {
             }
             let tokens = (window * window) as i64;
             let table = Tensor::randn([heads as i64, tokens, tokens], CPU);
-            let weights = Tensor::randn([2, image[0] as i64, image[1] as i64, shape.channels() as i64], CPU);
+            let weights = Tensor::randn([2, image[1] as i64, image[0] as i64, shape.channels() as i64], CPU);
+            // Rows and columns change places, so that the gradient comes in another layout.
             let gradient = |attended: Tensor, qkv: &Tensor| {
-                (attended.to_kind(Kind::Float) * &weights).sum(Kind::Float).backward();
+                (attended.to_kind(Kind::Float).transpose(1, 2) * &weights).sum(Kind::Float).backward();
                 qkv.grad()
             };
             let exact = qkv.to_kind(Kind::Float).set_requires_grad(true);

@@ -30,7 +30,7 @@ pub(super) struct Output<'a> {
     tensor: PhantomData<&'a Tensor>,
 }
 
-// SAFETY: `Job::run` asks its callers that no two jobs write to the same place.
+// SAFETY: `Output::write` asks its callers that no two threads write to the same place.
 unsafe impl Sync for Output<'_> {}
 
 impl<'a> Output<'a> {
@@ -86,7 +86,7 @@ impl PackedTable {
         Self { data, stride, pairs }
     }
 
-    fn of_query(&self, query: usize) -> Matrix<'_, u32> {
+    fn of_query(&self, query: usize) -> Matrix<'_> {
         let size = self.pairs * self.stride;
         Matrix { data: &self.data[query * size..][..size], stride: self.stride }
     }
@@ -108,10 +108,11 @@ impl Bias {
     }
 }
 
-/// Up to 16 pairs; zeros where there are fewer.
+/// One to 16 pairs; zeros where there are fewer than 16.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load_pairs(values: &[u16]) -> __m512i {
+    assert!((2..=2 * LANES).contains(&values.len()));
     let mask = u16::MAX >> (LANES - values.len() / 2);
     // SAFETY: the mask has a bit for every pair that there is.
     unsafe { _mm512_maskz_loadu_epi32(mask, values.as_ptr().cast()) }
@@ -226,7 +227,7 @@ impl Job<'_> {
     }
 
     /// Tokens `[row, column]` of the window that this part asks for, those beyond the border left out, a block at a time:
-    /// the tokens, and how many of them there are, at most `limit`. Nothing is allocated, which threads would wait for.
+    /// the tokens, and how many of them there are, at most `limit`. Nothing is allocated: threads would wait for each other.
     pub(super) fn blocks(
         &self,
         limit: usize,
@@ -391,8 +392,12 @@ impl Job<'_> {
     }
 }
 
-/// The nearest bf16, ties to even, of a number that is not NaN.
+/// The nearest bf16, ties to even.
 fn to_bf16(value: f32) -> u16 {
+    const NAN: u16 = 0x7fc0;
+    if value.is_nan() {
+        return NAN;
+    }
     let bits = value.to_bits();
     ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
 }

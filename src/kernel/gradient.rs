@@ -86,7 +86,7 @@ impl GradientJob<'_> {
         let width = tokens.next_multiple_of(2 * LANES);
         let stride = width + LANES;
         // Scores and their gradients stay in the first cache.
-        let limit = (VALUES / width).next_multiple_of(ROWS);
+        let limit = (VALUES / width).max(1).next_multiple_of(ROWS);
         let scale = (channels as f32).sqrt().recip();
         let [query, key, value] = shape.offsets(job.head);
         let of_token = |at| job.index(at) * 3 * shape.channels();

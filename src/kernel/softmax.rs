@@ -1,4 +1,5 @@
-//! Softmax of attention scores a chunk of keys at a time, with running maximum and sum (Milakov and Gimelshein 2018).
+//! Softmax of attention scores: a chunk of keys at a time, with running maximum and sum (Milakov and Gimelshein 2018), or
+//! of all keys at once, with its gradient.
 
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_fmsub_ps,

@@ -17,10 +17,10 @@ pub(super) const ROWS: usize = 6;
 /// Registers of columns of a tile.
 const COLUMNS: usize = 4;
 
-/// A matrix of `u32` or `f32` in memory; rows are `stride` elements apart.
+/// A matrix in memory; rows are `stride` pairs apart.
 #[derive(Clone, Copy)]
-pub(super) struct Matrix<'a, T> {
-    pub data: &'a [T],
+pub(super) struct Matrix<'a> {
+    pub data: &'a [u32],
     pub stride: usize,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn pairs_along(row: &[f32], pairs: &mut [u32]) {
 }
 
 /// Rounds two rows, a multiple of 16 long, to pairs of what they have in the same column.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn pairs_across(rows: [&[f32]; 2], pairs: &mut [u32]) {
     assert!(rows.iter().all(|row| row.len() == pairs.len()) && pairs.len().is_multiple_of(LANES));
     let [low, high] = rows.map(|row| row.as_chunks::<LANES>().0);
@@ -122,7 +122,7 @@ impl<'a> Left<'a> {
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn multiply_add(
     left: Left,
-    right: Matrix<u32>,
+    right: Matrix,
     sums: &mut [f32],
     sums_stride: usize,
     [rows, columns, pairs]: [usize; 3],

@@ -1,6 +1,8 @@
-// An operation of autograd whose gradient Rust computes (operation.rs): what tch has no way to make.
+// A node of libtorch's graph whose gradient Rust computes (operation.rs): what tch has no way to make.
 
+#include <mutex>
 #include <stdexcept>
+#include <utility>
 
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
@@ -9,48 +11,50 @@ namespace {
 
 using torch::autograd::variable_list;
 
-// What Rust remembers of the operation, and what it does with it. A gradient for the output gives a fresh tensor, the
-// gradient for the input, or null where that failed.
-struct Rust {
+// What Rust does with a gradient for the output: a fresh tensor, the gradient for the input, or null where that failed.
+struct Closure {
   void* state;
   at::Tensor* (*backward)(void* state, const at::Tensor* gradient);
   void (*drop)(void* state);
 };
 
 struct Operation : torch::autograd::Node {
-  explicit Operation(Rust rust) : rust(rust) {}
   ~Operation() override { release_variables(); }
 
   std::string name() const override { return "SpsamOperation"; }
 
   variable_list apply(variable_list&& gradients) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
     if (!gradients[0].defined()) return {at::Tensor()};
-    if (!rust.state) throw std::runtime_error("backward a second time through an operation that keeps nothing for it");
-    const std::unique_ptr<at::Tensor> gradient(rust.backward(rust.state, &gradients[0]));
-    if (!gradient) throw std::runtime_error("the gradient of an operation failed");
+    if (at::GradMode::is_enabled()) throw std::runtime_error("an operation of Rust has no second derivative");
+    if (!closure.state) throw std::runtime_error("backward a second time through an operation that keeps nothing for it");
+    const std::unique_ptr<at::Tensor> gradient(closure.backward(closure.state, &gradients[0]));
+    if (!gradient) throw std::runtime_error("the gradient of an operation of Rust failed");
     return {*gradient};
   }
 
   void release_variables() override {
-    if (rust.state) rust.drop(std::exchange(rust.state, nullptr));
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (closure.state) closure.drop(std::exchange(closure.state, nullptr));
   }
 
-  Rust rust;
+  Closure closure{};
 };
 
 }  // namespace
 
-// Makes `output` the result of an operation on `input`. Returns whether that worked; the state is Rust's again where not.
-extern "C" bool spsam_operation(const at::Tensor* input, const at::Tensor* output, Rust rust) try {
-  const std::shared_ptr<Operation> node(new Operation(rust), torch::autograd::deleteNode);
-  try {
-    node->set_next_edges(torch::autograd::collect_next_edges(*input));
-    torch::autograd::set_history(*output, node);
-  } catch (...) {
-    node->rust.state = nullptr;
-    throw;
+// Makes `output` the result of an operation on `input`, where a gradient is to pass. Returns whether that worked; the
+// closure's state is still Rust's where not.
+extern "C" bool spsam_operation(const at::Tensor* input, const at::Tensor* output, Closure closure) try {
+  if (!torch::autograd::compute_requires_grad(*input)) {
+    closure.drop(closure.state);
+    return true;
   }
+  const std::shared_ptr<Operation> node(new Operation, torch::autograd::deleteNode);
+  node->set_next_edges(torch::autograd::collect_next_edges(*input));
+  torch::autograd::set_history(*output, node);
+  node->closure = closure;
   return true;
-} catch (const std::exception&) {
+} catch (...) {
   return false;
 }

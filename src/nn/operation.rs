@@ -10,22 +10,23 @@ use tch::Tensor;
 type Backward = Box<dyn Fn(&Tensor) -> Tensor + Send>;
 
 #[repr(C)]
-struct Rust {
+struct Closure {
     state: *mut c_void,
     backward: extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void,
     drop: extern "C" fn(*mut c_void),
 }
 
 unsafe extern "C" {
-    fn spsam_operation(input: *const c_void, output: *const c_void, rust: Rust) -> bool;
+    fn spsam_operation(input: *const c_void, output: *const c_void, closure: Closure) -> bool;
 }
 
 extern "C" fn backward(state: *mut c_void, gradient: *mut c_void) -> *mut c_void {
     let run = || {
+        let _guard = tch::no_grad_guard();
         // SAFETY: the node passes the state that it was given and a tensor that outlives the call.
         let (backward, gradient) =
             unsafe { (&*state.cast::<Backward>(), Tensor::clone_from_ptr(gradient.cast())) };
-        let mut result = tch::no_grad(|| backward(&gradient));
+        let mut result = backward(&gradient);
         let pointer = result.as_mut_ptr();
         // The node takes it over.
         std::mem::forget(result);
@@ -39,22 +40,23 @@ extern "C" fn drop_state(state: *mut c_void) {
     drop(unsafe { Box::from_raw(state.cast::<Backward>()) });
 }
 
-/// `output`, computed from `input` outside of the graph, as the result of an operation whose gradient is `backward`.
-/// What that holds lives until the graph's backward has been there.
+/// `output`, computed from `input` outside of the graph, as the result of an operation whose gradient `gradient` makes of
+/// that for the output. What it holds lives until the graph's backward has been there, and must not change until then.
+/// Where no gradient passes, `output` stays as it is. There is no second derivative.
 ///
 /// # Panics
-/// Where `output` belongs to a graph already.
+/// Where `output` belongs to a graph already, or its type has no gradients.
 pub fn with_backward(
     input: &Tensor,
     output: Tensor,
-    backward_of: impl Fn(&Tensor) -> Tensor + Send + 'static,
+    gradient: impl Fn(&Tensor) -> Tensor + Send + 'static,
 ) -> Tensor {
     assert!(!output.requires_grad());
-    let state: Box<Backward> = Box::new(Box::new(backward_of));
+    let state: Box<Backward> = Box::new(Box::new(gradient));
     let state = Box::into_raw(state).cast();
-    let rust = Rust { state, backward, drop: drop_state };
+    let closure = Closure { state, backward, drop: drop_state };
     // SAFETY: both tensors live through the call; the state becomes the node's, and fits the two functions.
-    let worked = unsafe { spsam_operation(input.as_ptr().cast(), output.as_ptr().cast(), rust) };
+    let worked = unsafe { spsam_operation(input.as_ptr().cast(), output.as_ptr().cast(), closure) };
     if !worked {
         drop_state(state);
         panic!("an operation of type {:?} cannot be made part of a graph", output.kind());
@@ -93,7 +95,7 @@ mod tests {
         let x = Tensor::zeros([1], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let y = with_backward(&x, x.detach().copy(), |_| panic!("on purpose"));
         let error = y.f_backward().unwrap_err().to_string();
-        assert!(error.contains("gradient of an operation failed"), "{error}");
+        assert!(error.contains("gradient of an operation of Rust failed"), "{error}");
         let held = Arc::new(());
         let in_closure = held.clone();
         drop(with_backward(&x, x.detach().copy(), move |gradient| {
@@ -101,5 +103,25 @@ mod tests {
             gradient.shallow_clone()
         }));
         assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    #[test]
+    fn a_kept_graph_works_twice_and_where_no_gradient_passes_there_is_none() {
+        let x = Tensor::from_slice(&[1f32]).set_requires_grad(true);
+        let y = with_backward(&x, x.detach() * 3.0, |gradient| gradient * 3.0);
+        for _ in 0..2 {
+            let gradients = Tensor::run_backward(&[&y], &[&x], true, false);
+            assert_eq!(gradients[0].double_value(&[0]), 3.0);
+        }
+        assert!(Tensor::f_run_backward(&[&y], &[&x], true, true).is_err(), "a second derivative");
+        let kept = Arc::new(());
+        let in_closure = kept.clone();
+        let constant = tch::no_grad(|| {
+            with_backward(&x, x.detach().copy(), move |gradient| {
+                let _ = &in_closure;
+                gradient.shallow_clone()
+            })
+        });
+        assert!(!constant.requires_grad() && Arc::strong_count(&kept) == 1);
     }
 }

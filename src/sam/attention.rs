@@ -48,13 +48,13 @@ impl Attention {
             .bs
             .as_ref()
             .map_or_else(|| qkv.new_zeros([3 * channels], (qkv.kind(), qkv.device())), Tensor::shallow_clone);
-        let attended = if !qkv.requires_grad() && kernel::is_supported(&qkv, head_channels) {
+        let [along_h, along_w] = [self.rel_pos_h.relative(window_h), self.rel_pos_w.relative(window_w)];
+        let gets_gradient = [&qkv, &along_h, &along_w].iter().any(|tensor| tensor.requires_grad());
+        let attended = if !gets_gradient && kernel::is_supported(&qkv, head_channels) {
             let shape = AttentionShape::new(&qkv, [window_h, window_w], self.heads, QkvOrder::ByRole);
-            let position = PositionBias::Decomposed {
-                along_h: &self.rel_pos_h.relative(window_h),
-                along_w: &self.rel_pos_w.relative(window_w),
-            };
-            kernel::attention(&shape, &qkv, &bias, position)
+            let position = PositionBias::Decomposed { along_h: &along_h, along_w: &along_w };
+            // A parameter in training needs a gradient even where none is computed.
+            kernel::attention(&shape, &qkv, &bias.detach(), position)
         } else {
             match window {
                 None => self.attend(&qkv),
@@ -131,6 +131,22 @@ mod tests {
     use tch::{Device, Kind};
 
     use super::*;
+    use crate::compute::{Compute, Precision};
+
+    #[test]
+    fn a_backbone_in_training_is_validated_as_a_frozen_one() {
+        let store = nn::VarStore::new(Device::Cpu);
+        let attention = Attention::new(&store.root(), 64, 2, 7);
+        for mut parameter in store.trainable_variables() {
+            let _ = tch::no_grad(|| parameter.normal_(0.0, 0.1));
+        }
+        Compute::new(Device::Cpu, Precision::Bf16).convert(&store);
+        let x = Tensor::randn([1, 7, 7, 64], (Kind::BFloat16, Device::Cpu));
+        let in_training = tch::no_grad(|| attention.forward(&x, None));
+        let mut store = store;
+        store.freeze();
+        assert!(in_training.equal(&attention.forward(&x, None)));
+    }
 
     #[test]
     fn rows_taken_in_pieces_give_the_whole() {

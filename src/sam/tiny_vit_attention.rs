@@ -50,11 +50,11 @@ impl Attention {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let [_, _, _, channels] = dims(x);
         let qkv = self.qkv.forward(&self.norm.forward(x));
-        let outside = self.outside();
-        let is_frozen = !self.attention_biases.requires_grad() && !outside.requires_grad();
+        let (bias, outside) = (self.bias(), self.outside());
+        let is_frozen = !bias.requires_grad() && !outside.requires_grad();
         let attended = if is_frozen && kernel::is_supported(&qkv, channels / self.heads) {
             let shape = AttentionShape::new(&qkv, [self.window; 2], self.heads, QkvOrder::ByHead);
-            kernel::attention(&shape, &qkv, &outside, PositionBias::Table(&self.bias().to_kind(Kind::Float)))
+            kernel::attention(&shape, &qkv, &outside, PositionBias::Table(&bias.to_kind(Kind::Float)))
         } else {
             self.attend(&qkv, &outside)
         };
