@@ -1,13 +1,13 @@
 //! One head of one window: keys and values packed once, then blocks of queries against chunks of keys.
 
-use std::arch::x86_64::{__m512i, _mm512_maskz_loadu_epi32, _mm512_setzero_si512, _mm512_storeu_si512};
+use std::arch::x86_64::{_mm512_setzero_si512, _mm512_storeu_si512};
 use std::marker::PhantomData;
 
 use tch::{Kind, Tensor};
 
 use super::attention::{AttentionShape, PositionBias};
 use super::softmax::{Running, exponentials};
-use super::tile::{LANES, Left, Matrix, multiply_add, transposed};
+use super::tile::{LANES, Left, Matrix, load_pairs, multiply_add, transposed};
 
 /// Queries at a time; a multiple of a tile's rows.
 pub(super) const QUERIES: usize = 60;
@@ -106,16 +106,6 @@ impl Bias {
             ]),
         }
     }
-}
-
-/// One to 16 pairs; zeros where there are fewer than 16.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load_pairs(values: &[u16]) -> __m512i {
-    assert!((2..=2 * LANES).contains(&values.len()));
-    let mask = u16::MAX >> (LANES - values.len() / 2);
-    // SAFETY: the mask has a bit for every pair that there is.
-    unsafe { _mm512_maskz_loadu_epi32(mask, values.as_ptr().cast()) }
 }
 
 pub(super) fn pack(low: u16, high: u16) -> u32 {

@@ -4,9 +4,10 @@
 
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512, __m512bh, __m512i, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh,
-    _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_or_si512, _mm512_set1_epi32,
-    _mm512_setzero_ps, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
-    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_maskz_loadu_epi32, _mm512_or_si512,
+    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+    _mm512_unpacklo_epi64,
 };
 use std::mem::transmute;
 
@@ -54,6 +55,16 @@ pub(super) fn pairs_across(rows: [&[f32]; 2], pairs: &mut [u32]) {
             _mm512_storeu_si512(out.as_mut_ptr().cast(), packed);
         }
     }
+}
+
+/// One to 16 pairs; zeros where there are fewer than 16.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_pairs(values: &[u16]) -> __m512i {
+    assert!((2..=2 * LANES).contains(&values.len()));
+    let mask = u16::MAX >> (LANES - values.len() / 2);
+    // SAFETY: the mask has a bit for every pair that there is.
+    unsafe { _mm512_maskz_loadu_epi32(mask, values.as_ptr().cast()) }
 }
 
 /// Turns sixteen rows of sixteen values into sixteen columns: the pairs of values that are one, two, four and eight rows

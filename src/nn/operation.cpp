@@ -1,5 +1,6 @@
 // A node of libtorch's graph whose gradient Rust computes (operation.rs): what tch has no way to make.
 
+#include <memory>
 #include <mutex>
 #include <stdexcept>
 #include <utility>
