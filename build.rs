@@ -15,7 +15,11 @@ fn main() {
     };
     let source = "src/nn/operation.cpp";
     println!("cargo::rerun-if-changed={source}");
-    println!("cargo::rerun-if-changed={}", libtorch.join("include/torch/version.h").display());
+    // A file that is missing would make every build begin anew.
+    println!(
+        "cargo::rerun-if-changed={}",
+        libtorch.join("include/torch/csrc/api/include/torch/version.h").display()
+    );
     cc::Build::new()
         .cpp(true)
         .std("c++17")

@@ -221,6 +221,7 @@ fn send_all(args: &Args) -> Result<()> {
             case_id: "case".into(),
             classes: 2,
             level: None,
+            slices: None,
             shape: Vec::new(),
         };
         for seq in 0..args.depth {

@@ -13,7 +13,7 @@ use clap::{Parser, ValueEnum};
 use dora_node_api::dora_core::config::DataId;
 use dora_node_api::{DoraArray, DoraNode, Event, MetadataParameters};
 use eyre::{Result, ensure, eyre};
-use self_prompt_sam::message::{WireKind, copy_slice, encode_tensor, encode_text, view_tensor};
+use self_prompt_sam::message::{WireKind, copy_slices, encode_tensor, encode_text, view_tensor};
 use self_prompt_sam::runtime::{exit_code, node_main};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
@@ -183,7 +183,8 @@ fn receive_all(args: &Args, copies: bool) -> Result<()> {
             Event::Input { data, .. } => {
                 let array = arrow::array::ArrayRef::from(data);
                 if copies {
-                    copy_slice(&array, &shape, &window, received % windows)?;
+                    let place = received % windows;
+                    copy_slices(&array, &shape, &window, place..place + 1)?;
                 } else {
                     let last = view_tensor(&array, &shape, |tensor| tensor.double_value(&[shape[0] - 1]))?;
                     ensure!((0.0..=1.0).contains(&last), "a wrong value arrived");

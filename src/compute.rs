@@ -82,6 +82,15 @@ impl Compute {
         if self.kind == Kind::Float { WireKind::Float32 } else { WireKind::Float16 }
     }
 
+    /// Type in which nothing is lost, for what travels between the parts of a network in training.
+    pub fn exact_wire(self) -> WireKind {
+        match self.kind {
+            Kind::BFloat16 => WireKind::BFloat16,
+            Kind::Half => WireKind::Float16,
+            _ => WireKind::Float32,
+        }
+    }
+
     /// A tensor that came from another node, on the device and in the type of this one: one conversion, none where it
     /// is right already.
     pub fn receive(self, tensor: &Tensor) -> Tensor {

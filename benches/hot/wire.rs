@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, Throughput};
 use ndarray::Array3;
-use self_prompt_sam::message::{WireKind, copy_slice, decode_prompts, encode_prompts, encode_tensor};
+use self_prompt_sam::message::{WireKind, copy_slices, decode_prompts, encode_prompts, encode_tensor};
 use self_prompt_sam::prompt::SlicePrompts;
 use tch::{Device, Kind, Tensor};
 
@@ -13,7 +13,7 @@ const EMBEDDING: [i64; 3] = [256, 64, 64];
 /// Side of the mask prompts that go with it.
 const MASK: usize = 256;
 
-/// `wire/encode_tensor/…` by types, `wire/copy_slice/…` by types, `wire/encode_prompts`, `wire/decode_prompts`.
+/// `wire/encode_tensor/…` by types, `wire/copy_slices/…` by types, `wire/encode_prompts`, `wire/decode_prompts`.
 pub fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("wire");
     let values: i64 = EMBEDDING.iter().product();
@@ -29,8 +29,8 @@ pub fn bench(criterion: &mut Criterion) {
         });
         let array = encode_tensor(&embedding, wire);
         let window = Tensor::zeros([&[1], EMBEDDING.as_slice()].concat(), (kind, Device::Cpu));
-        group.bench_function(format!("copy_slice/{types}"), |bencher| {
-            bencher.iter(|| checked(copy_slice(&array, &EMBEDDING, &window, 0)));
+        group.bench_function(format!("copy_slices/{types}"), |bencher| {
+            bencher.iter(|| checked(copy_slices(&array, &EMBEDDING, &window, 0..1)));
         });
     }
     let prompts = SlicePrompts {

@@ -26,6 +26,8 @@ pub mod keys {
     pub const LEVEL: &str = "level";
     /// Int: number of feature levels.
     pub const LEVELS: &str = "levels";
+    /// Int: consecutive slices that the message holds, the first dimension of its shape; absent where it is one slice.
+    pub const SLICES: &str = "slices";
     /// Int: number of classes, background included.
     pub const CLASSES: &str = "classes";
 }
@@ -42,7 +44,7 @@ pub struct SliceHeader {
     pub segment_id: i64,
     /// How often the window was sent before.
     pub attempt: i64,
-    /// Slice within the window.
+    /// Slice within the window; the first one of a run.
     pub seq: i64,
     /// Slices in the window.
     pub count: i64,
@@ -52,6 +54,8 @@ pub struct SliceHeader {
     pub classes: i64,
     /// `(level, levels)` of a feature map.
     pub level: Option<(i64, i64)>,
+    /// Slices of a run, the first dimension of the shape; `None` for one slice by itself.
+    pub slices: Option<i64>,
     /// Shape of the tensor.
     pub shape: Vec<i64>,
 }
@@ -84,6 +88,15 @@ impl SliceHeader {
         for &size in &shape {
             in_range(keys::SHAPE, size, 1, 1 << 20)?;
         }
+        let slices = match parameters.contains_key(keys::SLICES) {
+            true => {
+                let slices = integer(parameters, keys::SLICES)?;
+                in_range(keys::SLICES, slices, 1, count - seq)?;
+                in_range(keys::SLICES, slices, shape[0], shape[0])?;
+                Some(slices)
+            }
+            false => None,
+        };
         Ok(Self {
             session_id: string(parameters, keys::SESSION_ID)?,
             segment_id: integer(parameters, keys::SEGMENT_ID)?,
@@ -93,6 +106,7 @@ impl SliceHeader {
             seq,
             count,
             level,
+            slices,
             shape,
         })
     }
@@ -104,7 +118,7 @@ impl SliceHeader {
             (keys::SESSION_ID.into(), Parameter::String(self.session_id.clone())),
             (keys::SEGMENT_ID.into(), Parameter::Integer(self.segment_id)),
             (keys::SEQ.into(), Parameter::Integer(self.seq)),
-            (keys::FIN.into(), Parameter::Bool(self.seq + 1 == self.count)),
+            (keys::FIN.into(), Parameter::Bool(self.seq + self.slices.unwrap_or(1) == self.count)),
             (keys::COUNT.into(), Parameter::Integer(self.count)),
             (keys::ATTEMPT.into(), Parameter::Integer(self.attempt)),
             (keys::CASE_ID.into(), Parameter::String(self.case_id.clone())),
@@ -114,12 +128,20 @@ impl SliceHeader {
             parameters.insert(keys::LEVEL.into(), Parameter::Integer(level));
             parameters.insert(keys::LEVELS.into(), Parameter::Integer(levels));
         }
+        if let Some(slices) = self.slices {
+            parameters.insert(keys::SLICES.into(), Parameter::Integer(slices));
+        }
         parameters
+    }
+
+    /// Shape of each slice.
+    pub fn slice_shape(&self) -> &[i64] {
+        if self.slices.is_some() { &self.shape[1..] } else { &self.shape }
     }
 
     /// The same place in the window `seq` slices from its start, for a tensor of `shape`.
     pub fn at(&self, seq: i64, shape: Vec<i64>) -> Self {
-        Self { seq, shape, level: None, ..self.clone() }
+        Self { seq, shape, level: None, slices: None, ..self.clone() }
     }
 }
 
@@ -159,13 +181,29 @@ mod tests {
             case_id: "case".into(),
             classes: 4,
             level: Some((1, 5)),
+            slices: None,
             shape: vec![4, 8, 8],
         }
     }
 
     #[test]
     fn a_header_survives_the_wire() {
-        assert_eq!(SliceHeader::parse(&header().to_parameters()).unwrap(), header());
+        let run = SliceHeader { seq: 1, slices: Some(2), shape: vec![2, 8, 8], ..header() };
+        assert_eq!(run.slice_shape(), [8, 8]);
+        for header in [header(), run] {
+            let parameters = header.to_parameters();
+            assert!(matches!(parameters.get(keys::FIN), Some(Parameter::Bool(true))));
+            assert_eq!(SliceHeader::parse(&parameters).unwrap(), header);
+        }
+    }
+
+    #[test]
+    fn a_run_lies_within_its_window_and_fits_its_shape() {
+        for (slices, first_size) in [(2, 2), (1, 4), (0, 0)] {
+            let run = SliceHeader { slices: Some(slices), shape: vec![first_size.max(1), 8], ..header() };
+            let message = SliceHeader::parse(&run.to_parameters()).unwrap_err().to_string();
+            assert!(message.contains("`slices`"), "{message}");
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Tensors to and from Arrow arrays. `unsafe` is here because memory is lent between the two without copying.
 
+use std::ops::Range;
 use std::panic::RefUnwindSafe;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, StringArray};
 use arrow::buffer::{Buffer, ScalarBuffer};
-use arrow::datatypes::{ArrowPrimitiveType, DataType, Float16Type, Float32Type, UInt8Type};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Float16Type, Float32Type, UInt8Type, UInt16Type};
 use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
@@ -19,6 +20,9 @@ pub enum WireKind {
     Float32,
     /// 16-bit float (IEEE), for big tensors when compute has no more precision.
     Float16,
+    /// 16-bit float with the range of 32 bits, between the parts of a network in training. Arrow has no such type: its bits
+    /// travel as UInt16.
+    BFloat16,
     /// Labels.
     UInt8,
 }
@@ -39,6 +43,7 @@ impl WireKind {
         match self {
             Self::Float32 => Kind::Float,
             Self::Float16 => Kind::Half,
+            Self::BFloat16 => Kind::BFloat16,
             Self::UInt8 => Kind::Uint8,
         }
     }
@@ -66,6 +71,7 @@ pub fn encode_tensor(tensor: &Tensor, kind: WireKind) -> ArrayRef {
     match kind {
         WireKind::Float32 => primitive::<Float32Type>(tensor),
         WireKind::Float16 => primitive::<Float16Type>(tensor),
+        WireKind::BFloat16 => primitive::<UInt16Type>(tensor),
         WireKind::UInt8 => primitive::<UInt8Type>(tensor),
     }
 }
@@ -113,33 +119,40 @@ pub fn check_length(array: &ArrayRef, shape: &[i64]) -> Result<(), MessageError>
     Err(MessageError::Length { shape: shape.to_vec(), expected, found: array.len() })
 }
 
-/// libtorch's type with the elements of an array.
+/// libtorch's type with the elements of an array, UInt16 being the bits of bfloat16.
 ///
 /// # Errors
-/// [`MessageError::Type`] for an array of anything but Float32, Float16 or UInt8.
+/// [`MessageError::Type`] for an array of anything but Float32, Float16, UInt8 or UInt16.
 pub fn tensor_kind(array: &ArrayRef) -> Result<Kind, MessageError> {
     match array.data_type() {
         DataType::Float32 => Ok(Kind::Float),
         DataType::Float16 => Ok(Kind::Half),
         DataType::UInt8 => Ok(Kind::Uint8),
+        DataType::UInt16 => Ok(Kind::BFloat16),
         other => Err(MessageError::Type { found: other.to_string(), expected: "Float32, Float16 or UInt8" }),
     }
 }
 
-/// Copies a slice message into `window[seq]`, converting to the window's type where it is another: the one copy of
-/// a hop.
+/// Copies a message with slices of `shape` into `window`, from slice `places.start` on, converting to the window's type
+/// where it is another: the one copy of a hop.
 ///
 /// # Errors
 /// [`MessageError`] for another type, nulls, or a length or shape that does not fit.
-pub fn copy_slice(array: &ArrayRef, shape: &[i64], window: &Tensor, seq: i64) -> Result<(), MessageError> {
+pub fn copy_slices(
+    array: &ArrayRef,
+    shape: &[i64],
+    window: &Tensor,
+    places: Range<i64>,
+) -> Result<(), MessageError> {
     if window.size()[1..] != *shape {
         return Err(MessageError::Shape {
             found: shape.to_vec(),
             expected: format!("the window's first slice {:?}", &window.size()[1..]),
         });
     }
-    view_tensor(array, shape, |slice| {
-        let mut target = window.get(seq);
+    let count = places.end - places.start;
+    view_tensor(array, &[&[count], shape].concat(), |slice| {
+        let mut target = window.narrow(0, places.start, count);
         if target.kind() != slice.kind() || target.device() != Device::Cpu || !target.is_contiguous() {
             target.copy_(slice);
             return;
@@ -174,6 +187,7 @@ pub fn view_tensor<R>(
     let pointer = match kind {
         Kind::Float => array.as_primitive::<Float32Type>().values().as_ptr().cast::<u8>(),
         Kind::Half => array.as_primitive::<Float16Type>().values().as_ptr().cast::<u8>(),
+        Kind::BFloat16 => array.as_primitive::<UInt16Type>().values().as_ptr().cast::<u8>(),
         _ => array.as_primitive::<UInt8Type>().values().as_ptr(),
     };
     // SAFETY: the array outlives the tensor, its length was checked against the shape, and the tensor is
@@ -211,7 +225,7 @@ mod tests {
     fn a_tensor_survives_the_wire() {
         let window = Tensor::zeros([2, 3, 4], (Kind::Float, Device::Cpu));
         let slice = Tensor::rand([4, 3], (Kind::Float, Device::Cpu)).transpose(0, 1); // not contiguous
-        copy_slice(&encode_tensor(&slice, WireKind::Float32), &[3, 4], &window, 1).unwrap();
+        copy_slices(&encode_tensor(&slice, WireKind::Float32), &[3, 4], &window, 1..2).unwrap();
         assert_eq!(window.get(1), slice);
         assert_eq!(window.get(0).abs().max().double_value(&[]), 0.0);
     }
@@ -221,12 +235,16 @@ mod tests {
         let window = Tensor::zeros([1, 3], (Kind::Float, Device::Cpu));
         let values = Tensor::from_slice(&[0.5f32, -2.0, 8.0]);
         for kind in [WireKind::Float16, WireKind::Float32] {
-            copy_slice(&encode_tensor(&values, kind), &[3], &window, 0).unwrap();
+            copy_slices(&encode_tensor(&values, kind), &[3], &window, 0..1).unwrap();
             assert_eq!(window.get(0), values);
         }
+        let exact = Tensor::zeros([1, 3], (Kind::BFloat16, Device::Cpu));
+        let tiny = Tensor::from_slice(&[1e-30f32, -2.0, 1e30]).to_kind(Kind::BFloat16);
+        copy_slices(&encode_tensor(&tiny, WireKind::BFloat16), &[3], &exact, 0..1).unwrap();
+        assert_eq!(exact.get(0), tiny);
         let labels = Tensor::from_slice(&[1u8, 0, 255]);
         let kept = Tensor::zeros([1, 3], (Kind::Uint8, Device::Cpu));
-        copy_slice(&encode_tensor(&labels, WireKind::UInt8), &[3], &kept, 0).unwrap();
+        copy_slices(&encode_tensor(&labels, WireKind::UInt8), &[3], &kept, 0..1).unwrap();
         assert_eq!(kept.get(0), labels);
     }
 
@@ -259,8 +277,9 @@ mod tests {
     #[test]
     fn wrong_type_length_shape_and_nulls_are_errors() {
         let window = Tensor::zeros([1, 3], (Kind::Float, Device::Cpu));
-        let message =
-            |array: ArrayRef, shape: &[i64]| copy_slice(&array, shape, &window, 0).unwrap_err().to_string();
+        let message = |array: ArrayRef, shape: &[i64]| {
+            copy_slices(&array, shape, &window, 0..1).unwrap_err().to_string()
+        };
         assert!(message(Arc::new(Int32Array::from(vec![1, 2, 3])), &[3]).contains("Int32"));
         assert!(message(Arc::new(Float32Array::from(vec![1.0, 2.0])), &[3]).contains("needs 3 values"));
         assert!(message(Arc::new(Float32Array::from(vec![1.0; 4])), &[4]).contains("[4]"));

@@ -9,5 +9,5 @@ mod operation;
 pub use derived::Derived;
 pub use gelu::gelu;
 pub use layer_norm::LayerNorm2d;
-pub use layout::channels_last;
+pub use layout::{as_laid_out, channels_last};
 pub use operation::with_backward;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use arrow::array::ArrayRef;
 use tch::{Device, Kind, Tensor};
 
-use crate::message::{MessageError, SliceHeader, check_length, copy_slice, tensor_kind};
+use crate::message::{MessageError, SliceHeader, check_length, copy_slices, tensor_kind};
 
 /// Windows remembered as overtaken; older ones cannot be in flight any more.
 const REMEMBERED: usize = 4096;
@@ -17,6 +17,8 @@ const MAX_OPEN: usize = 64;
 pub enum InputKind {
     /// Floats, one tensor a slice or several levels a slice.
     Floats,
+    /// The same between the parts of a network in training, where UInt16 stands for bfloat16.
+    Activations,
     /// Labels.
     Labels,
     /// Prompts; kept as they came.
@@ -136,26 +138,43 @@ impl Assembler {
             });
         }
         let (level, levels) = header.level.unwrap_or((0, 1));
-        if !open.seen.insert((input.name, header.seq, level)) {
+        let places = header.seq..header.seq + header.slices.unwrap_or(1);
+        // Of what came in other runs before, nothing is new but what it lacked.
+        let news = places.clone().filter(|&seq| open.seen.insert((input.name, seq, level))).count();
+        if news == 0 {
             return Ok(None);
         }
         open.levels.insert(input.name, levels);
         match input.kind {
+            InputKind::Prompts if header.slices.is_some() => {
+                return Err(MessageError::Value {
+                    key: crate::message::keys::SLICES,
+                    value: (places.end - places.start).to_string(),
+                    expected: "absent, as prompts come slice by slice".into(),
+                });
+            }
             InputKind::Prompts => {
                 open.prompts.insert(header.seq, array.clone());
             }
-            InputKind::Floats | InputKind::Labels => {
+            InputKind::Floats | InputKind::Activations | InputKind::Labels => {
                 check_length(array, &header.shape)?;
                 let kind = match (input.kind, tensor_kind(array)?) {
+                    (InputKind::Activations, Kind::BFloat16) => Kind::BFloat16,
+                    (_, Kind::BFloat16) => {
+                        return Err(MessageError::Type {
+                            found: "UInt16".into(),
+                            expected: "Float32, Float16 or UInt8",
+                        });
+                    }
                     (InputKind::Labels, _) => Kind::Uint8,
                     (_, Kind::Half) => Kind::Half,
                     _ => Kind::Float,
                 };
                 let window = open.tensors.entry((input.name, level)).or_insert_with(|| {
-                    let shape = [&[count], header.shape.as_slice()].concat();
+                    let shape = [&[count], header.slice_shape()].concat();
                     Tensor::empty(shape, (kind, Device::Cpu))
                 });
-                copy_slice(array, &header.shape, window, header.seq)?;
+                copy_slices(array, header.slice_shape(), window, places)?;
             }
         }
         let complete = self.inputs.iter().all(|input| {
@@ -194,6 +213,7 @@ mod tests {
             case_id: "c".into(),
             classes: 2,
             level,
+            slices: None,
             shape: vec![2],
         }
     }
@@ -238,6 +258,20 @@ mod tests {
     }
 
     #[test]
+    fn the_bits_of_bfloat16_are_for_parts_in_training_alone() {
+        let bits = encode_tensor(&Tensor::from_slice(&[1.0f32, 1e30]), WireKind::BFloat16);
+        let between_parts = Input { name: "a", kind: InputKind::Activations };
+        let one = SliceHeader { count: 1, ..header(0, 0, None) };
+        let window = Assembler::new(vec![between_parts]).add(&between_parts, one.clone(), &bits).unwrap();
+        assert_eq!(window.unwrap().tensor("a", 0).kind(), Kind::BFloat16);
+        let labels = Input { name: "a", kind: InputKind::Labels };
+        for input in [A, labels] {
+            let error = Assembler::new(vec![input]).add(&input, one.clone(), &bits).unwrap_err().to_string();
+            assert!(error.contains("UInt16"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_newer_attempt_replaces_an_older_one_and_late_messages_are_dropped() {
         let mut assembler = Assembler::new(vec![A]);
         assert!(assembler.add(&A, header(0, 0, None), &array(1.0)).unwrap().is_none());
@@ -248,6 +282,27 @@ mod tests {
         assert!(assembler.add(&A, header(1, 0, None), &array(5.0)).unwrap().is_none(), "already handed on");
         assert!(assembler.add(&A, header(2, 0, None), &array(5.0)).unwrap().is_none());
         assert!(assembler.add(&A, header(2, 1, None), &array(5.0)).unwrap().is_some(), "sent again");
+    }
+
+    #[test]
+    fn a_run_of_slices_counts_for_each_of_them() {
+        let mut assembler = Assembler::new(vec![A]);
+        let of_three = |seq, slices: Option<i64>, shape: &[i64]| SliceHeader {
+            count: 3,
+            slices,
+            shape: shape.to_vec(),
+            ..header(0, seq, None)
+        };
+        let run = |values: [f32; 4]| encode_tensor(&Tensor::from_slice(&values), WireKind::Float32);
+        assert!(assembler.add(&A, of_three(0, None, &[2]), &array(1.0)).unwrap().is_none());
+        let late = of_three(1, Some(2), &[2, 2]);
+        let window = assembler.add(&A, late, &run([2.0, 2.0, 3.0, 3.0])).unwrap().unwrap().tensor("a", 0);
+        assert_eq!(Vec::<f32>::try_from(window.flatten(0, -1)).unwrap(), [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]);
+
+        let prompts = Input { name: "p", kind: InputKind::Prompts };
+        let error =
+            Assembler::new(vec![prompts]).add(&prompts, of_three(1, Some(2), &[2, 2]), &run([0.0; 4]));
+        assert!(error.unwrap_err().to_string().contains("`slices`"));
     }
 
     #[test]

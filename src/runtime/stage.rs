@@ -20,6 +20,9 @@ use crate::compute::Compute;
 use crate::message::control::{Status, to_json};
 use crate::message::{SliceHeader, WireKind, encode_tensor, encode_text, to_wire};
 
+/// A message with several slices has no more bytes: half of what a message may have.
+const RUN_BYTES: usize = 16 << 20;
+
 /// Output on which a stage reports what it works on.
 const STATUS: &str = "status";
 
@@ -81,6 +84,30 @@ impl<'a> Emit<'a> {
     /// Sends one array.
     pub fn array(&mut self, output: &'static str, header: SliceHeader, array: ArrayRef) {
         (self.sink)(Output { output, header, array });
+    }
+
+    /// Sends `[D, …]` as runs of slices, as few messages as may be: for receivers that wait for the window anyway.
+    pub fn runs(
+        &mut self,
+        output: &'static str,
+        window: &SliceHeader,
+        tensor: &Tensor,
+        kind: WireKind,
+        level: Option<(i64, i64)>,
+    ) {
+        if !self.outputs.contains(output) {
+            return;
+        }
+        let window_on_wire = to_wire(tensor, kind);
+        let depth = tensor.size()[0];
+        let slice_bytes = window_on_wire.numel() * kind.kind().elt_size_in_bytes() / depth.max(1) as usize;
+        let most = (RUN_BYTES / slice_bytes.max(1)).max(1) as i64;
+        for seq in (0..depth).step_by(most as usize) {
+            let slices = most.min(depth - seq);
+            let run = window_on_wire.narrow(0, seq, slices);
+            let header = SliceHeader { level, slices: Some(slices), ..window.at(seq, run.size()) };
+            self.array(output, header, encode_tensor(&run, kind));
+        }
     }
 
     /// Sends `[D, …]` as one message a slice, as feature level `level` of `levels` if given.

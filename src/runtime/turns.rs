@@ -1,9 +1,11 @@
 //! The cores of a machine, used by one node at a time.
 
+use std::ffi::c_int;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::thread;
 
 use tch::Device;
@@ -72,9 +74,34 @@ impl Turns {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if let Some(file) = self.0 {
+            end_threads();
             // Closing the file at the latest lets go of it.
             let _ = file.unlock();
         }
+    }
+}
+
+/// `omp_pause_resource_all`: a kind of pause in, 0 out where it has worked.
+type Pause = unsafe extern "C" fn(c_int) -> c_int;
+
+/// The entry of the OpenMP that libtorch was built with; `None` where that is older than OpenMP 5.
+static PAUSE: LazyLock<Option<Pause>> = LazyLock::new(|| {
+    // SAFETY: the program itself, which is loaded; the symbol has this signature by OpenMP 5.0, section 3.2.44.
+    unsafe {
+        libloading::os::unix::Library::this()
+            .get::<Pause>(b"omp_pause_resource_all\0")
+            .ok()
+            .map(|symbol| *symbol)
+    }
+});
+
+/// Ends the threads that this one has computed with: idle ones spin for a while, on the cores of the node that is next. The
+/// next operation starts them anew.
+fn end_threads() {
+    const SOFT: c_int = 1;
+    if let Some(pause) = *PAUSE {
+        // SAFETY: no parallel region is open in this thread, and only its own threads end.
+        unsafe { pause(SOFT) };
     }
 }
 

@@ -335,6 +335,7 @@ mod tests {
             case_id: "unknown".into(),
             classes: 2,
             level: None,
+            slices: None,
             shape: vec![2, 1, 1],
         };
         let logits = encode_tensor(&tch::Tensor::from_slice(&[1.0f32, 0.0]), WireKind::Float32);

@@ -6,6 +6,7 @@ use super::TrainingError;
 use super::config::TrainingConfig;
 use super::part::{Part, PartName};
 use crate::compute::Compute;
+use crate::nn::{as_laid_out, with_backward};
 use crate::sam::Encoded;
 use crate::segmenter::Encoder;
 
@@ -47,15 +48,17 @@ impl EncoderPart {
         Ok(self.encoder.forward(slices)?)
     }
 
-    /// Adds the gradients of a window to the parameters: backward from the sum of each activation times its gradient.
+    /// Adds the gradients of a window to the parameters: backward from the sum of each activation times its gradient, whose
+    /// value nobody needs and which is not computed.
     pub fn backward(&self, encoded: Encoded, gradients: &EncodedGradients) {
         let Encoded { embedding, taps } = encoded;
         let pairs = taps.iter().zip(&gradients.taps);
         let pairs = pairs.chain(gradients.embedding.as_ref().map(|gradient| (&embedding, gradient)));
         let terms =
             pairs.filter(|(activation, _)| activation.requires_grad()).map(|(activation, gradient)| {
-                let gradient = gradient.to_device(activation.device()).to_kind(activation.kind());
-                (activation * gradient).sum(Kind::Float)
+                let gradient = as_laid_out(gradient, activation);
+                let scalar = Tensor::zeros([], (Kind::Float, activation.device()));
+                with_backward(activation, scalar, move |_| gradient.shallow_clone())
             });
         // Without any trained weight before the features there is nothing to do.
         if let Some(sum) = terms.reduce(|sum, term| sum + term) {

@@ -8,6 +8,7 @@ use super::encoder_part::received;
 use super::loss::LossConfig;
 use super::part::{Part, PartName};
 use crate::compute::Compute;
+use crate::nn::channels_last;
 use crate::segmenter::{AuxiliaryGenerator, SegmenterError};
 
 /// Generator with what trains it.
@@ -61,7 +62,7 @@ impl GeneratorPart {
     /// # Errors
     /// Features of another shape.
     pub fn learn(&self, taps: &[Tensor], labels: &Tensor, share: f64) -> Result<Generated, TrainingError> {
-        let taps: Vec<Tensor> = taps.iter().map(received).collect();
+        let taps: Vec<Tensor> = taps.iter().map(|tap| received(&channels_last(tap))).collect();
         let masks = self.generator.auxiliary_masks(&taps)?;
         let labels = labels.to_device(masks.logits.device()).unsqueeze(0);
         let loss = self.loss.of_auxiliary(&masks, &labels);

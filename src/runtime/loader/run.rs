@@ -284,6 +284,7 @@ impl Run {
             case_id: case.plan.files.case_id.clone(),
             classes: self.loader.classes.len() as i64,
             level: None,
+            slices: None,
             shape: Vec::new(),
         };
         // Slices are lent parts of the window, which is gathered anew only where there are several modalities.

@@ -352,6 +352,7 @@ pub(super) mod tests {
             case_id: "case".into(),
             classes: 2,
             level: None,
+            slices: None,
             shape: vec![1],
         }
     }

@@ -140,6 +140,7 @@ fn send_step(
             case_id: sample.case_id.clone(),
             classes: config.model.classes.len() as i64,
             level: None,
+            slices: None,
             shape: Vec::new(),
         };
         let mut outcome = Ok(());
@@ -149,8 +150,8 @@ fn send_step(
             }
         };
         let mut emit = Emit::new(&outputs, &mut sink);
-        emit.slices("slices", &header, &slices, WireKind::Float32, None);
-        emit.slices("labels", &header, &labels, WireKind::UInt8, None);
+        emit.runs("slices", &header, &slices, WireKind::Float32, None);
+        emit.runs("labels", &header, &labels, WireKind::UInt8, None);
         outcome?;
     }
     Ok(())

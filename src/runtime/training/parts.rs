@@ -16,20 +16,33 @@ use crate::training::{
     DecoderPart, EncodedGradients, EncoderPart, GeneratorPart, Part, Stage, TrainingConfig, TrainingError,
 };
 
-const fn floats(name: &'static str) -> Input {
-    Input { name, kind: InputKind::Floats }
+const fn activations(name: &'static str) -> Input {
+    Input { name, kind: InputKind::Activations }
 }
 
-const SLICES: Input = floats("slices");
+const SLICES: Input = Input { name: "slices", kind: InputKind::Floats };
 const LABELS: Input = Input { name: "labels", kind: InputKind::Labels };
-const FEATURES: Input = floats("features");
-const EMBEDDING: Input = floats("embedding");
+const FEATURES: Input = activations("features");
+const EMBEDDING: Input = activations("embedding");
 const PROMPTS: Input = Input { name: "prompts", kind: InputKind::Prompts };
-const FEATURES_GRAD: Input = floats("features_grad");
-const EMBEDDING_GRAD: Input = floats("embedding_grad");
+const FEATURES_GRAD: Input = activations("features_grad");
+const EMBEDDING_GRAD: Input = activations("embedding_grad");
 
-/// Gradients travel in fp32: many are too small for Float16.
-const GRADIENT: WireKind = WireKind::Float32;
+/// `[D, C, h, w]` as it travels between the parts, `[D, h, w, C]`: the order in which our encoders have it in memory and in
+/// which the receiver computes fastest, so that nothing is reordered on the way.
+fn pixels_first(x: &Tensor) -> Tensor {
+    x.permute([0, 2, 3, 1])
+}
+
+/// The way back.
+fn channels_first(x: &Tensor) -> Tensor {
+    x.permute([0, 3, 1, 2])
+}
+
+/// All levels of an input, as they were before they travelled.
+fn levels_of(window: &Window, input: Input) -> Vec<Tensor> {
+    window.levels(input.name).iter().map(channels_first).collect()
+}
 
 /// Labels `[D, H, W]` of a window as the losses take them.
 fn labels_of(window: &Window) -> Tensor {
@@ -81,13 +94,13 @@ impl Learner for EncoderLearner {
         let segment = window.header.segment_id;
         if task == 0 {
             let encoded = self.encoder.forward(&window.tensor(SLICES.name, 0).to_kind(Kind::Float))?;
-            let wire = self.compute.wire();
+            let wire = self.compute.exact_wire();
             let levels = encoded.taps.len() as i64;
             for (level, tap) in (0..).zip(&encoded.taps) {
-                emit.slices("features", &window.header, tap, wire, Some((level, levels)));
+                emit.runs("features", &window.header, &pixels_first(tap), wire, Some((level, levels)));
             }
             if stage == Stage::Full {
-                emit.slices("embedding", &window.header, &encoded.embedding, wire, None);
+                emit.runs("embedding", &window.header, &pixels_first(&encoded.embedding), wire, None);
             }
             self.waiting.insert(segment, encoded);
             return Ok(0.0);
@@ -95,8 +108,8 @@ impl Learner for EncoderLearner {
         let encoded = self.waiting.remove(&segment);
         let encoded = encoded.ok_or_else(|| eyre!("gradients of a window that was not encoded"))?;
         let gradients = EncodedGradients {
-            taps: window.levels(FEATURES_GRAD.name),
-            embedding: (stage == Stage::Full).then(|| window.tensor(EMBEDDING_GRAD.name, 0)),
+            taps: levels_of(window, FEATURES_GRAD),
+            embedding: (stage == Stage::Full).then(|| channels_first(&window.tensor(EMBEDDING_GRAD.name, 0))),
         };
         self.encoder.backward(encoded, &gradients);
         Ok(0.0)
@@ -140,15 +153,15 @@ impl Learner for GeneratorLearner {
         share: f64,
         emit: &mut Emit<'_>,
     ) -> Result<f64> {
-        let levels = window.levels(FEATURES.name);
+        let levels = levels_of(window, FEATURES);
         let taps: Vec<Tensor> = levels.iter().map(|level| self.compute.receive(level)).collect();
         let generated = self.generator.learn(&taps, &labels_of(window), share)?;
         if stage == Stage::Full {
             emit.slices("aux_masks", &window.header, &generated.masks, WireKind::Float32, None);
         }
-        let levels = generated.taps_gradient.len() as i64;
+        let (wire, levels) = (self.compute.exact_wire(), generated.taps_gradient.len() as i64);
         for (level, gradient) in (0..).zip(&generated.taps_gradient) {
-            emit.slices("features_grad", &window.header, gradient, GRADIENT, Some((level, levels)));
+            emit.runs("features_grad", &window.header, &pixels_first(gradient), wire, Some((level, levels)));
         }
         Ok(generated.loss)
     }
@@ -195,9 +208,10 @@ impl Learner for DecoderLearner {
         emit: &mut Emit<'_>,
     ) -> Result<f64> {
         let prompts = decode_window_prompts(window, self.decoder.mask_size())?;
-        let embedding = self.compute.receive(&window.tensor(EMBEDDING.name, 0));
+        let embedding = self.compute.receive(&channels_first(&window.tensor(EMBEDDING.name, 0)));
         let decoded = self.decoder.learn(&embedding, &prompts, &labels_of(window), share)?;
-        emit.slices("embedding_grad", &window.header, &decoded.embedding_gradient, GRADIENT, None);
+        let gradient = pixels_first(&decoded.embedding_gradient);
+        emit.runs("embedding_grad", &window.header, &gradient, self.compute.exact_wire(), None);
         Ok(decoded.loss)
     }
 }
