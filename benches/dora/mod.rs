@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use eyre::{Result, WrapErr, bail};
+use self_prompt_sam::runtime::forget_package;
 use serde::Serialize;
 
 /// The folder of this project.
@@ -25,14 +26,7 @@ pub fn dora() -> PathBuf {
 /// A dataflow that fails, with the end of its log.
 pub fn run_dataflow(dataflow: &Path, settings: &[(&str, String)]) -> Result<f64> {
     let mut command = Command::new(dora());
-    // What cargo tells a bench about its package would make the builds that a dataflow names start from nothing.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        let of_package = text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_");
-        if of_package || ["CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"].contains(&&*text) {
-            command.env_remove(&name);
-        }
-    }
+    forget_package(&mut command);
     command.arg("run").arg(dataflow).envs(settings.iter().map(|(name, value)| (name, value)));
     run(command.stdin(Stdio::null())).map(|(seconds, _)| seconds)
 }

@@ -23,4 +23,4 @@ pub use dispatch::{Action, Dispatcher, Timing};
 pub use prompt_stage::{PromptStage, decode_window_prompts};
 pub use settings::{NamedBox, Settings, compute, compute_in, device, number};
 pub use stage::{Emit, Output, Stage, run_stage};
-pub use startup::{exit_code, node_main, prepare};
+pub use startup::{exit_code, forget_package, node_main, prepare};

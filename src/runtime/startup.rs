@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
 
 use eyre::{Result, WrapErr};
@@ -141,6 +141,18 @@ pub fn exit_code(main: impl FnOnce() -> Result<()>) -> ExitCode {
         Err(error) => {
             tracing::error!("{}", one_line(&format!("{error:#}")));
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Takes away from a command what `cargo run`, `test` and `bench` say of the package that they start. Build scripts of
+/// dependencies watch some of it (ring does), so that the builds that a dataflow names would start from nothing.
+pub fn forget_package(command: &mut Command) {
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        let of_package = text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_");
+        if of_package || ["CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"].contains(&&*text) {
+            command.env_remove(&name);
         }
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use eyre::{Result, WrapErr, bail};
 use libc::SIGKILL;
+use self_prompt_sam::runtime::forget_package;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// dora and its nodes, which end with this.
@@ -36,13 +37,10 @@ impl Dataflow {
             signal_hook::flag::register(number, signal.clone()).wrap_err("installing the signal handler")?;
         }
         let program = super::dora();
-        let dora = Command::new(&program)
-            .arg("run")
-            .arg(dataflow)
-            .envs(settings)
-            .process_group(0)
-            .spawn()
-            .wrap_err_with(|| {
+        let mut command = Command::new(&program);
+        forget_package(&mut command);
+        let dora =
+            command.arg("run").arg(dataflow).envs(settings).process_group(0).spawn().wrap_err_with(|| {
                 format!("starting {}; `spsam doctor` says what is missing", program.display())
             })?;
         Ok(Self { dora, signal })
