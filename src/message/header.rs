@@ -26,7 +26,7 @@ pub mod keys {
     pub const LEVEL: &str = "level";
     /// Int: number of feature levels.
     pub const LEVELS: &str = "levels";
-    /// Int: consecutive slices that the message holds, the first dimension of its shape; absent where it is one slice.
+    /// Int: consecutive slices that the message holds, the first dimension of its shape; between parts in training alone.
     pub const SLICES: &str = "slices";
     /// Int: number of classes, background included.
     pub const CLASSES: &str = "classes";

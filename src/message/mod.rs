@@ -1,6 +1,7 @@
 //! The wire contract: what a message between two nodes looks like.
 //!
-//! One message is one tensor of one slice or of a run of slices, or one feature level of them: a null-free Arrow array in C
+//! One message is one tensor of one slice, or one feature level of one slice, and between the parts of a network in training
+//! that of a run of slices: a null-free Arrow array in C
 //! order with a [`SliceHeader`] as its metadata. Prompts of a slice are one Arrow struct array
 //! ([`encode_prompts`]). Cases, acknowledgements and signs of life are JSON in a string array ([`control`]).
 
@@ -11,8 +12,8 @@ mod prompts;
 
 pub use header::{SliceHeader, keys};
 pub use payload::{
-    WireKind, check_length, copy_slices, encode_tensor, encode_text, tensor_kind, text, to_wire, view_tensor,
-    view_values,
+    WireKind, activation_kind, check_length, copy_slices, encode_tensor, encode_text, tensor_kind, text,
+    to_wire, view_tensor, view_values,
 };
 pub use prompts::{decode_prompts, encode_prompts};
 

@@ -119,22 +119,29 @@ pub fn check_length(array: &ArrayRef, shape: &[i64]) -> Result<(), MessageError>
     Err(MessageError::Length { shape: shape.to_vec(), expected, found: array.len() })
 }
 
-/// libtorch's type with the elements of an array, UInt16 being the bits of bfloat16.
+/// libtorch's type with the elements of an array.
 ///
 /// # Errors
-/// [`MessageError::Type`] for an array of anything but Float32, Float16, UInt8 or UInt16.
+/// [`MessageError::Type`] for an array of anything but Float32, Float16 or UInt8.
 pub fn tensor_kind(array: &ArrayRef) -> Result<Kind, MessageError> {
     match array.data_type() {
         DataType::Float32 => Ok(Kind::Float),
         DataType::Float16 => Ok(Kind::Half),
         DataType::UInt8 => Ok(Kind::Uint8),
-        DataType::UInt16 => Ok(Kind::BFloat16),
         other => Err(MessageError::Type { found: other.to_string(), expected: "Float32, Float16 or UInt8" }),
     }
 }
 
+/// The same for what travels between the parts of a network in training, where UInt16 is the bits of bfloat16.
+///
+/// # Errors
+/// [`MessageError::Type`] for an array of anything but Float32, Float16, UInt8 or UInt16.
+pub fn activation_kind(array: &ArrayRef) -> Result<Kind, MessageError> {
+    if *array.data_type() == DataType::UInt16 { Ok(Kind::BFloat16) } else { tensor_kind(array) }
+}
+
 /// Copies a message with slices of `shape` into `window`, from slice `places.start` on, converting to the window's type
-/// where it is another: the one copy of a hop.
+/// where it is another: the one copy of a hop. UInt16 is taken as bfloat16: whether it may come is the caller's to say.
 ///
 /// # Errors
 /// [`MessageError`] for another type, nulls, or a length or shape that does not fit.
@@ -170,7 +177,7 @@ pub fn copy_slices(
     })
 }
 
-/// Lends an array as a tensor of `shape` to `use_it`, without a copy. The tensor must not be kept or changed.
+/// Lends an array as a tensor of `shape` to `use_it`, without a copy, UInt16 as bfloat16. The tensor must not be kept or changed.
 ///
 /// # Errors
 /// [`MessageError`] for another type, nulls, or a length that does not fit.
@@ -183,7 +190,7 @@ pub fn view_tensor<R>(
         return Err(MessageError::Nulls(array.null_count()));
     }
     check_length(array, shape)?;
-    let kind = tensor_kind(array)?;
+    let kind = activation_kind(array)?;
     let pointer = match kind {
         Kind::Float => array.as_primitive::<Float32Type>().values().as_ptr().cast::<u8>(),
         Kind::Half => array.as_primitive::<Float16Type>().values().as_ptr().cast::<u8>(),

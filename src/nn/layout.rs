@@ -19,3 +19,20 @@ pub fn as_laid_out(x: &Tensor, other: &Tensor) -> Tensor {
     copy.copy_(&x);
     copy
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    #[test]
+    fn a_copy_is_made_only_where_type_or_layout_differ() {
+        let x = Tensor::rand([2, 3, 4, 5], (Kind::Float, Device::Cpu));
+        assert_eq!(as_laid_out(&x, &x.zeros_like()).data_ptr(), x.data_ptr());
+        let other = channels_last(&x).to_kind(Kind::Double);
+        let laid_out = as_laid_out(&x, &other);
+        assert_eq!((laid_out.kind(), laid_out.stride()), (Kind::Double, other.stride()));
+        assert_eq!(laid_out, x.to_kind(Kind::Double));
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use arrow::array::ArrayRef;
 use tch::{Device, Kind, Tensor};
 
-use crate::message::{MessageError, SliceHeader, check_length, copy_slices, tensor_kind};
+use crate::message::{MessageError, SliceHeader, activation_kind, check_length, copy_slices, tensor_kind};
 
 /// Windows remembered as overtaken; older ones cannot be in flight any more.
 const REMEMBERED: usize = 4096;
@@ -17,7 +17,7 @@ const MAX_OPEN: usize = 64;
 pub enum InputKind {
     /// Floats, one tensor a slice or several levels a slice.
     Floats,
-    /// The same between the parts of a network in training, where UInt16 stands for bfloat16.
+    /// Runs of slices of them between the parts of a network in training, where UInt16 stands for bfloat16.
     Activations,
     /// Labels.
     Labels,
@@ -139,44 +139,48 @@ impl Assembler {
         }
         let (level, levels) = header.level.unwrap_or((0, 1));
         let places = header.seq..header.seq + header.slices.unwrap_or(1);
-        // Of what came in other runs before, nothing is new but what it lacked.
-        let news = places.clone().filter(|&seq| open.seen.insert((input.name, seq, level))).count();
-        if news == 0 {
+        if places.clone().all(|seq| open.seen.contains(&(input.name, seq, level))) {
             return Ok(None);
         }
-        open.levels.insert(input.name, levels);
-        match input.kind {
-            InputKind::Prompts if header.slices.is_some() => {
+        match (input.kind, header.slices) {
+            (InputKind::Activations, None) => {
+                let expected = "an integer, as parts in training exchange runs of slices";
+                return Err(MessageError::Key { key: crate::message::keys::SLICES, expected });
+            }
+            (InputKind::Floats | InputKind::Labels | InputKind::Prompts, Some(slices)) => {
                 return Err(MessageError::Value {
                     key: crate::message::keys::SLICES,
-                    value: (places.end - places.start).to_string(),
-                    expected: "absent, as prompts come slice by slice".into(),
+                    value: slices.to_string(),
+                    expected: "absent, as this input takes slices one by one".into(),
                 });
             }
+            _ => {}
+        }
+        match input.kind {
             InputKind::Prompts => {
                 open.prompts.insert(header.seq, array.clone());
             }
             InputKind::Floats | InputKind::Activations | InputKind::Labels => {
                 check_length(array, &header.shape)?;
-                let kind = match (input.kind, tensor_kind(array)?) {
-                    (InputKind::Activations, Kind::BFloat16) => Kind::BFloat16,
-                    (_, Kind::BFloat16) => {
-                        return Err(MessageError::Type {
-                            found: "UInt16".into(),
-                            expected: "Float32, Float16 or UInt8",
-                        });
-                    }
+                let found = match input.kind {
+                    InputKind::Activations => activation_kind(array)?,
+                    _ => tensor_kind(array)?,
+                };
+                let kind = match (input.kind, found) {
                     (InputKind::Labels, _) => Kind::Uint8,
-                    (_, Kind::Half) => Kind::Half,
+                    (_, Kind::Half | Kind::BFloat16) => found,
                     _ => Kind::Float,
                 };
                 let window = open.tensors.entry((input.name, level)).or_insert_with(|| {
                     let shape = [&[count], header.slice_shape()].concat();
                     Tensor::empty(shape, (kind, Device::Cpu))
                 });
-                copy_slices(array, header.slice_shape(), window, places)?;
+                copy_slices(array, header.slice_shape(), window, places.clone())?;
             }
         }
+        // Only now, as what was refused is still missing.
+        open.seen.extend(places.map(|seq| (input.name, seq, level)));
+        open.levels.insert(input.name, levels);
         let complete = self.inputs.iter().all(|input| {
             open.levels.get(input.name).is_some_and(|&levels| {
                 let messages = open.seen.iter().filter(|(name, _, _)| *name == input.name).count();
@@ -261,12 +265,12 @@ mod tests {
     fn the_bits_of_bfloat16_are_for_parts_in_training_alone() {
         let bits = encode_tensor(&Tensor::from_slice(&[1.0f32, 1e30]), WireKind::BFloat16);
         let between_parts = Input { name: "a", kind: InputKind::Activations };
-        let one = SliceHeader { count: 1, ..header(0, 0, None) };
-        let window = Assembler::new(vec![between_parts]).add(&between_parts, one.clone(), &bits).unwrap();
+        let run = SliceHeader { slices: Some(1), count: 1, shape: vec![1, 2], ..header(0, 0, None) };
+        let window = Assembler::new(vec![between_parts]).add(&between_parts, run, &bits).unwrap();
         assert_eq!(window.unwrap().tensor("a", 0).kind(), Kind::BFloat16);
-        let labels = Input { name: "a", kind: InputKind::Labels };
-        for input in [A, labels] {
-            let error = Assembler::new(vec![input]).add(&input, one.clone(), &bits).unwrap_err().to_string();
+        for input in [A, Input { name: "a", kind: InputKind::Labels }] {
+            let error =
+                Assembler::new(vec![input]).add(&input, header(0, 0, None), &bits).unwrap_err().to_string();
             assert!(error.contains("UInt16"), "{error}");
         }
     }
@@ -285,24 +289,50 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_slices_counts_for_each_of_them() {
-        let mut assembler = Assembler::new(vec![A]);
-        let of_three = |seq, slices: Option<i64>, shape: &[i64]| SliceHeader {
-            count: 3,
-            slices,
-            shape: shape.to_vec(),
-            ..header(0, seq, None)
+    fn a_run_of_slices_counts_for_each_of_them_and_overlaps_once() {
+        let between_parts = Input { name: "a", kind: InputKind::Activations };
+        let mut assembler = Assembler::new(vec![between_parts]);
+        let run = |seq: i64, slices: i64| {
+            let header = SliceHeader {
+                count: 4,
+                slices: Some(slices),
+                shape: vec![slices, 2],
+                ..header(0, seq, None)
+            };
+            let values = Tensor::arange_start(seq, seq + slices, (Kind::Float, Device::Cpu))
+                .repeat_interleave_self_int(2, 0, None);
+            (header, encode_tensor(&values, WireKind::Float32))
         };
-        let run = |values: [f32; 4]| encode_tensor(&Tensor::from_slice(&values), WireKind::Float32);
-        assert!(assembler.add(&A, of_three(0, None, &[2]), &array(1.0)).unwrap().is_none());
-        let late = of_three(1, Some(2), &[2, 2]);
-        let window = assembler.add(&A, late, &run([2.0, 2.0, 3.0, 3.0])).unwrap().unwrap().tensor("a", 0);
-        assert_eq!(Vec::<f32>::try_from(window.flatten(0, -1)).unwrap(), [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]);
+        for (seq, slices) in [(0, 2), (0, 2), (1, 2)] {
+            let (header, array) = run(seq, slices);
+            assert!(assembler.add(&between_parts, header, &array).unwrap().is_none());
+        }
+        let (last, array) = run(3, 1);
+        let window = assembler.add(&between_parts, last, &array).unwrap().unwrap().tensor("a", 0);
+        assert_eq!(Vec::<f32>::try_from(window.select(1, 1)).unwrap(), [0.0, 1.0, 2.0, 3.0]);
+    }
 
-        let prompts = Input { name: "p", kind: InputKind::Prompts };
-        let error =
-            Assembler::new(vec![prompts]).add(&prompts, of_three(1, Some(2), &[2, 2]), &run([0.0; 4]));
+    #[test]
+    fn runs_are_for_parts_in_training_alone_and_slices_one_by_one_for_the_others() {
+        let input = |kind| Input { name: "a", kind };
+        let one = SliceHeader { slices: Some(1), shape: vec![1, 2], ..header(0, 0, None) };
+        for kind in [InputKind::Floats, InputKind::Labels, InputKind::Prompts] {
+            let error = Assembler::new(vec![input(kind)]).add(&input(kind), one.clone(), &array(0.0));
+            assert!(error.unwrap_err().to_string().contains("`slices`"), "{kind:?}");
+        }
+        let between_parts = input(InputKind::Activations);
+        let error = Assembler::new(vec![between_parts]).add(&between_parts, header(0, 0, None), &array(0.0));
         assert!(error.unwrap_err().to_string().contains("`slices`"));
+    }
+
+    #[test]
+    fn what_was_refused_is_still_missing() {
+        let mut assembler = Assembler::new(vec![A]);
+        let short = encode_tensor(&Tensor::from_slice(&[1.0f32]), WireKind::Float32);
+        assert!(assembler.add(&A, header(0, 0, None), &short).is_err());
+        assert!(assembler.add(&A, header(0, 1, None), &array(2.0)).unwrap().is_none());
+        let window = assembler.add(&A, header(0, 0, None), &array(1.0)).unwrap().unwrap();
+        assert_eq!(Vec::<f32>::try_from(window.tensor("a", 0).select(1, 0)).unwrap(), [1.0, 2.0]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::compute::Compute;
 use crate::message::control::{Status, to_json};
 use crate::message::{SliceHeader, WireKind, encode_tensor, encode_text, to_wire};
 
-/// A message with several slices has no more bytes: half of what a message may have.
+/// A message with several slices has no more bytes: a quarter of what dora takes. Only a slice that is larger by itself goes alone.
 const RUN_BYTES: usize = 16 << 20;
 
 /// Output on which a stage reports what it works on.
@@ -86,7 +86,7 @@ impl<'a> Emit<'a> {
         (self.sink)(Output { output, header, array });
     }
 
-    /// Sends `[D, …]` as runs of slices, as few messages as may be: for receivers that wait for the window anyway.
+    /// Sends `[D, …]` as runs of slices, as few messages as may be: between the parts of a network in training.
     pub fn runs(
         &mut self,
         output: &'static str,
@@ -272,4 +272,47 @@ pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("the computation panicked");
     one_line(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Array;
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    #[test]
+    fn a_window_goes_in_as_few_runs_as_messages_may_have_bytes() {
+        let outputs = BTreeSet::from(["a".to_owned()]);
+        let window = SliceHeader {
+            session_id: "s".into(),
+            segment_id: 3,
+            attempt: 1,
+            seq: 0,
+            count: 5,
+            case_id: "c".into(),
+            classes: 2,
+            level: None,
+            slices: None,
+            shape: Vec::new(),
+        };
+        let runs = |values_a_slice: usize| {
+            let mut sent = Vec::new();
+            let mut sink = |output: Output| sent.push((output.header, output.array.len()));
+            let tensor = Tensor::zeros([5, values_a_slice as i64], (Kind::Float, Device::Cpu));
+            let mut emit = Emit::new(&outputs, &mut sink);
+            emit.runs("a", &window, &tensor, WireKind::Float32, Some((1, 2)));
+            emit.runs("not declared", &window, &tensor, WireKind::Float32, None);
+            assert!(sent.iter().all(|(header, length)| {
+                header.level == Some((1, 2))
+                    && header.attempt == 1
+                    && header.shape == [header.slices.unwrap(), values_a_slice as i64]
+                    && header.shape.iter().product::<i64>() == *length as i64
+            }));
+            sent.iter().map(|(header, _)| (header.seq, header.slices.unwrap())).collect::<Vec<_>>()
+        };
+        assert_eq!(runs(10), [(0, 5)]);
+        assert_eq!(runs(RUN_BYTES / 4 / 2), [(0, 2), (2, 2), (4, 1)]);
+        assert_eq!(runs(RUN_BYTES / 4 + 1), [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1)]);
+    }
 }

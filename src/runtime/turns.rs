@@ -100,7 +100,8 @@ static PAUSE: LazyLock<Option<Pause>> = LazyLock::new(|| {
 fn end_threads() {
     const SOFT: c_int = 1;
     if let Some(pause) = *PAUSE {
-        // SAFETY: no parallel region is open in this thread, and only its own threads end.
+        // SAFETY: no parallel region is open in this thread. GNU's ends the threads of this one alone; one that ends all of the
+        // process finds no others, as a node computes in one thread.
         unsafe { pause(SOFT) };
     }
 }
@@ -150,6 +151,36 @@ mod tests {
     fn nodes_take_turns_only_where_threads_would_wait_for_each_other() {
         assert!(have_room(1, 1) && have_room(1, 2) && have_room(8, 64) && have_room(2, 6));
         assert!(!have_room(2, 2) && !have_room(64, 64) && !have_room(2, 4));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn threads_end_with_the_turn_and_come_back() {
+        let own = |name: &str| {
+            let tasks = fs::read_dir("/proc/self/task")
+                .unwrap()
+                .filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
+            tasks.filter(|comm| comm.trim() == name).count()
+        };
+        // Threads of OpenMP have the name of the one that they were made for.
+        let name = "turn-of-a-test";
+        thread::Builder::new()
+            .name(name.into())
+            .spawn(move || {
+                tch::set_num_threads(3);
+                let compute = || tch::Tensor::ones([1 << 20], (tch::Kind::Float, Device::Cpu)).exp();
+                // libtorch has others, too.
+                let before = own(name);
+                for _ in 0..2 {
+                    let _ = compute();
+                    assert_eq!(own(name), before + 2);
+                    end_threads();
+                    assert_eq!(own(name), before);
+                }
+            })
+            .unwrap()
+            .join()
+            .unwrap();
     }
 
     #[test]

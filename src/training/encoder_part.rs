@@ -26,6 +26,21 @@ pub struct EncodedGradients {
     pub embedding: Option<Tensor>,
 }
 
+impl EncodedGradients {
+    /// Fails where they are not gradients of `encoded`.
+    ///
+    /// # Errors
+    /// [`TrainingError::Gradients`].
+    pub fn check(&self, encoded: &Encoded) -> Result<(), TrainingError> {
+        let shapes =
+            |tensors: &mut dyn Iterator<Item = &Tensor>| tensors.map(Tensor::size).collect::<Vec<_>>();
+        let embedding = self.embedding.as_ref().map(|_| &encoded.embedding);
+        let found = shapes(&mut self.taps.iter().chain(&self.embedding));
+        let expected = shapes(&mut encoded.taps.iter().chain(embedding));
+        if found == expected { Ok(()) } else { Err(TrainingError::Gradients { found, expected }) }
+    }
+}
+
 impl EncoderPart {
     /// Fresh or loaded weights, as the configuration says.
     ///
@@ -49,7 +64,7 @@ impl EncoderPart {
     }
 
     /// Adds the gradients of a window to the parameters: backward from the sum of each activation times its gradient, whose
-    /// value nobody needs and which is not computed.
+    /// value nobody needs and which is not computed. They become the graph's, which may keep them: an activation is no parameter.
     pub fn backward(&self, encoded: Encoded, gradients: &EncodedGradients) {
         let Encoded { embedding, taps } = encoded;
         let pairs = taps.iter().zip(&gradients.taps);

@@ -50,6 +50,9 @@ pub enum TrainingError {
     /// A loss or a gradient is NaN or infinite. Nothing was changed by the step.
     #[error("step {step}: {what} is {value}; the parameters are those of the step before")]
     NotFinite { step: u64, what: &'static str, value: f64 },
+    /// Gradients have come back in other shapes than the activations that they are of.
+    #[error("gradients of the shapes {found:?} have come for activations of {expected:?}")]
+    Gradients { found: Vec<Vec<i64>>, expected: Vec<Vec<i64>> },
     /// A shard is not what the part expects.
     #[error("{path}: {reason}")]
     Shard { path: PathBuf, reason: String },

@@ -86,7 +86,8 @@ fn train(bench: &Bench, name: &str, config: &TrainingConfig, resume: bool) -> St
 
 fn train_in_process(bench: &Bench, name: &str, config: &TrainingConfig) {
     let config = TrainingConfig { output: bench.path(name), ..config.clone() };
-    let outcome = run(&config, Compute::fp32(Device::Cpu), false, &AtomicBool::new(false)).unwrap();
+    let outcome =
+        run(&config, Compute::new(Device::Cpu, config.precision), false, &AtomicBool::new(false)).unwrap();
     assert!(matches!(outcome, Outcome::Finished { .. }));
 }
 
@@ -154,6 +155,19 @@ fn a_step_of_the_dataflow_is_a_step_of_one_process() {
             assert!(losses <= 1e-5 && tensors <= 1e-5, "{stage}, {windows}: {losses} {tensors}");
         }
     }
+}
+
+/// What travels between the parts loses nothing in bf16 either.
+#[test]
+fn a_step_in_bf16_is_one_of_one_process() {
+    let bench = Bench::new(3, 12);
+    let mut config = TrainingConfig { precision: Precision::Bf16, ..config(&bench, 2, 1, 0) };
+    config.schedule.iterations_per_epoch = 1;
+    train_in_process(&bench, "process", &config);
+    train(&bench, "dataflow", &config, false);
+    let (losses, tensors) = difference(&bench, ["dataflow", "process"]);
+    println!("bf16: losses {losses:.1e}, parameters and gradients {tensors:.1e}");
+    assert!(losses <= 1e-5 && tensors <= 1e-5, "{losses} {tensors}");
 }
 
 #[test]

@@ -150,8 +150,8 @@ fn send_step(
             }
         };
         let mut emit = Emit::new(&outputs, &mut sink);
-        emit.runs("slices", &header, &slices, WireKind::Float32, None);
-        emit.runs("labels", &header, &labels, WireKind::UInt8, None);
+        emit.slices("slices", &header, &slices, WireKind::Float32, None);
+        emit.slices("labels", &header, &labels, WireKind::UInt8, None);
         outcome?;
     }
     Ok(())

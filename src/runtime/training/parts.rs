@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use eyre::{Result, eyre};
+use eyre::{Result, bail, eyre};
 use tch::{Kind, Tensor};
 
 use super::learning::Learner;
@@ -34,14 +34,22 @@ fn pixels_first(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1])
 }
 
-/// The way back.
-fn channels_first(x: &Tensor) -> Tensor {
-    x.permute([0, 3, 1, 2])
+/// The way back, of what came on `input`.
+fn channels_first(x: &Tensor, input: Input) -> Result<Tensor> {
+    if x.dim() != 4 {
+        bail!("input `{}`: a run of slices has the shape {:?}, expected [n, h, w, C]", input.name, x.size());
+    }
+    Ok(x.permute([0, 3, 1, 2]))
 }
 
-/// All levels of an input, as they were before they travelled.
-fn levels_of(window: &Window, input: Input) -> Vec<Tensor> {
-    window.levels(input.name).iter().map(channels_first).collect()
+/// An input as it was before it travelled.
+fn tensor_of(window: &Window, input: Input) -> Result<Tensor> {
+    channels_first(&window.tensor(input.name, 0), input)
+}
+
+/// All its levels.
+fn levels_of(window: &Window, input: Input) -> Result<Vec<Tensor>> {
+    window.levels(input.name).iter().map(|level| channels_first(level, input)).collect()
 }
 
 /// Labels `[D, H, W]` of a window as the losses take them.
@@ -108,9 +116,10 @@ impl Learner for EncoderLearner {
         let encoded = self.waiting.remove(&segment);
         let encoded = encoded.ok_or_else(|| eyre!("gradients of a window that was not encoded"))?;
         let gradients = EncodedGradients {
-            taps: levels_of(window, FEATURES_GRAD),
-            embedding: (stage == Stage::Full).then(|| channels_first(&window.tensor(EMBEDDING_GRAD.name, 0))),
+            taps: levels_of(window, FEATURES_GRAD)?,
+            embedding: (stage == Stage::Full).then(|| tensor_of(window, EMBEDDING_GRAD)).transpose()?,
         };
+        gradients.check(&encoded)?;
         self.encoder.backward(encoded, &gradients);
         Ok(0.0)
     }
@@ -153,7 +162,7 @@ impl Learner for GeneratorLearner {
         share: f64,
         emit: &mut Emit<'_>,
     ) -> Result<f64> {
-        let levels = levels_of(window, FEATURES);
+        let levels = levels_of(window, FEATURES)?;
         let taps: Vec<Tensor> = levels.iter().map(|level| self.compute.receive(level)).collect();
         let generated = self.generator.learn(&taps, &labels_of(window), share)?;
         if stage == Stage::Full {
@@ -208,7 +217,7 @@ impl Learner for DecoderLearner {
         emit: &mut Emit<'_>,
     ) -> Result<f64> {
         let prompts = decode_window_prompts(window, self.decoder.mask_size())?;
-        let embedding = self.compute.receive(&channels_first(&window.tensor(EMBEDDING.name, 0)));
+        let embedding = self.compute.receive(&tensor_of(window, EMBEDDING)?);
         let decoded = self.decoder.learn(&embedding, &prompts, &labels_of(window), share)?;
         let gradient = pixels_first(&decoded.embedding_gradient);
         emit.runs("embedding_grad", &window.header, &gradient, self.compute.exact_wire(), None);
