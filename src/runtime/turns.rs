@@ -122,6 +122,7 @@ fn shared_file() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -175,6 +176,11 @@ mod tests {
                     let _ = compute();
                     assert_eq!(own(name), before + 2);
                     end_threads();
+                    // The system lists a thread for a moment after it has been joined.
+                    let until = Instant::now() + Duration::from_secs(10);
+                    while own(name) > before && Instant::now() < until {
+                        thread::yield_now();
+                    }
                     assert_eq!(own(name), before);
                 }
             })
