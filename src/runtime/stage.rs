@@ -86,6 +86,11 @@ impl<'a> Emit<'a> {
         (self.sink)(Output { output, header, array });
     }
 
+    /// A window as it travels, at most one copy, of which slices are lent; `None` where the dataflow does not want it.
+    fn on_wire(&self, output: &str, tensor: &Tensor, kind: WireKind) -> Option<Tensor> {
+        self.outputs.contains(output).then(|| to_wire(tensor, kind))
+    }
+
     /// Sends `[D, …]` as runs of slices, as few messages as may be: between the parts of a network in training.
     pub fn runs(
         &mut self,
@@ -95,10 +100,7 @@ impl<'a> Emit<'a> {
         kind: WireKind,
         level: Option<(i64, i64)>,
     ) {
-        if !self.outputs.contains(output) {
-            return;
-        }
-        let window_on_wire = to_wire(tensor, kind);
+        let Some(window_on_wire) = self.on_wire(output, tensor, kind) else { return };
         let depth = tensor.size()[0];
         let slice_bytes = window_on_wire.numel() * kind.kind().elt_size_in_bytes() / depth.max(1) as usize;
         let most = (RUN_BYTES / slice_bytes.max(1)).max(1) as i64;
@@ -119,10 +121,7 @@ impl<'a> Emit<'a> {
         kind: WireKind,
         level: Option<(i64, i64)>,
     ) {
-        if !self.outputs.contains(output) {
-            return;
-        }
-        let window_on_wire = to_wire(tensor, kind); // at most one copy, here; slices of it are lent
+        let Some(window_on_wire) = self.on_wire(output, tensor, kind) else { return };
         for seq in 0..tensor.size()[0] {
             let slice = window_on_wire.get(seq);
             let header = SliceHeader { level, ..window.at(seq, slice.size()) };
