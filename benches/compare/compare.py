@@ -2,9 +2,11 @@
 
     cargo bench --bench compare -- [--cases vit_b-1024,...] [--rounds 5] [--threads N] [--device cpu] [--json FILE]
 
-Every round runs each form of a case once, in alternating order; a ratio is that of two times of the same round. A
-form's error is the largest and the mean difference of its outputs from those of `reference fp32`, as fractions of the
-largest value of the latter; of several outputs (gradients) that with the largest counts.
+Every form of a case has a process of its own, of which one computes while the others wait: what one form leaves behind
+in an allocator or a cache does not become another's. In every round each form runs for a second or once, in alternating
+order; the median of these runs counts, and a ratio is that of two such times of the same round. A form's error is the
+largest and the mean difference of its outputs from those of `reference fp32`, as fractions of the largest value of the
+latter; of several outputs (gradients) that with the largest counts.
 """
 
 import argparse
@@ -15,59 +17,23 @@ import statistics
 import sys
 import tempfile
 import time
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
-import lite_medsam
-import vit
-from ours import Ours
+from child import Child, ours, reference
+from reference import CASES
 
-CASES = {
-    "vit_b-1024": partial(vit.build, "vit_b"),
-    "vit_h-1024": partial(vit.build, "vit_h"),
-    "lite_medsam-256": partial(lite_medsam.encode, 256, 1),
-    "lite_medsam-128": partial(lite_medsam.encode, 128, 1),
-    "lite_medsam-256x8": partial(lite_medsam.encode, 256, 8),
-    "lite_medsam-128x8": partial(lite_medsam.encode, 128, 8),
-    "train-lite_medsam-128": partial(lite_medsam.train, 128),
-    "train-lite_medsam-256": partial(lite_medsam.train, 256),
-    "mask_decoder-4x8": lite_medsam.decode,
-}
 # Minutes a round and 10 GB on a CPU.
 CUDA_ONLY = {"vit_h-1024"}
 # A better form than what is shipped, on a GPU; on a CPU entirely bf16 is.
 CUDA_FORMS = {"bf16_sdpa"}
 SIDE = 2048
-
-
-class Flops(TorchDispatchMode):
-    """Counts the floating-point operations of matrix products and convolutions. (torch's FlopCounterMode also
-    follows modules, and fails at one that gives a parameter out, as SAM's prompt encoder does.)"""
-
-    total = 0
-
-    def __torch_dispatch__(self, function, _types, arguments=(), options=None):
-        output = function(*arguments, **(options or {}))
-        if count := flop_registry.get(function.overloadpacket):
-            self.total += count(*arguments, **(options or {}), out_val=output)
-        return output
-
-
-def synchronise(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def timed(run, device: str):
-    synchronise(device)
-    start = time.perf_counter()
-    output = run()
-    synchronise(device)
-    return time.perf_counter() - start, output
+# Of a form's part of a round.
+SECONDS = 1.0
+# Before it: OpenMP's threads of the process that was at work wait for more work for some milliseconds, busily.
+PAUSE = 0.05
 
 
 def matrix_peak(device: str) -> dict[str, float]:
@@ -75,8 +41,23 @@ def matrix_peak(device: str) -> dict[str, float]:
     peaks = {}
     for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         a, b = (torch.randn(SIDE, SIDE, device=device).to(kind) for _ in range(2))
-        peaks[name] = 2 * SIDE**3 / min(timed(lambda: a @ b, device)[0] for _ in range(10))
+        seconds = []
+        for _ in range(10):
+            start = time.perf_counter()
+            product = a @ b
+            product[0, 0].item()  # waits for a device
+            seconds.append(time.perf_counter() - start)
+        peaks[name] = 2 * SIDE**3 / min(seconds)
     return peaks
+
+
+def block(child: Child) -> float:
+    """Seconds of a run, the median of as many as fit into `SECONDS`, at least one."""
+    time.sleep(PAUSE)
+    seconds, end = [], time.monotonic() + SECONDS
+    while not seconds or time.monotonic() < end:
+        seconds.append(child.run())
+    return statistics.median(seconds)
 
 
 def errors(found: dict, expected: dict) -> dict[str, float]:
@@ -94,60 +75,57 @@ def errors(found: dict, expected: dict) -> dict[str, float]:
     return result
 
 
-def keep(outputs: dict) -> dict:
-    return {name: tensor.detach().clone() for name, tensor in outputs.items()}
-
-
 def compare(name: str, arguments: argparse.Namespace) -> dict:
     """All rounds of one case."""
-    device = arguments.device
-    torch.manual_seed(0)
+    threads, device = arguments.threads, arguments.device
     peak = matrix_peak(device)
-    with tempfile.TemporaryDirectory() as folder, Ours(arguments.ours, arguments.threads, device) as ours:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         folder = Path(folder)
-        case = CASES[name](folder, device)
-        forms = arguments.references or case.references.keys() - (CUDA_FORMS if device == "cpu" else set())
-        if unknown := set(forms) - case.references.keys():
-            raise SystemExit(f"{name} has no form {', '.join(sorted(unknown))}; it has {', '.join(case.references)}")
-        # Every form once to warm up and for its outputs; fp32 always, for what is right and the operations.
-        with Flops() as flops:
-            truth = keep(case.references["fp32"]())
-        runs, errors_of, peaks = {}, {}, {}
-        for form, run in case.references.items():
-            if form not in forms:
-                continue
-            label = f"reference {form}"
-            errors_of[label] = {"max": 0.0, "mean": 0.0} if form == "fp32" else errors(keep(run()), truth)
-            runs[label] = lambda run=run: timed(run, device)[0]
-            peaks[label] = peak[form.split("_")[0]]
+
+        def refer(form: str) -> tuple[Child, dict]:
+            child = stack.enter_context(reference(name, form, folder / form, threads, device))
+            return child, child.ask(op="load")
+
+        # fp32 always, for what is right and for the operations.
+        fp32, loaded = refer("fp32")
+        operations = fp32.ask(op="count")["operations"]
+        fp32.run()
+        truth = fp32.output(folder)
+        children, errors_of, peaks = {}, {}, {}
+
+        def add(label: str, child: Child, kind: str) -> None:
+            """A form to be timed, after two runs to warm up."""
+            child.run(), child.run()
+            children[label], peaks[label] = child, peak.get(kind, peak["bf16"])
+            errors_of[label] = errors(child.output(folder), truth)
+
+        for form in loaded["forms"]:
+            if form in (arguments.references or set(loaded["forms"]) - (CUDA_FORMS if device == "cpu" else set())):
+                add(f"reference {form}", fp32 if form == "fp32" else refer(form)[0], form.split("_")[0])
         for precision in arguments.precisions:
-            kind = ours.load(precision, precision, case.request)
-            label = f"ours {kind}"
-            if label in runs:
-                continue
-            ours.run(precision)
-            errors_of[label] = errors(ours.output(precision, folder), truth)
-            runs[label] = partial(ours.run, precision)
-            peaks[label] = peak.get(kind, peak["bf16"])
-        seconds = {label: [] for label in runs}
+            child = stack.enter_context(ours(arguments.ours, threads, device))
+            kind = child.ask(op="load", precision=precision, **loaded["request"])["precision"]
+            if f"ours {kind}" not in children:
+                add(f"ours {kind}", child, kind)
+        seconds = {label: [] for label in children}
         for number in range(arguments.rounds):
-            for label in list(runs) if number % 2 == 0 else reversed(runs):
-                seconds[label].append(runs[label]())
+            for label in list(children) if number % 2 == 0 else reversed(children):
+                seconds[label].append(block(children[label]))
     median = {label: statistics.median(times) for label, times in seconds.items()}
     return {
         "case": name,
-        "gflop": flops.total / 1e9,
+        "gflop": operations / 1e9,
         "peak_gflop_per_second": {kind: rate / 1e9 for kind, rate in peak.items()},
         "forms": [
             {
                 "form": label, "seconds": median[label], "all_seconds": seconds[label],
-                "fraction_of_peak": flops.total / median[label] / peaks[label], "error": errors_of[label],
+                "fraction_of_peak": operations / median[label] / peaks[label], "error": errors_of[label],
             }
-            for label in runs
+            for label in children
         ],
         "ratios": [
             {"ours": mine, "reference": theirs} | spread(seconds[theirs], seconds[mine])
-            for mine in runs if mine.startswith("ours") for theirs in runs if theirs.startswith("reference")
+            for mine in children if mine.startswith("ours") for theirs in children if theirs.startswith("reference")
         ],
     }
 

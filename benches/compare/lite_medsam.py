@@ -69,32 +69,39 @@ def encode(image_size: int, slices: int, folder: Path, device: str) -> Case:
 
 def train(image_size: int, folder: Path, device: str) -> Case:
     """One step, forward and backward, over a window of slices: DFusedAdapters in every attention block of the frozen
-    encoder. The loss is the sum over taps and embedding of their mean squares."""
+    encoder. The gradients for taps and embedding are given, as those parts give them that come after the encoder."""
     encoder = build_encoder(image_size)
     adapters = add_adapters(encoder, DEPTH)
     inputs, trained = folder / "input.safetensors", folder / "trained.safetensors"
     save_file({PREFIX + name: value.detach() for name, value in adapters.items()}, trained)
     image = picture(DEPTH, image_size)
-    save_file({"image": image}, inputs)
+    with torch.no_grad():
+        gradients = [torch.randn_like(tap) for tap in features(encoder, image)]
+    named = {f"gradient_{number}": gradient.contiguous() for number, gradient in enumerate(gradients)}
+    save_file({"image": image} | named, inputs)
     encoder, image = encoder.to(device), image.to(device)
+    gradients = [{kind: value.to(device, kind) for kind in (torch.float32, torch.bfloat16)} for value in gradients]
     adapters = {name: value for name, value in encoder.named_parameters() if value.requires_grad}
 
-    def forward():
-        return features(encoder, image)
-
-    def autocast_forward():
-        with torch.autocast(device, torch.bfloat16):
-            return forward()
-
-    def step(forward):
+    def fp32():
         for parameter in adapters.values():
             parameter.grad = None
-        torch.stack([tap.float().square().mean() for tap in forward()]).sum().backward()
+        return step(features(encoder, image))
+
+    def autocast():
+        for parameter in adapters.values():
+            parameter.grad = None
+        with torch.autocast(device, torch.bfloat16):
+            taps = features(encoder, image)
+        return step(taps)
+
+    def step(taps):
+        learned = [(tap, of_tap[tap.dtype]) for tap, of_tap in zip(taps, gradients) if tap.requires_grad]
+        torch.autograd.backward(*zip(*learned))
         return {PREFIX + name: parameter.grad for name, parameter in adapters.items()}
 
     return Case(
-        references={"fp32": lambda: step(forward), "bf16_autocast": lambda: step(autocast_forward)},
-
+        references={"fp32": fp32, "bf16_autocast": autocast},
         request=request("train", image_size, DEPTH, inputs) | {"trained": str(trained)})
 
 

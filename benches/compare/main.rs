@@ -9,7 +9,6 @@ mod request;
 mod support;
 mod task;
 
-use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -47,22 +46,19 @@ fn compare(arguments: &[String]) -> Result<()> {
 
 fn serve() -> Result<()> {
     let device = device()?;
-    let mut tasks: HashMap<String, Task> = HashMap::new();
+    let mut task: Option<Task> = None;
     for line in std::io::stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line?)?;
+        let loaded = || eyre!("nothing is loaded");
         let answer: Value = match request {
             Request::Load(load) => {
-                let (task, precision) = Task::load(&load, device)?;
-                tasks.insert(load.task, task);
+                let (loaded, precision) = Task::load(&load, device)?;
+                task = Some(loaded);
                 json!({ "precision": precision.name() })
             }
-            Request::Run { task } => {
-                let task = tasks.get_mut(&task).ok_or_else(|| eyre!("task {task} is not loaded"))?;
-                json!({ "seconds": task.run()? })
-            }
-            Request::Save { task, output } => {
-                let task = tasks.get(&task).ok_or_else(|| eyre!("task {task} is not loaded"))?;
-                task.save(&output)?;
+            Request::Run => json!({ "seconds": task.as_mut().ok_or_else(loaded)?.run()? }),
+            Request::Save { output } => {
+                task.as_ref().ok_or_else(loaded)?.save(&output)?;
                 json!({})
             }
         };

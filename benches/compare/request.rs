@@ -12,17 +12,15 @@ pub enum Request {
     /// Builds a network and reads its weights and input; answers `{"precision": "bf16"}`.
     Load(Load),
     /// Computes once; answers `{"seconds": 1.5}`.
-    Run { task: String },
+    Run,
     /// Writes what the last run gave as safetensors; answers `{}`.
-    Save { task: String, output: PathBuf },
+    Save { output: PathBuf },
 }
 
 /// A network and what it is given.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Load {
-    /// Name for the later requests.
-    pub task: String,
     /// What to compute.
     pub kind: Kind,
     /// Backbone as `model.yml` spells it.
@@ -39,7 +37,8 @@ pub struct Load {
     pub weights: PathBuf,
     /// Weights of the adapters, for training.
     pub trained: Option<PathBuf>,
-    /// safetensors: `image` `[D, 3, S, S]`; for decoding `embedding` `[D, 256, h, w]` and `boxes` `[D, N, 4]`.
+    /// safetensors: `image` `[D, 3, S, S]`; for training also `gradient_0` to `gradient_4`, those of the stages
+    /// `[D, h·w, C]` and of the embedding `[D, 256, h, w]`; for decoding `embedding` `[D, 256, h, w]` and `boxes` `[D, N, 4]`.
     pub input: PathBuf,
 }
 
@@ -49,7 +48,7 @@ pub struct Load {
 pub enum Kind {
     /// Image to `embedding`.
     Encode,
-    /// Image to the gradients of the adapters, in every block, of the loss Σ mean(tap²); the backbone is frozen.
+    /// Image and gradients for the taps to those for the adapters in every block; the backbone is frozen.
     Train,
     /// Embedding and boxes to mask logits `masks` `[D, N, 4h, 4w]`.
     Decode,

@@ -6,14 +6,19 @@ use std::time::Instant;
 use eyre::{Result, WrapErr, ensure, eyre};
 use self_prompt_sam::bundle::{AdapterKind, Bundle, BundleConfig, GeneratorKind, NetworkConfig, WeightFile};
 use self_prompt_sam::compute::{Compute, Precision};
+use self_prompt_sam::nn::channels_last;
 use self_prompt_sam::prompt::SlicePrompts;
 use self_prompt_sam::sam::checkpoint::{load_strict, sha256_file};
 use self_prompt_sam::segmenter::{Decoder, Encoder};
+use self_prompt_sam::training::EncodedGradients;
 use tch::nn::VarStore;
 use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::request::{self, Load};
 use crate::support::plain;
+
+/// Taps of LiteMedSAM: four stages and the embedding.
+const TAPS: usize = 5;
 
 /// A network, its input and what it last gave.
 pub struct Task {
@@ -24,7 +29,7 @@ pub struct Task {
 
 enum Network {
     Encode(Encoder),
-    Train { encoder: Encoder, trained: VarStore },
+    Train { encoder: Encoder, trained: VarStore, gradients: EncodedGradients },
     Decode { decoder: Box<Decoder>, prompts: Vec<SlicePrompts> },
 }
 
@@ -39,7 +44,7 @@ impl Task {
                 let encoder = Encoder::load(&bundle(config, &load.weights)?, compute)?;
                 (Network::Encode(encoder), input.tensor("image")?)
             }
-            request::Kind::Train => (training(load, config, compute)?, input.tensor("image")?),
+            request::Kind::Train => (training(load, config, compute, &input)?, input.tensor("image")?),
             request::Kind::Decode => {
                 // With a generator in the network, masks are given out as they are.
                 let network = NetworkConfig { generator: GeneratorKind::MultiScale, ..config.network };
@@ -66,12 +71,11 @@ impl Task {
         let start = Instant::now();
         let output = match &self.network {
             Network::Encode(encoder) => tch::no_grad(|| encoder.forward(&self.input))?.embedding,
-            Network::Train { encoder, .. } => {
-                let taps = encoder.forward(&self.input)?.taps;
-                let losses = taps.iter().map(|tap| tap.to_kind(Kind::Float).square().mean(Kind::Float));
-                let loss: Tensor = losses.sum();
-                loss.backward();
-                loss
+            Network::Train { encoder, gradients, .. } => {
+                let encoded = encoder.forward(&self.input)?;
+                let embedding = encoded.embedding.detach();
+                gradients.backward(encoded);
+                embedding
             }
             Network::Decode { decoder, prompts } => tch::no_grad(|| decoder.forward(&self.input, prompts))?,
         };
@@ -114,7 +118,7 @@ fn bundle(mut config: BundleConfig, weights: &Path) -> Result<Bundle> {
 }
 
 /// DFusedAdapters on the frozen backbone, all in the type of `compute`; fp32 masters would be the optimiser's.
-fn training(load: &Load, mut config: BundleConfig, compute: Compute) -> Result<Network> {
+fn training(load: &Load, mut config: BundleConfig, compute: Compute, input: &Input) -> Result<Network> {
     config.network.adapter = AdapterKind::DepthFused;
     let adapters = load.trained.as_deref().ok_or_else(|| eyre!("training needs `trained`"))?;
     let (mut sam, mut trained) = (VarStore::new(compute.device), VarStore::new(compute.device));
@@ -124,7 +128,24 @@ fn training(load: &Load, mut config: BundleConfig, compute: Compute) -> Result<N
     sam.freeze();
     compute.convert(&sam);
     compute.convert(&trained);
-    Ok(Network::Train { encoder, trained })
+    let gradients = EncodedGradients { taps: tap_gradients(input, compute)?, embedding: None };
+    Ok(Network::Train { encoder, trained, gradients })
+}
+
+/// Gradients for the taps, in the type and the memory layout of these.
+fn tap_gradients(input: &Input, compute: Compute) -> Result<Vec<Tensor>> {
+    let of_tap = |number| {
+        let gradient = input.tensor(&format!("gradient_{number}"))?;
+        let image = match gradient.size()[..] {
+            [slices, tokens, channels] => {
+                let side = tokens.isqrt();
+                gradient.view([slices, side, side, channels]).permute([0, 3, 1, 2])
+            }
+            _ => channels_last(&gradient),
+        };
+        Ok(compute.receive(&image))
+    };
+    (0..TAPS).map(of_tap).collect()
 }
 
 /// Boxes `[D, N, 4]` as prompts; every class is in every slice.

@@ -39,6 +39,24 @@ impl EncodedGradients {
         let expected = shapes(&mut encoded.taps.iter().chain(embedding));
         if found == expected { Ok(()) } else { Err(TrainingError::Gradients { found, expected }) }
     }
+
+    /// Adds the gradients of a window to the parameters: backward from the sum of each activation times its gradient, whose
+    /// value nobody needs and which is not computed. They become the graph's, which may keep them: an activation is no parameter.
+    pub fn backward(&self, encoded: Encoded) {
+        let Encoded { embedding, taps } = encoded;
+        let pairs = taps.iter().zip(&self.taps);
+        let pairs = pairs.chain(self.embedding.as_ref().map(|gradient| (&embedding, gradient)));
+        let terms =
+            pairs.filter(|(activation, _)| activation.requires_grad()).map(|(activation, gradient)| {
+                let gradient = as_laid_out(gradient, activation);
+                let scalar = Tensor::zeros([], (Kind::Float, activation.device()));
+                with_backward(activation, scalar, move |_| gradient.shallow_clone())
+            });
+        // Without any trained weight before the features there is nothing to do.
+        if let Some(sum) = terms.reduce(|sum, term| sum + term) {
+            sum.backward();
+        }
+    }
 }
 
 impl EncoderPart {
@@ -54,31 +72,13 @@ impl EncoderPart {
         Ok(Self { encoder, part })
     }
 
-    /// Slices `[D, M, imgH, imgW]` to features. The result keeps its graph until [`EncoderPart::backward`]; what goes
+    /// Slices `[D, M, imgH, imgW]` to features. The result keeps its graph until [`EncodedGradients::backward`]; what goes
     /// to the other parts are its values alone.
     ///
     /// # Errors
     /// Slices of another shape.
     pub fn forward(&self, slices: &Tensor) -> Result<Encoded, TrainingError> {
         Ok(self.encoder.forward(slices)?)
-    }
-
-    /// Adds the gradients of a window to the parameters: backward from the sum of each activation times its gradient, whose
-    /// value nobody needs and which is not computed. They become the graph's, which may keep them: an activation is no parameter.
-    pub fn backward(&self, encoded: Encoded, gradients: &EncodedGradients) {
-        let Encoded { embedding, taps } = encoded;
-        let pairs = taps.iter().zip(&gradients.taps);
-        let pairs = pairs.chain(gradients.embedding.as_ref().map(|gradient| (&embedding, gradient)));
-        let terms =
-            pairs.filter(|(activation, _)| activation.requires_grad()).map(|(activation, gradient)| {
-                let gradient = as_laid_out(gradient, activation);
-                let scalar = Tensor::zeros([], (Kind::Float, activation.device()));
-                with_backward(activation, scalar, move |_| gradient.shallow_clone())
-            });
-        // Without any trained weight before the features there is nothing to do.
-        if let Some(sum) = terms.reduce(|sum, term| sum + term) {
-            sum.backward();
-        }
     }
 }
 

@@ -120,7 +120,7 @@ impl Learner for EncoderLearner {
             embedding: (stage == Stage::Full).then(|| tensor_of(window, EMBEDDING_GRAD)).transpose()?,
         };
         gradients.check(&encoded)?;
-        self.encoder.backward(encoded, &gradients);
+        gradients.backward(encoded);
         Ok(0.0)
     }
 }

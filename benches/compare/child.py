@@ -1,0 +1,55 @@
+"""A form of a computation in a process of its own: a child that does what it is asked, one line of JSON each way."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+
+class Child:
+    """Holds one network with its input, and runs it on request."""
+
+    def __init__(self, command: list[str], settings: dict[str, str] | None = None):
+        self.command = command
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | (settings or {}))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
+
+    def ask(self, **request) -> dict:
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{' '.join(self.command)} failed at {request}; its message is above")
+        return json.loads(answer)
+
+    def run(self) -> float:
+        return self.ask(op="run")["seconds"]
+
+    def output(self, folder: Path) -> dict[str, torch.Tensor]:
+        """What the last run gave."""
+        path = folder / "output.safetensors"
+        self.ask(op="save", output=str(path))
+        return load_file(path)
+
+
+def reference(case: str, form: str, folder: Path, threads: int, device: str) -> Child:
+    """PyTorch's side; weights and inputs that ours needs are put into `folder`."""
+    folder.mkdir()
+    program = Path(__file__).with_name("reference.py")
+    return Child([sys.executable, str(program), case, form, str(folder), str(threads), device])
+
+
+def ours(program: str, threads: int, device: str) -> Child:
+    """The program that `cargo bench --bench compare` builds."""
+    return Child([program, "serve"], {"SPSAM_THREADS": str(threads), "SPSAM_DEVICE": device})
