@@ -90,11 +90,7 @@ impl AttentionShape {
 /// Whether [`attention`] can be used: the processor multiplies bf16, the tensor is bf16 on the CPU, and heads have a
 /// multiple of 16 channels.
 pub fn is_supported(qkv: &Tensor, head_channels: i64) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    let machine = std::is_x86_feature_detected!("avx512bf16") && std::is_x86_feature_detected!("avx512bw");
-    #[cfg(not(target_arch = "x86_64"))]
-    let machine = false;
-    machine && qkv.device() == Device::Cpu && qkv.kind() == Kind::BFloat16 && head_channels % 16 == 0
+    super::is_bf16_here(qkv) && head_channels % 16 == 0
 }
 
 /// Attention of `qkv` `[B, H, W, 3·C]` (contiguous bf16) within windows, to `[B, H, W, C]`, scale 1/√c. `outside`

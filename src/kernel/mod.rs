@@ -4,6 +4,7 @@
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod block;
+mod gelu;
 #[cfg(target_arch = "x86_64")]
 mod gradient;
 #[cfg(target_arch = "x86_64")]
@@ -13,4 +14,18 @@ mod softmax;
 #[cfg(target_arch = "x86_64")]
 mod tile;
 
+use tch::{Device, Kind, Tensor};
+
 pub use attention::{AttentionShape, PositionBias, QkvOrder, attention, is_supported};
+pub use gelu::{gelu, has_gelu};
+
+/// Whether this processor has AVX512-BF16 and the tensor is bf16 on the CPU.
+pub(crate) fn is_bf16_here(x: &Tensor) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let machine = std::is_x86_feature_detected!("avx512bf16")
+        && std::is_x86_feature_detected!("avx512bw")
+        && std::is_x86_feature_detected!("avx512vl");
+    #[cfg(not(target_arch = "x86_64"))]
+    let machine = false;
+    machine && x.device() == Device::Cpu && x.kind() == Kind::BFloat16
+}

@@ -1,0 +1,306 @@
+//! Exact GELU, x · Φ(x) with the distribution function Φ of the normal distribution (Hendrycks and Gimpel 2016), of bf16
+//! tensors, and its gradient, as exact as bf16 holds.
+//!
+//! Of t = |x|, gelu(x) = max(x, 0) − t · Φ(−t) and gelu'(x) = r(t) below zero, 1 − r(t) above, with
+//! r(t) = Φ(−t) − t · φ(t). Both functions are quadratics in pieces, whose coefficients fit into registers.
+
+use tch::Tensor;
+
+/// Whether [`gelu`] can be used: the processor has AVX512-BF16, the tensor is contiguous bf16 on the CPU.
+pub fn has_gelu(x: &Tensor) -> bool {
+    super::is_bf16_here(x) && x.is_contiguous()
+}
+
+/// GELU of `x`, in whose memory the result is where no gradient passes; it must be nobody else's then.
+///
+/// # Panics
+/// Where [`has_gelu`] does not hold.
+pub fn gelu(x: Tensor) -> Tensor {
+    assert!(has_gelu(&x));
+    #[cfg(target_arch = "x86_64")]
+    return vector::gelu(x);
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("not supported");
+}
+
+#[cfg(target_arch = "x86_64")]
+mod vector {
+    use std::arch::x86_64::{
+        __m256bh, __m256i, __m512, _CMP_GE_OQ, _mm256_loadu_si256, _mm256_mask_storeu_epi16,
+        _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm512_abs_ps, _mm512_castps_si512,
+        _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_fmadd_ps,
+        _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_sub_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+        _mm512_permutex2var_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    };
+    use std::array;
+    use std::f64::consts::PI;
+    use std::mem::transmute;
+    use std::sync::LazyLock;
+
+    use tch::Tensor;
+
+    use crate::kernel::parallel;
+    use crate::kernel::tile::LANES;
+    use crate::nn::{as_laid_out, with_backward};
+
+    /// Values that a thread takes at a time.
+    const VALUES: usize = 1 << 15;
+    /// Pieces: as many as two registers hold.
+    const PIECES: usize = 2 * LANES;
+    /// Pieces from t to t + 1; the middle of piece i is t = i / 6. In the last one, t > 5, both functions are below 1e-5
+    /// and taken as 0.
+    const PER_UNIT: f32 = 6.0;
+    /// Added to a small number, this leaves it, rounded, in the lowest bits of the sum.
+    const TO_WHOLE: f32 = 1.5 * (1 << 23) as f32;
+
+    /// A function of t in pieces: coefficients of 1, t and t².
+    type Pieces = [[f32; PIECES]; 3];
+
+    /// Φ(−t).
+    static TAIL: LazyLock<Pieces> = LazyLock::new(|| pieces(|t| (-t).special_ndtr()));
+    /// r(t) = Φ(−t) − t · φ(t).
+    static SLOPE: LazyLock<Pieces> =
+        LazyLock::new(|| pieces(|t| (-t).special_ndtr() - t * (t.square() * -0.5).exp() / (2.0 * PI).sqrt()));
+
+    /// In every piece the parabola that meets `function` at the three Chebyshev points.
+    fn pieces(function: impl Fn(&Tensor) -> Tensor) -> Pieces {
+        let mut coefficients = [[0.0; PIECES]; 3];
+        for piece in 0..PIECES - 1 {
+            // The first piece has a right half alone.
+            let (middle, half) = if piece == 0 { (0.25, 0.25) } else { (piece as f64, 0.5) };
+            let at =
+                [1.0, 3.0, 5.0].map(|odd| (middle + half * (odd * PI / 6.0).cos()) / f64::from(PER_UNIT));
+            let values = function(&Tensor::from_slice(&at));
+            let [a, b, c] = [0, 1, 2].map(|index| values.double_value(&[index]));
+            // Newton's divided differences.
+            let (ab, bc) = ((b - a) / (at[1] - at[0]), (c - b) / (at[2] - at[1]));
+            let abc = (bc - ab) / (at[2] - at[0]);
+            let powers = [a - ab * at[0] + abc * at[0] * at[1], ab - abc * (at[0] + at[1]), abc];
+            coefficients.iter_mut().zip(powers).for_each(|(all, power)| all[piece] = power as f32);
+        }
+        coefficients
+    }
+
+    pub(super) fn gelu(x: Tensor) -> Tensor {
+        let input = x.detach();
+        let table: &Pieces = &TAIL;
+        if !x.requires_grad() {
+            for_each_chunk([&input], &input, |[x], out, count| {
+                // SAFETY: `has_gelu` was checked, and the addresses are those of `count` values.
+                unsafe { value(table, x, out, count) };
+            });
+            return x;
+        }
+        let output = input.empty_like();
+        for_each_chunk([&input], &output, |[x], out, count| {
+            // SAFETY: as above.
+            unsafe { value(table, x, out, count) };
+        });
+        let version = x.internal_version();
+        with_backward(&x, output, move |gradient| {
+            assert_eq!(input.internal_version(), version, "GELU's input was changed in place");
+            let table: &Pieces = &SLOPE;
+            let gradient = as_laid_out(gradient, &input);
+            let output = input.empty_like();
+            for_each_chunk([&input, &gradient], &output, |[x, gradient], out, count| {
+                // SAFETY: as above.
+                unsafe { slope(table, x, gradient, out, count) };
+            });
+            output
+        })
+    }
+
+    /// Where a tensor's values are; may be shared, as no two threads get the same part.
+    struct Address(*mut u16);
+
+    // SAFETY: a plain address.
+    unsafe impl Sync for Address {}
+
+    /// Calls `work` in parallel with the addresses of parts of `inputs` and of `output`, and their length.
+    fn for_each_chunk<const N: usize>(
+        inputs: [&Tensor; N],
+        output: &Tensor,
+        work: impl Fn([*const u16; N], *mut u16, usize) + Sync,
+    ) {
+        let address = |tensor: &Tensor| Address(tensor.data_ptr().cast());
+        let (inputs, target, count) = (inputs.map(address), address(output), output.numel());
+        let chunk = |index: usize| {
+            let start = index * VALUES;
+            // SAFETY: `start` is below the number of values of each.
+            let part = |address: &Address| unsafe { address.0.add(start) };
+            work(array::from_fn(|n| part(&inputs[n]).cast_const()), part(&target), VALUES.min(count - start));
+        };
+        match count.div_ceil(VALUES) {
+            0 => {}
+            1 => chunk(0),
+            chunks => parallel::for_each(chunks, || (), |(), index| chunk(index)),
+        }
+    }
+
+    /// GELU of `count` values.
+    ///
+    /// # Safety
+    /// The processor has AVX512-BF16, and there are so many values at both addresses.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn value(table: &Pieces, x: *const u16, out: *mut u16, count: usize) {
+        let table = Registers::new(table);
+        let each = |x: __m512| {
+            let t = magnitude(x);
+            // The operands' order lets NaN through.
+            _mm512_fnmadd_ps(t, table.at(t), _mm512_max_ps(_mm512_setzero_ps(), x))
+        };
+        for start in (0..count).step_by(LANES) {
+            // SAFETY: the caller's, and as many values as are left.
+            unsafe {
+                let left = count - start;
+                store(out.add(start), left, each(load(x.add(start), left)));
+            }
+        }
+    }
+
+    /// The gradients for `count` values from those for GELU of them.
+    ///
+    /// # Safety
+    /// As [`value`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn slope(table: &Pieces, x: *const u16, gradient: *const u16, out: *mut u16, count: usize) {
+        let table = Registers::new(table);
+        let one = _mm512_set1_ps(1.0);
+        for start in (0..count).step_by(LANES) {
+            // SAFETY: as above.
+            unsafe {
+                let left = count - start;
+                let x = load(x.add(start), left);
+                let below = table.at(magnitude(x));
+                let is_above = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(x, _mm512_setzero_ps());
+                let slope = _mm512_mask_sub_ps(below, is_above, one, below);
+                store(out.add(start), left, _mm512_mul_ps(slope, load(gradient.add(start), left)));
+            }
+        }
+    }
+
+    /// |x|, at most the middle of the last piece; NaN stays.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn magnitude(x: __m512) -> __m512 {
+        _mm512_min_ps(_mm512_set1_ps((PIECES - 1) as f32 / PER_UNIT), _mm512_abs_ps(x))
+    }
+
+    struct Registers([[__m512; 2]; 3]);
+
+    impl Registers {
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        fn new(pieces: &Pieces) -> Self {
+            let half = |values: &[f32; PIECES], start: usize| {
+                let values: &[f32] = &values[start..][..LANES];
+                // SAFETY: 16 values.
+                unsafe { _mm512_loadu_ps(values.as_ptr()) }
+            };
+            Self(array::from_fn(|power| [half(&pieces[power], 0), half(&pieces[power], LANES)]))
+        }
+
+        /// The function's values.
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        fn at(&self, t: __m512) -> __m512 {
+            let piece =
+                _mm512_castps_si512(_mm512_fmadd_ps(t, _mm512_set1_ps(PER_UNIT), _mm512_set1_ps(TO_WHOLE)));
+            // The lowest five bits count.
+            let [constant, linear, square] =
+                self.0.map(|[low, high]| _mm512_permutex2var_ps(low, piece, high));
+            _mm512_fmadd_ps(_mm512_fmadd_ps(square, t, linear), t, constant)
+        }
+    }
+
+    /// Up to 16 values.
+    ///
+    /// # Safety
+    /// There are `left`, or 16.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn load(values: *const u16, left: usize) -> __m512 {
+        // SAFETY: the caller's.
+        let bits = unsafe {
+            if left >= LANES {
+                _mm256_loadu_si256(values.cast())
+            } else {
+                _mm256_maskz_loadu_epi16((1 << left) - 1, values.cast())
+            }
+        };
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
+    }
+
+    /// Up to 16 values, rounded.
+    ///
+    /// # Safety
+    /// As [`load`].
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn store(out: *mut u16, left: usize, values: __m512) {
+        // SAFETY: the caller's; both types are 16 times 16 bits.
+        unsafe {
+            let bits = transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values));
+            if left >= LANES {
+                _mm256_storeu_si256(out.cast(), bits);
+            } else {
+                _mm256_mask_storeu_epi16(out.cast(), (1 << left) - 1, bits);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    /// Every bf16 that there is, three times so that threads share it, with a rest that fills no register.
+    fn all() -> Tensor {
+        let bits: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        let all = Tensor::from_data_size(&bits, &[1 << 16], Kind::BFloat16);
+        Tensor::cat(&[&all, &all, &all.narrow(0, 0, (1 << 16) - 7)], 0)
+    }
+
+    /// Where `found` is further from `expected` than rounding to bf16 and `tolerance` explain.
+    fn wrong(found: &Tensor, expected: &Tensor, tolerance: f64) -> Vec<f64> {
+        let found = found.to_kind(Kind::Double);
+        let difference = (&found - expected).abs();
+        let allowed = expected.abs() * 2f64.powi(-8) + tolerance;
+        let is_same = found.eq_tensor(expected).logical_or(&found.isnan().logical_and(&expected.isnan()));
+        let is_wrong = difference.le_tensor(&allowed).logical_or(&is_same).logical_not();
+        Vec::try_from(found.masked_select(&is_wrong)).unwrap()
+    }
+
+    #[test]
+    fn gelu_and_its_gradient_equal_the_definition_for_every_bf16() {
+        let x = all();
+        if !has_gelu(&x) {
+            println!("skipped: this processor has no AVX512-BF16");
+            return;
+        }
+        let exact = x.to_kind(Kind::Double).set_requires_grad(true);
+        let expected = exact.gelu("none");
+        let x = x.set_requires_grad(true);
+        let found = gelu(x.shallow_clone());
+        let in_place = gelu(x.detach().copy());
+        assert_eq!(found.view_dtype(Kind::Int16), in_place.view_dtype(Kind::Int16));
+        // At −∞, where libtorch has 0 · ∞, the limit.
+        let limit = expected.where_self(&exact.ne(f64::NEG_INFINITY), &Tensor::from(0.0));
+        assert_eq!(wrong(&found.detach(), &limit.detach(), 1e-5), [0.0; 0]);
+
+        let finite = exact.detach().isfinite();
+        (found.masked_select(&finite) * 3.0).sum(Kind::BFloat16).backward();
+        (expected.masked_select(&finite) * 3.0).sum(Kind::Double).backward();
+        let slopes = [x.grad(), exact.grad()].map(|slope| slope.masked_select(&finite));
+        assert_eq!(wrong(&slopes[0], &slopes[1], 1e-4), [0.0; 0]);
+    }
+
+    #[test]
+    fn other_types_and_layouts_are_not_taken() {
+        let x = Tensor::zeros([2, 3, 4], (Kind::BFloat16, Device::Cpu));
+        assert!(!has_gelu(&x.to_kind(Kind::Float)));
+        assert!(!has_gelu(&x.transpose(0, 1)));
+    }
+}
