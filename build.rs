@@ -1,4 +1,4 @@
-//! Compiles the node of libtorch's graph that tch cannot make (`src/nn/operation.rs`), and sets the rpath.
+//! Compiles what tch cannot reach of libtorch (`src/nn/*.cpp`), and sets the rpath.
 
 #[path = "nodes/build.rs"]
 mod rpath;
@@ -13,8 +13,10 @@ fn main() {
         );
         return;
     };
-    let source = "src/nn/operation.cpp";
-    println!("cargo::rerun-if-changed={source}");
+    let sources = ["src/nn/operation.cpp", "src/nn/linear.cpp"];
+    for source in sources {
+        println!("cargo::rerun-if-changed={source}");
+    }
     // A file that is missing would make every build begin anew.
     println!(
         "cargo::rerun-if-changed={}",
@@ -28,6 +30,6 @@ fn main() {
         .include(libtorch.join("include/torch/csrc/api/include"))
         // What is in libtorch's headers is not ours to mend.
         .warnings(false)
-        .file(source)
-        .compile("spsam_operation");
+        .files(sources)
+        .compile("spsam_nn");
 }

@@ -6,7 +6,7 @@ use tch::Tensor;
 use tch::nn::{self, Module};
 
 use crate::bundle::AdapterKind;
-use crate::nn::gelu;
+use crate::nn::{Linear, gelu};
 
 /// Sizes of an [`Adapter`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,8 +32,8 @@ impl AdapterConfig {
 /// zero when freshly made, so that the network starts as SAM.
 #[derive(Debug)]
 pub struct Adapter {
-    down: nn::Linear,
-    up: nn::Linear,
+    down: Linear,
+    up: Linear,
     depth_mlp: Option<DepthMlp>,
     kind: AdapterKind,
 }
@@ -56,8 +56,8 @@ impl Adapter {
             AdapterKind::DepthAfter => Some(DepthMlp::new(vs, config, zero)),
         };
         Some(Self {
-            down: nn::linear(vs / "down", channels, hidden, Default::default()),
-            up: nn::linear(vs / "up", hidden, channels, zero),
+            down: nn::linear(vs / "down", channels, hidden, Default::default()).into(),
+            up: nn::linear(vs / "up", hidden, channels, zero).into(),
             depth_mlp,
             kind: config.kind,
         })

@@ -8,6 +8,7 @@ use super::common::{dims, linear};
 use super::position::PositionTable;
 use super::window;
 use crate::kernel::{self, AttentionShape, PositionBias, QkvOrder};
+use crate::nn::Linear;
 
 /// Most attention logits held at once; above it, queries are taken some image rows at a time.
 const MAX_LOGITS: i64 = 1 << 24;
@@ -15,8 +16,8 @@ const MAX_LOGITS: i64 = 1 << 24;
 /// Self-attention over all positions or within windows.
 #[derive(Debug)]
 pub(super) struct Attention {
-    qkv: nn::Linear,
-    proj: nn::Linear,
+    qkv: Linear,
+    proj: Linear,
     rel_pos_h: PositionTable,
     rel_pos_w: PositionTable,
     heads: i64,

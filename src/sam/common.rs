@@ -4,7 +4,7 @@
 use tch::Tensor;
 use tch::nn::{self, Module};
 
-use crate::nn::gelu;
+use crate::nn::{Linear, gelu};
 
 /// The first sizes of a tensor, N of them.
 pub(super) fn dims<const N: usize>(x: &Tensor) -> [i64; N] {
@@ -19,8 +19,9 @@ fn uniform(fan_in: i64) -> nn::Init {
 }
 
 /// A linear layer.
-pub(super) fn linear(vs: nn::Path, input: i64, output: i64) -> nn::Linear {
-    nn::linear(vs, input, output, nn::LinearConfig { ws_init: uniform(input), ..Default::default() })
+pub(super) fn linear(vs: nn::Path, input: i64, output: i64) -> Linear {
+    let config = nn::LinearConfig { ws_init: uniform(input), ..Default::default() };
+    nn::linear(vs, input, output, config).into()
 }
 
 /// A layer normalisation over the last dimension.
@@ -66,8 +67,8 @@ pub(super) enum Activation {
 /// Two linear layers with an activation between them.
 #[derive(Debug)]
 pub(super) struct MlpBlock {
-    lin1: nn::Linear,
-    lin2: nn::Linear,
+    lin1: Linear,
+    lin2: Linear,
     activation: Activation,
 }
 

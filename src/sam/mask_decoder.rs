@@ -6,7 +6,7 @@ use tch::nn::{self, Module};
 
 use super::common::{dims, linear, upscale_conv};
 use super::{TwoWayTransformer, TwoWayTransformerConfig};
-use crate::nn::{LayerNorm2d, gelu};
+use crate::nn::{LayerNorm2d, Linear, gelu};
 
 /// Sizes of a [`MaskDecoder`].
 #[derive(Debug, Clone, PartialEq)]
@@ -160,7 +160,7 @@ impl Upscaling {
 /// Linear layers with ReLU between them.
 #[derive(Debug)]
 struct Mlp {
-    layers: Vec<nn::Linear>,
+    layers: Vec<Linear>,
 }
 
 impl Mlp {

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 use super::common::{dims, layer_norm, linear};
 use super::window::{self, Run};
 use crate::kernel::{self, AttentionShape, PositionBias, QkvOrder};
-use crate::nn::Derived;
+use crate::nn::{Derived, Linear};
 
 /// Eps of every layer normalisation of TinyViT's stages.
 pub(super) const NORM_EPS: f64 = 1e-5;
@@ -16,8 +16,8 @@ pub(super) const NORM_EPS: f64 = 1e-5;
 #[derive(Debug)]
 pub(super) struct Attention {
     norm: nn::LayerNorm,
-    qkv: nn::Linear,
-    proj: nn::Linear,
+    qkv: Linear,
+    proj: Linear,
     attention_biases: Tensor,
     /// For every pair of tokens the column of `attention_biases`, `[N·N]`.
     bias_index: Tensor,

@@ -12,7 +12,7 @@ use super::common::{layer_norm, linear};
 use super::mbconv::{ConvNorm, ConvNormConfig};
 use super::tiny_vit_attention::{Attention, NORM_EPS};
 use crate::adapter::{Adapter, AdapterConfig, add_after, add_beside};
-use crate::nn::gelu;
+use crate::nn::{Linear, gelu};
 
 /// Sizes of a [`Block`].
 #[derive(Debug, Clone, Copy)]
@@ -74,8 +74,8 @@ impl Module for Block {
 #[derive(Debug)]
 struct Mlp {
     norm: nn::LayerNorm,
-    fc1: nn::Linear,
-    fc2: nn::Linear,
+    fc1: Linear,
+    fc2: Linear,
 }
 
 impl Mlp {

@@ -5,14 +5,15 @@ use tch::{Device, Tensor};
 
 use super::TwoWayTransformerConfig;
 use super::common::{dims, linear};
+use crate::nn::Linear;
 
 /// Multi-head attention from one sequence to another, in a space that may have fewer channels.
 #[derive(Debug)]
 pub(super) struct TwoWayAttention {
-    q_proj: nn::Linear,
-    k_proj: nn::Linear,
-    v_proj: nn::Linear,
-    out_proj: nn::Linear,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    out_proj: Linear,
     heads: i64,
 }
 
@@ -41,7 +42,7 @@ impl TwoWayAttention {
             let together = query.reshape([asked, asking / asked * tokens, channels]);
             return self.forward(&together, key, value).view([asking, tokens, channels]);
         }
-        let per_head = |project: &nn::Linear, x: &Tensor| {
+        let per_head = |project: &Linear, x: &Tensor| {
             let [batch, tokens, _] = dims(x);
             let projected = project.forward(x);
             let each = if batch < asked { for_each_prompt(&projected, asked) } else { projected };
