@@ -25,7 +25,8 @@ pub enum QkvOrder {
 /// What is added to the scores for where query and key lie.
 #[derive(Debug, Clone, Copy)]
 pub enum PositionBias<'a> {
-    /// `[heads, N, N]` fp32, for each head, query and key of a window of N tokens.
+    /// `[heads, N, N]` contiguous fp32, for each head, query and key of a window of N tokens: the bias times √c, as it is
+    /// added before the scores are scaled.
     Table(&'a Tensor),
     /// Decomposed relative positions of SAM: the query's product with a vector for the distance in rows and with one
     /// for the distance in columns. `[window_h, window_h, c]` and `[window_w, window_w, c]` bf16 by query and key.
@@ -120,7 +121,7 @@ pub fn attention(shape: &AttentionShape, qkv: &Tensor, outside: &Tensor, bias: P
         PositionBias::Table(table) => {
             let tokens = (window_h * window_w) as i64;
             assert_eq!(table.size(), [heads as i64, tokens, tokens]);
-            assert_eq!(table.kind(), Kind::Float);
+            assert!(table.kind() == Kind::Float && table.is_contiguous());
             &[outside, table]
         }
         PositionBias::Decomposed { along_h, along_w } => {
@@ -210,6 +211,7 @@ impl Frozen {
         let Self { shape, bias, .. } = self;
         let [rows, columns] = shape.windows();
         let (qkv, outside, output) = (bf16(&self.qkv), bf16(&self.outside), Output::new(output));
+        let bias = bias.view();
         super::parallel::for_each(self.jobs() * parts, S::default, |scratch, index| {
             let (window, head, part) =
                 (index / parts / shape.heads, index / parts % shape.heads, index % parts);
@@ -366,6 +368,7 @@ mod tests {
             }
             let tokens = (window * window) as i64;
             let table = Tensor::randn([heads as i64, tokens, tokens], CPU);
+            let before_scale = &table * (head_channels as f64).sqrt();
             let weights = Tensor::randn([2, image[1] as i64, image[0] as i64, shape.channels() as i64], CPU);
             // Rows and columns change places, so that the gradient comes in another layout.
             let gradient = |attended: &Tensor, qkv: &Tensor| {
@@ -374,7 +377,7 @@ mod tests {
             };
             let exact = qkv.to_kind(Kind::Float).set_requires_grad(true);
             let qkv = qkv.set_requires_grad(true);
-            let found = attention(&shape, &qkv, &outside, PositionBias::Table(&table));
+            let found = attention(&shape, &qkv, &outside, PositionBias::Table(&before_scale));
             let outside = outside.to_kind(Kind::Float);
             let expected = reference(&shape, &exact, &outside, |head, _| table.get(head));
             check(&found, &expected, &format!("{shape:?}"));

@@ -1,7 +1,11 @@
 //! One head of one window: keys and values packed once, then blocks of queries against chunks of keys.
 
-use std::arch::x86_64::{_mm512_setzero_si512, _mm512_storeu_si512};
+use std::arch::x86_64::{
+    __m256bh, __m256i, _mm256_storeu_si256, _mm512_cvtneps_pbh, _mm512_loadu_ps, _mm512_mul_ps,
+    _mm512_set1_ps, _mm512_setzero_si512, _mm512_storeu_si512,
+};
 use std::marker::PhantomData;
+use std::mem::transmute;
 
 use tch::{Kind, Tensor};
 
@@ -39,25 +43,39 @@ impl<'a> Output<'a> {
         Self { start: tensor.data_ptr().cast(), values: tensor.numel(), tensor: PhantomData }
     }
 
-    /// Rounds `values` to the places from `start`.
+    /// Rounds `values`, a multiple of 16 of them, times `factor` to the places from `start`.
     ///
     /// # Safety
     /// No other thread writes to these places.
-    pub unsafe fn write(&self, start: usize, values: impl ExactSizeIterator<Item = f32>) {
-        assert!(start + values.len() <= self.values);
-        for (index, value) in values.enumerate() {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub unsafe fn write(&self, start: usize, values: &[f32], factor: f32) {
+        assert!(start + values.len() <= self.values && values.len().is_multiple_of(LANES));
+        let factor = _mm512_set1_ps(factor);
+        for (index, values) in values.as_chunks::<LANES>().0.iter().enumerate() {
             // SAFETY: within the output by the assertion; nobody else's by the caller's promise.
-            unsafe { *self.start.add(start + index) = to_bf16(value) };
+            unsafe {
+                let rounded = _mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_loadu_ps(values.as_ptr()), factor));
+                let place = self.start.add(start + index * LANES);
+                _mm256_storeu_si256(place.cast(), transmute::<__m256bh, __m256i>(rounded));
+            }
         }
     }
 }
 
 /// Position bias in the form in which it is added.
 pub(super) enum Bias {
-    /// `[heads, N, N]`, divided by the scale of the scores.
-    Table(Vec<f32>),
+    /// `[heads, N, N]` contiguous fp32, divided by the scale of the scores.
+    Table(Tensor),
     /// For each query row (and column) its table `[c / 2, keys]` of bf16 pairs, keys filled up to whole registers.
     Decomposed([PackedTable; 2]),
+}
+
+/// A [`Bias`] for several threads.
+#[derive(Clone, Copy)]
+pub(super) enum BiasView<'a> {
+    Table(&'a [f32]),
+    Decomposed(&'a [PackedTable; 2]),
 }
 
 /// Vectors of relative positions along one axis.
@@ -96,14 +114,21 @@ impl Bias {
     pub fn new(shape: &AttentionShape, bias: PositionBias) -> Self {
         let channels = shape.head_channels;
         match bias {
-            PositionBias::Table(table) => {
-                let scaled = (table * (channels as f64).sqrt()).contiguous().view(-1);
-                Self::Table(Vec::try_from(scaled).unwrap_or_default())
-            }
+            PositionBias::Table(table) => Self::Table(table.shallow_clone()),
             PositionBias::Decomposed { along_h, along_w } => Self::Decomposed([
                 PackedTable::new(along_h, shape.window[0], channels),
                 PackedTable::new(along_w, shape.window[1], channels),
             ]),
+        }
+    }
+
+    pub fn view(&self) -> BiasView<'_> {
+        match self {
+            // SAFETY: a contiguous fp32 tensor on the CPU has so many values, and lives as long as the borrow.
+            Self::Table(table) => BiasView::Table(unsafe {
+                std::slice::from_raw_parts(table.data_ptr().cast::<f32>(), table.numel())
+            }),
+            Self::Decomposed(tables) => BiasView::Decomposed(tables),
         }
     }
 }
@@ -140,7 +165,7 @@ pub(super) struct Job<'a> {
     pub qkv: &'a [u16],
     /// `[3·C]`.
     pub outside: &'a [u16],
-    pub bias: &'a Bias,
+    pub bias: BiasView<'a>,
     pub image: usize,
     /// Top left token of the window.
     pub start: [usize; 2],
@@ -211,7 +236,7 @@ impl Job<'_> {
                 let weighted = &scratch.weighted[row * channels..][..channels];
                 let start = self.index(query) * self.shape.channels() + self.head * channels;
                 // SAFETY: the caller's.
-                unsafe { output.write(start, weighted.iter().map(|value| value / running.sum)) };
+                unsafe { output.write(start, weighted, running.sum.recip()) };
             }
         }
     }
@@ -255,7 +280,7 @@ impl Job<'_> {
     }
 
     /// Packs keys as `[c / 2, tokens]` and values as `[tokens / 2, c]`.
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     fn pack_keys_and_values(&self, scratch: &mut Scratch, key_stride: usize) {
         let [_, key, value] = self.shape.offsets(self.head);
         self.list_tokens(&mut scratch.tokens);
@@ -302,6 +327,7 @@ impl Job<'_> {
     }
 
     /// A role's values of `tokens` as pairs of tokens, `[tokens / 2, c]`.
+    #[target_feature(enable = "avx512f,avx512bw")]
     pub(super) fn pack_token_pairs(&self, tokens: &[Option<usize>], offset: usize, packed: &mut Vec<u32>) {
         let channels = self.shape.head_channels;
         packed.resize(tokens.len() / 2 * channels, 0);
@@ -311,6 +337,7 @@ impl Job<'_> {
         }
     }
 
+    #[target_feature(enable = "avx512f,avx512bw")]
     fn pack_queries(&self, block: &[[usize; 2]], scratch: &mut Scratch) {
         let pairs = self.shape.head_channels / 2;
         let [query, ..] = self.shape.offsets(self.head);
@@ -325,7 +352,7 @@ impl Job<'_> {
     /// For decomposed positions: the products of the block's queries with the vectors of their row and column.
     #[target_feature(enable = "avx512f,avx512bf16")]
     fn prepare_bias(&self, block: &[[usize; 2]], scratch: &mut Scratch) {
-        let Bias::Decomposed(tables) = self.bias else { return };
+        let BiasView::Decomposed(tables) = self.bias else { return };
         let root = (self.shape.head_channels as f32).sqrt();
         for (axis, table) in tables.iter().enumerate() {
             let (stride, pairs) = (table.stride, table.pairs);
@@ -358,14 +385,14 @@ impl Job<'_> {
         let [_, window_w] = self.shape.window;
         let tokens = self.shape.window[0] * window_w;
         match self.bias {
-            Bias::Table(table) => {
+            BiasView::Table(table) => {
                 for (&[row, column], scores) in block.iter().zip(scores.chunks_exact_mut(width)) {
                     let query = row * window_w + column;
                     let biases = &table[(self.head * tokens + query) * tokens + first..][..keys];
                     scores[..keys].copy_from_slice(biases);
                 }
             }
-            Bias::Decomposed([table_h, table_w]) => {
+            BiasView::Decomposed([table_h, table_w]) => {
                 let [along_h, along_w] = along;
                 for (index, scores) in scores.chunks_exact_mut(width).enumerate().take(block.len()) {
                     let by_row = &along_h[index * table_h.stride + first / window_w..];
@@ -380,14 +407,4 @@ impl Job<'_> {
             }
         }
     }
-}
-
-/// The nearest bf16, ties to even.
-fn to_bf16(value: f32) -> u16 {
-    const NAN: u16 = 0x7fc0;
-    if value.is_nan() {
-        return NAN;
-    }
-    let bits = value.to_bits();
-    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
 }

@@ -46,6 +46,7 @@ struct Block {
 
 impl Block {
     /// From the vectors of `count` tokens; of an odd number, the last one's partner is zero.
+    #[target_feature(enable = "avx512f,avx512bw")]
     fn pack<'a>(&mut self, channels: usize, count: usize, vector: impl Fn(usize) -> &'a [u16]) {
         self.rows.resize(QUERIES * channels / 2, 0);
         self.columns.resize(QUERIES / 2 * channels, 0);
@@ -167,7 +168,7 @@ impl GradientJob<'_> {
             }
             for (&at, values) in block.iter().zip(scratch.for_queries.chunks_exact(channels)) {
                 // SAFETY: the caller's.
-                unsafe { output.write(of_token(at) + query, values.iter().copied()) };
+                unsafe { output.write(of_token(at) + query, values, 1.0) };
             }
         }
 
@@ -175,9 +176,9 @@ impl GradientJob<'_> {
             for &at in &block[..count] {
                 let number = at[0] * shape.window[1] + at[1];
                 for (offset, sums) in [(key, &scratch.for_keys), (value, &scratch.for_values)] {
-                    let values = sums[number * channels..][..channels].iter().copied();
+                    let values = &sums[number * channels..][..channels];
                     // SAFETY: the caller's.
-                    unsafe { output.write(of_token(at) + offset, values) };
+                    unsafe { output.write(of_token(at) + offset, values, 1.0) };
                 }
             }
         }

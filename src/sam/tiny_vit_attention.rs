@@ -24,6 +24,7 @@ pub(super) struct Attention {
     heads: i64,
     window: i64,
     bias: Derived,
+    kernel_bias: Derived,
     outside: Derived,
 }
 
@@ -38,6 +39,7 @@ impl Attention {
             heads,
             window,
             bias: Derived::default(),
+            kernel_bias: Derived::default(),
             outside: Derived::default(),
         }
     }
@@ -50,11 +52,11 @@ impl Attention {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let [_, _, _, channels] = dims(x);
         let qkv = self.qkv.forward(&self.norm.forward(x));
-        let (bias, outside) = (self.bias(), self.outside());
-        let is_frozen = !bias.requires_grad() && !outside.requires_grad();
+        let outside = self.outside();
+        let is_frozen = !self.attention_biases.requires_grad() && !outside.requires_grad();
         let attended = if is_frozen && kernel::is_supported(&qkv, channels / self.heads) {
             let shape = AttentionShape::new(&qkv, [self.window; 2], self.heads, QkvOrder::ByHead);
-            kernel::attention(&shape, &qkv, &outside, PositionBias::Table(&bias.to_kind(Kind::Float)))
+            kernel::attention(&shape, &qkv, &outside, PositionBias::Table(&self.kernel_bias(&shape)))
         } else {
             self.attend(&qkv, &outside)
         };
@@ -139,6 +141,13 @@ impl Attention {
         self.bias.of(&[&self.attention_biases], || {
             self.attention_biases.index_select(1, &self.bias_index).view([self.heads, tokens, tokens])
         })
+    }
+
+    /// The same as the kernel adds it.
+    fn kernel_bias(&self, shape: &AttentionShape) -> Tensor {
+        let root = (shape.head_channels as f64).sqrt();
+        self.kernel_bias
+            .of(&[&self.attention_biases], || (self.bias().to_kind(Kind::Float) * root).contiguous())
     }
 
     /// What a zero beyond the border is projected to, `[3·C]`.
