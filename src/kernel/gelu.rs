@@ -26,25 +26,20 @@ pub fn gelu(x: Tensor) -> Tensor {
 #[cfg(target_arch = "x86_64")]
 mod vector {
     use std::arch::x86_64::{
-        __m256bh, __m256i, __m512, _CMP_GE_OQ, _mm256_loadu_si256, _mm256_mask_storeu_epi16,
-        _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm512_abs_ps, _mm512_castps_si512,
-        _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_fmadd_ps,
+        __m512, _CMP_GE_OQ, _mm512_abs_ps, _mm512_castps_si512, _mm512_cmp_ps_mask, _mm512_fmadd_ps,
         _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_sub_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-        _mm512_permutex2var_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+        _mm512_permutex2var_ps, _mm512_set1_ps, _mm512_setzero_ps,
     };
     use std::array;
     use std::f64::consts::PI;
-    use std::mem::transmute;
     use std::sync::LazyLock;
 
     use tch::Tensor;
 
-    use crate::kernel::parallel;
     use crate::kernel::tile::LANES;
+    use crate::kernel::values::{for_each_chunk, load, store};
     use crate::nn::{as_laid_out, with_backward};
 
-    /// Values that a thread takes at a time.
-    const VALUES: usize = 1 << 15;
     /// Pieces: as many as two registers hold.
     const PIECES: usize = 2 * LANES;
     /// Pieces from t to t + 1; the middle of piece i is t = i / 6. In the last one, t > 5, both functions are below 1e-5
@@ -85,14 +80,14 @@ mod vector {
         let input = x.detach();
         let table: &Pieces = &TAIL;
         if !x.requires_grad() {
-            for_each_chunk([&input], &input, |[x], out, count| {
+            for_each_chunk([&input], &input, 1, |[x], out, count| {
                 // SAFETY: `has_gelu` was checked, and the addresses are those of `count` values.
                 unsafe { value(table, x, out, count) };
             });
             return x;
         }
         let output = input.empty_like();
-        for_each_chunk([&input], &output, |[x], out, count| {
+        for_each_chunk([&input], &output, 1, |[x], out, count| {
             // SAFETY: as above.
             unsafe { value(table, x, out, count) };
         });
@@ -102,39 +97,12 @@ mod vector {
             let table: &Pieces = &SLOPE;
             let gradient = as_laid_out(gradient, &input);
             let output = input.empty_like();
-            for_each_chunk([&input, &gradient], &output, |[x, gradient], out, count| {
+            for_each_chunk([&input, &gradient], &output, 1, |[x, gradient], out, count| {
                 // SAFETY: as above.
                 unsafe { slope(table, x, gradient, out, count) };
             });
             output
         })
-    }
-
-    /// Where a tensor's values are; may be shared, as no two threads get the same part.
-    struct Address(*mut u16);
-
-    // SAFETY: a plain address.
-    unsafe impl Sync for Address {}
-
-    /// Calls `work` in parallel with the addresses of parts of `inputs` and of `output`, and their length.
-    fn for_each_chunk<const N: usize>(
-        inputs: [&Tensor; N],
-        output: &Tensor,
-        work: impl Fn([*const u16; N], *mut u16, usize) + Sync,
-    ) {
-        let address = |tensor: &Tensor| Address(tensor.data_ptr().cast());
-        let (inputs, target, count) = (inputs.map(address), address(output), output.numel());
-        let chunk = |index: usize| {
-            let start = index * VALUES;
-            // SAFETY: `start` is below the number of values of each.
-            let part = |address: &Address| unsafe { address.0.add(start) };
-            work(array::from_fn(|n| part(&inputs[n]).cast_const()), part(&target), VALUES.min(count - start));
-        };
-        match count.div_ceil(VALUES) {
-            0 => {}
-            1 => chunk(0),
-            chunks => parallel::for_each(chunks, || (), |(), index| chunk(index)),
-        }
     }
 
     /// GELU of `count` values.
@@ -210,42 +178,6 @@ mod vector {
             let [constant, linear, square] =
                 self.0.map(|[low, high]| _mm512_permutex2var_ps(low, piece, high));
             _mm512_fmadd_ps(_mm512_fmadd_ps(square, t, linear), t, constant)
-        }
-    }
-
-    /// Up to 16 values.
-    ///
-    /// # Safety
-    /// There are `left`, or 16.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn load(values: *const u16, left: usize) -> __m512 {
-        // SAFETY: the caller's.
-        let bits = unsafe {
-            if left >= LANES {
-                _mm256_loadu_si256(values.cast())
-            } else {
-                _mm256_maskz_loadu_epi16((1 << left) - 1, values.cast())
-            }
-        };
-        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
-    }
-
-    /// Up to 16 values, rounded.
-    ///
-    /// # Safety
-    /// As [`load`].
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn store(out: *mut u16, left: usize, values: __m512) {
-        // SAFETY: the caller's; both types are 16 times 16 bits.
-        unsafe {
-            let bits = transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values));
-            if left >= LANES {
-                _mm256_storeu_si256(out.cast(), bits);
-            } else {
-                _mm256_mask_storeu_epi16(out.cast(), (1 << left) - 1, bits);
-            }
         }
     }
 }

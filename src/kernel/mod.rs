@@ -7,17 +7,21 @@ mod block;
 mod gelu;
 #[cfg(target_arch = "x86_64")]
 mod gradient;
+mod norm;
 #[cfg(target_arch = "x86_64")]
 mod parallel;
 #[cfg(target_arch = "x86_64")]
 mod softmax;
 #[cfg(target_arch = "x86_64")]
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod values;
 
 use tch::{Device, Kind, Tensor};
 
 pub use attention::{AttentionShape, PositionBias, QkvOrder, attention, is_supported};
 pub use gelu::{gelu, has_gelu};
+pub use norm::{has_layer_norm, layer_norm};
 
 /// Whether this processor has AVX512-BF16 and the tensor is bf16 on the CPU.
 pub(crate) fn is_bf16_here(x: &Tensor) -> bool {

@@ -1,30 +1,57 @@
-//! Layer normalisation over the channels of `[B, C, H, W]` (`segment_anything/modeling/common.py`).
+//! Layer normalisation of tokens, and of the channels of images (`segment_anything/modeling/common.py`).
 
 use tch::Tensor;
 use tch::nn::{self, Module};
 
-/// Normalises over C at every pixel, then scales and shifts each channel.
+use crate::kernel;
+
+/// Normalises over the last dimension, then scales and shifts each channel.
 #[derive(Debug)]
-pub struct LayerNorm2d {
+pub struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
+    eps: f64,
 }
+
+impl LayerNorm {
+    /// For `channels` channels; parameters `weight` and `bias`.
+    pub fn new(vs: &nn::Path, channels: i64, eps: f64) -> Self {
+        Self { weight: vs.ones("weight", &[channels]), bias: vs.zeros("bias", &[channels]), eps }
+    }
+
+    /// What zeros become, `[C]`.
+    pub fn bias(&self) -> &Tensor {
+        &self.bias
+    }
+}
+
+impl Module for LayerNorm {
+    /// `[…, C]` to the same shape.
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let Self { weight, bias, eps } = self;
+        if kernel::has_layer_norm(x, [weight, bias]) {
+            return kernel::layer_norm(x, [weight, bias], *eps);
+        }
+        x.layer_norm(weight.size(), Some(weight), Some(bias), *eps, false)
+    }
+}
+
+/// Normalises over C at every pixel of an image.
+#[derive(Debug)]
+pub struct LayerNorm2d(LayerNorm);
 
 impl LayerNorm2d {
     const EPS: f64 = 1e-6;
 
     /// For `channels` channels; parameters `weight` and `bias`.
     pub fn new(vs: &nn::Path, channels: i64) -> Self {
-        Self { weight: vs.ones("weight", &[channels]), bias: vs.zeros("bias", &[channels]) }
+        Self(LayerNorm::new(vs, channels, Self::EPS))
     }
 }
 
 impl Module for LayerNorm2d {
     /// `[B, C, H, W]` to the same shape.
     fn forward(&self, x: &Tensor) -> Tensor {
-        let channels = x.size()[1];
-        x.permute([0, 2, 3, 1])
-            .layer_norm([channels], Some(&self.weight), Some(&self.bias), Self::EPS, false)
-            .permute([0, 3, 1, 2])
+        self.0.forward(&x.permute([0, 2, 3, 1])).permute([0, 3, 1, 2])
     }
 }

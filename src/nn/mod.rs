@@ -9,7 +9,7 @@ mod operation;
 
 pub use derived::Derived;
 pub use gelu::gelu;
-pub use layer_norm::LayerNorm2d;
+pub use layer_norm::{LayerNorm, LayerNorm2d};
 pub use layout::{as_laid_out, channels_last};
 pub use linear::Linear;
 pub use operation::with_backward;

@@ -4,7 +4,7 @@
 use tch::Tensor;
 use tch::nn::{self, Module};
 
-use crate::nn::{Linear, gelu};
+use crate::nn::{LayerNorm, Linear, gelu};
 
 /// The first sizes of a tensor, N of them.
 pub(super) fn dims<const N: usize>(x: &Tensor) -> [i64; N] {
@@ -25,8 +25,8 @@ pub(super) fn linear(vs: nn::Path, input: i64, output: i64) -> Linear {
 }
 
 /// A layer normalisation over the last dimension.
-pub(super) fn layer_norm(vs: nn::Path, channels: i64, eps: f64) -> nn::LayerNorm {
-    nn::layer_norm(vs, vec![channels], nn::LayerNormConfig { eps, ..Default::default() })
+pub(super) fn layer_norm(vs: nn::Path, channels: i64, eps: f64) -> LayerNorm {
+    LayerNorm::new(&vs, channels, eps)
 }
 
 /// A convolution whose stride equals its kernel.

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 use super::common::{dims, layer_norm, linear};
 use super::window::{self, Run};
 use crate::kernel::{self, AttentionShape, PositionBias, QkvOrder};
-use crate::nn::{Derived, Linear};
+use crate::nn::{Derived, LayerNorm, Linear};
 
 /// Eps of every layer normalisation of TinyViT's stages.
 pub(super) const NORM_EPS: f64 = 1e-5;
@@ -15,7 +15,7 @@ pub(super) const NORM_EPS: f64 = 1e-5;
 /// Multi-head attention within windows of `window` × `window` tokens.
 #[derive(Debug)]
 pub(super) struct Attention {
-    norm: nn::LayerNorm,
+    norm: LayerNorm,
     qkv: Linear,
     proj: Linear,
     attention_biases: Tensor,
@@ -152,10 +152,10 @@ impl Attention {
 
     /// What a zero beyond the border is projected to, `[3·C]`.
     fn outside(&self) -> Tensor {
-        let nothing = |norm: &nn::LayerNorm| norm.bs.as_ref().map_or_else(Tensor::new, Tensor::shallow_clone);
-        let parameters = [Some(&self.qkv.ws), self.qkv.bs.as_ref(), self.norm.bs.as_ref()];
+        let nothing = self.norm.bias();
+        let parameters = [Some(&self.qkv.ws), self.qkv.bs.as_ref(), Some(nothing)];
         let parameters: Vec<&Tensor> = parameters.into_iter().flatten().collect();
-        self.outside.of(&parameters, || self.qkv.forward(&nothing(&self.norm).unsqueeze(0)).squeeze_dim(0))
+        self.outside.of(&parameters, || self.qkv.forward(&nothing.unsqueeze(0)).squeeze_dim(0))
     }
 }
 

@@ -12,7 +12,7 @@ use super::common::{layer_norm, linear};
 use super::mbconv::{ConvNorm, ConvNormConfig};
 use super::tiny_vit_attention::{Attention, NORM_EPS};
 use crate::adapter::{Adapter, AdapterConfig, add_after, add_beside};
-use crate::nn::{Linear, gelu};
+use crate::nn::{LayerNorm, Linear, gelu};
 
 /// Sizes of a [`Block`].
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +73,7 @@ impl Module for Block {
 /// Two linear layers with exact GELU. The normalisation before them is a part of it in the checkpoint's names.
 #[derive(Debug)]
 struct Mlp {
-    norm: nn::LayerNorm,
+    norm: LayerNorm,
     fc1: Linear,
     fc2: Linear,
 }

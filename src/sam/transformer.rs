@@ -9,6 +9,7 @@ use super::two_way_attention::TwoWayAttention;
 use super::two_way_block::{NORM_EPS, Positions, TwoWayBlock};
 use crate::adapter::{Adapter, AdapterConfig, add_after};
 use crate::bundle::AdapterKind;
+use crate::nn::LayerNorm;
 
 /// Sizes of a [`TwoWayTransformer`].
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +47,7 @@ impl TwoWayTransformerConfig {
 pub struct TwoWayTransformer {
     layers: Vec<TwoWayBlock>,
     final_attn_token_to_image: TwoWayAttention,
-    norm_final_attn: nn::LayerNorm,
+    norm_final_attn: LayerNorm,
     adapter_final_attn: Option<Adapter>,
 }
 

@@ -8,6 +8,7 @@ use super::TwoWayTransformerConfig;
 use super::common::{Activation, MlpBlock, dims, layer_norm};
 use super::two_way_attention::{TwoWayAttention, for_each_prompt};
 use crate::adapter::{Adapter, add_after, add_beside};
+use crate::nn::LayerNorm;
 
 /// Eps of every layer normalisation of the two-way transformer.
 pub(super) const NORM_EPS: f64 = 1e-5;
@@ -37,12 +38,12 @@ impl Positions<'_> {
 #[derive(Debug)]
 pub(super) struct TwoWayBlock {
     self_attn: TwoWayAttention,
-    norm1: nn::LayerNorm,
+    norm1: LayerNorm,
     cross_attn_token_to_image: TwoWayAttention,
-    norm2: nn::LayerNorm,
+    norm2: LayerNorm,
     mlp: MlpBlock,
-    norm3: nn::LayerNorm,
-    norm4: nn::LayerNorm,
+    norm3: LayerNorm,
+    norm4: LayerNorm,
     cross_attn_image_to_token: TwoWayAttention,
     is_first: bool,
     adapter_self_attn: Option<Adapter>,

@@ -8,6 +8,7 @@ use super::VitConfig;
 use super::attention::Attention;
 use super::common::{Activation, MlpBlock, layer_norm};
 use crate::adapter::{Adapter, add_after, add_beside};
+use crate::nn::LayerNorm;
 
 /// Eps of every layer normalisation of the image encoder.
 const NORM_EPS: f64 = 1e-6;
@@ -15,9 +16,9 @@ const NORM_EPS: f64 = 1e-6;
 /// Attention, global or within windows, and MLP, each with a skip.
 #[derive(Debug)]
 pub(super) struct Block {
-    norm1: nn::LayerNorm,
+    norm1: LayerNorm,
     attn: Attention,
-    norm2: nn::LayerNorm,
+    norm2: LayerNorm,
     mlp: MlpBlock,
     window: Option<i64>,
     adapter_attn: Option<Adapter>,
