@@ -25,9 +25,11 @@ pub enum QkvOrder {
 /// What is added to the scores for where query and key lie.
 #[derive(Debug, Clone, Copy)]
 pub enum PositionBias<'a> {
-    /// `[heads, N, N]` contiguous fp32, for each head, query and key of a window of N tokens: the bias times √c, as it is
-    /// added before the scores are scaled.
-    Table(&'a Tensor),
+    /// For each of [`Cut::ALL`] `[heads, n, k]` contiguous fp32: for each head, query and key of a window with n tokens within
+    /// the image, the bias times √c, as it is added before the scores are scaled. Of a window that is cut, the last of
+    /// k = n + 1 keys stands for all tokens beyond the border: they are alike, so that they are one whose bias is the
+    /// logarithm of the sum of their biases' exponentials. Where the image has no such windows, the tensor is not looked at.
+    Tables(&'a [Tensor; 4]),
     /// Decomposed relative positions of SAM: the query's product with a vector for the distance in rows and with one
     /// for the distance in columns. `[window_h, window_h, c]` and `[window_w, window_w, c]` bf16 by query and key.
     Decomposed {
@@ -36,6 +38,35 @@ pub enum PositionBias<'a> {
         /// Along the columns.
         along_w: &'a Tensor,
     },
+}
+
+/// Over which borders of the image a window reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Over the lower one.
+    pub bottom: bool,
+    /// Over the right one.
+    pub right: bool,
+}
+
+impl Cut {
+    /// Each that there is.
+    pub const ALL: [Self; 4] = [
+        Self { bottom: false, right: false },
+        Self { bottom: false, right: true },
+        Self { bottom: true, right: false },
+        Self { bottom: true, right: true },
+    ];
+
+    /// Its place in [`Cut::ALL`].
+    pub(super) fn index(self) -> usize {
+        2 * usize::from(self.bottom) + usize::from(self.right)
+    }
+
+    /// Whether any token of the window is beyond a border.
+    pub fn is_cut(self) -> bool {
+        self.bottom || self.right
+    }
 }
 
 /// Sizes of an attention.
@@ -83,6 +114,16 @@ impl AttentionShape {
         }
     }
 
+    /// `[rows, columns]` of tokens within the image that such a window has; `None` where the image has no such windows.
+    pub fn inside(&self, cut: Cut) -> Option<[usize; 2]> {
+        let along = |axis: usize, is_cut: bool| {
+            let (image, window): (usize, usize) = (self.image[axis], self.window[axis]);
+            let tokens = if is_cut { image % window } else { window };
+            (0 < tokens && tokens <= image).then_some(tokens)
+        };
+        Some([along(0, cut.bottom)?, along(1, cut.right)?])
+    }
+
     fn windows(&self) -> [usize; 2] {
         [0, 1].map(|axis| self.image[axis].div_ceil(self.window[axis]))
     }
@@ -95,8 +136,8 @@ pub fn is_supported(qkv: &Tensor, head_channels: i64) -> bool {
 }
 
 /// Attention of `qkv` `[B, H, W, 3·C]` (contiguous bf16) within windows, to `[B, H, W, C]`, scale 1/√c. `outside`
-/// `[3·C]` bf16 is what a token beyond the border has. With a table, `qkv` may be part of a graph and gets gradients;
-/// the table and `outside` may not.
+/// `[3·C]` bf16 is what a token beyond the border has. With tables, `qkv` may be part of a graph and gets gradients;
+/// tables and `outside` may not.
 ///
 /// # Panics
 /// Where [`is_supported`] does not hold, something needs a gradient that gets none, or a tensor does not have the size
@@ -118,11 +159,15 @@ pub fn attention(shape: &AttentionShape, qkv: &Tensor, outside: &Tensor, bias: P
     );
     assert_eq!(outside.size(), [3 * shape.channels() as i64]);
     let has_no_gradient: &[&Tensor] = match &bias {
-        PositionBias::Table(table) => {
-            let tokens = (window_h * window_w) as i64;
-            assert_eq!(table.size(), [heads as i64, tokens, tokens]);
-            assert!(table.kind() == Kind::Float && table.is_contiguous());
-            &[outside, table]
+        PositionBias::Tables(tables) => {
+            for (cut, table) in Cut::ALL.into_iter().zip(*tables) {
+                if let Some([rows, columns]) = shape.inside(cut) {
+                    let tokens = (rows * columns) as i64;
+                    assert_eq!(table.size(), [heads as i64, tokens, tokens + i64::from(cut.is_cut())]);
+                    assert!(table.kind() == Kind::Float && table.is_contiguous() && !table.requires_grad());
+                }
+            }
+            &[outside]
         }
         PositionBias::Decomposed { along_h, along_w } => {
             for (table, side) in [(along_h, window_h as i64), (along_w, window_w as i64)] {
@@ -343,6 +388,23 @@ mod tests {
         }
     }
 
+    /// Of `table` `[heads, N, N]` what is left of a window that is cut, before the scores are scaled.
+    fn cut_table(shape: &AttentionShape, table: &Tensor, cut: Cut) -> Tensor {
+        let Some([rows, columns]) = shape.inside(cut) else { return Tensor::new() };
+        let side = shape.window[0];
+        let inside: Vec<i64> =
+            (0..rows).flat_map(|row| (0..columns).map(move |column| (row * side + column) as i64)).collect();
+        let outside: Vec<i64> = (0..(side * side) as i64).filter(|token| !inside.contains(token)).collect();
+        let queries = table.index_select(1, &Tensor::from_slice(&inside));
+        let of_keys = |keys: &[i64]| queries.index_select(2, &Tensor::from_slice(keys));
+        let mut columns = vec![of_keys(&inside)];
+        if cut.is_cut() {
+            columns
+                .push(of_keys(&outside).exp().sum_dim_intlist([-1i64].as_slice(), true, Kind::Float).log());
+        }
+        Tensor::cat(&columns, -1) * (shape.head_channels as f64).sqrt()
+    }
+
     #[test]
     fn windows_with_a_table_and_their_gradients_equal_the_definition() {
         for (image, window, heads, head_channels) in [
@@ -368,7 +430,7 @@ mod tests {
             }
             let tokens = (window * window) as i64;
             let table = Tensor::randn([heads as i64, tokens, tokens], CPU);
-            let before_scale = &table * (head_channels as f64).sqrt();
+            let tables = Cut::ALL.map(|cut| cut_table(&shape, &table, cut));
             let weights = Tensor::randn([2, image[1] as i64, image[0] as i64, shape.channels() as i64], CPU);
             // Rows and columns change places, so that the gradient comes in another layout.
             let gradient = |attended: &Tensor, qkv: &Tensor| {
@@ -377,7 +439,7 @@ mod tests {
             };
             let exact = qkv.to_kind(Kind::Float).set_requires_grad(true);
             let qkv = qkv.set_requires_grad(true);
-            let found = attention(&shape, &qkv, &outside, PositionBias::Table(&before_scale));
+            let found = attention(&shape, &qkv, &outside, PositionBias::Tables(&tables));
             let outside = outside.to_kind(Kind::Float);
             let expected = reference(&shape, &exact, &outside, |head, _| table.get(head));
             check(&found, &expected, &format!("{shape:?}"));

@@ -9,7 +9,7 @@ use std::mem::transmute;
 
 use tch::{Kind, Tensor};
 
-use super::attention::{AttentionShape, PositionBias};
+use super::attention::{AttentionShape, Cut, PositionBias};
 use super::softmax::{Running, exponentials};
 use super::tile::{LANES, Left, Matrix, load_pairs, multiply_add, transposed};
 
@@ -65,8 +65,8 @@ impl<'a> Output<'a> {
 
 /// Position bias in the form in which it is added.
 pub(super) enum Bias {
-    /// `[heads, N, N]` contiguous fp32, divided by the scale of the scores.
-    Table(Tensor),
+    /// Those of [`PositionBias::Tables`].
+    Tables([Tensor; 4]),
     /// For each query row (and column) its table `[c / 2, keys]` of bf16 pairs, keys filled up to whole registers.
     Decomposed([PackedTable; 2]),
 }
@@ -74,7 +74,7 @@ pub(super) enum Bias {
 /// A [`Bias`] for several threads.
 #[derive(Clone, Copy)]
 pub(super) enum BiasView<'a> {
-    Table(&'a [f32]),
+    Tables([&'a [f32]; 4]),
     Decomposed(&'a [PackedTable; 2]),
 }
 
@@ -114,7 +114,7 @@ impl Bias {
     pub fn new(shape: &AttentionShape, bias: PositionBias) -> Self {
         let channels = shape.head_channels;
         match bias {
-            PositionBias::Table(table) => Self::Table(table.shallow_clone()),
+            PositionBias::Tables(tables) => Self::Tables(tables.each_ref().map(Tensor::shallow_clone)),
             PositionBias::Decomposed { along_h, along_w } => Self::Decomposed([
                 PackedTable::new(along_h, shape.window[0], channels),
                 PackedTable::new(along_w, shape.window[1], channels),
@@ -124,10 +124,11 @@ impl Bias {
 
     pub fn view(&self) -> BiasView<'_> {
         match self {
-            // SAFETY: a contiguous fp32 tensor on the CPU has so many values, and lives as long as the borrow.
-            Self::Table(table) => BiasView::Table(unsafe {
-                std::slice::from_raw_parts(table.data_ptr().cast::<f32>(), table.numel())
-            }),
+            Self::Tables(tables) => BiasView::Tables(tables.each_ref().map(|table| match table.defined() {
+                // SAFETY: a contiguous fp32 tensor on the CPU has so many values, and lives as long as the borrow.
+                true => unsafe { std::slice::from_raw_parts(table.data_ptr().cast::<f32>(), table.numel()) },
+                false => &[],
+            })),
             Self::Decomposed(tables) => BiasView::Decomposed(tables),
         }
     }
@@ -182,8 +183,8 @@ impl Job<'_> {
     /// this head of these tokens at the same time.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub unsafe fn run(&self, scratch: &mut Scratch, output: &Output) {
-        let AttentionShape { window: [window_h, window_w], head_channels: channels, .. } = *self.shape;
-        let tokens = window_h * window_w;
+        let AttentionShape { window: [_, window_w], head_channels: channels, .. } = *self.shape;
+        let tokens = self.keys();
         // One register more, so that equal columns of neighbouring rows do not meet in the same cache set.
         let key_stride = tokens.next_multiple_of(LANES) + LANES;
         self.pack_keys_and_values(scratch, key_stride);
@@ -241,20 +242,44 @@ impl Job<'_> {
         }
     }
 
+    /// Rows and columns of the window's tokens within the image.
+    pub(super) fn inside(&self) -> [usize; 2] {
+        [0, 1].map(|axis| self.shape.window[axis].min(self.shape.image[axis] - self.start[axis]))
+    }
+
+    fn cut(&self) -> Cut {
+        let [bottom, right] = [0, 1].map(|axis| self.inside()[axis] < self.shape.window[axis]);
+        Cut { bottom, right }
+    }
+
+    /// How many keys there are: all tokens of the window, or those within the image and one for all others.
+    pub(super) fn keys(&self) -> usize {
+        let product = |[rows, columns]: [usize; 2]| rows * columns;
+        match self.bias {
+            BiasView::Tables(_) => product(self.inside()) + usize::from(self.cut().is_cut()),
+            BiasView::Decomposed(_) => product(self.shape.window),
+        }
+    }
+
     /// Tokens `[row, column]` of the window that this part asks for, those beyond the border left out, a block at a time:
     /// the tokens, and how many of them there are, at most `limit`. Nothing is allocated: threads would wait for each other.
     pub(super) fn blocks(
         &self,
         limit: usize,
     ) -> impl Iterator<Item = ([[usize; 2]; QUERIES], usize)> + use<> {
-        let [rows, columns] =
-            [0, 1].map(|axis| self.shape.window[axis].min(self.shape.image[axis] - self.start[axis]));
+        let [rows, columns] = self.inside();
         let [part, parts] = self.part;
         let own = rows * part / parts..rows * (part + 1) / parts;
         let count = own.len() * columns;
+        let mut next = [own.start, 0];
         (0..count).step_by(limit.min(QUERIES)).map(move |first| {
-            let token = |row: usize| [own.start + (first + row) / columns, (first + row) % columns];
-            (std::array::from_fn(token), limit.min(QUERIES).min(count - first))
+            let mut block = [[0; 2]; QUERIES];
+            let size = limit.min(QUERIES).min(count - first);
+            for token in &mut block[..size] {
+                *token = next;
+                next = if next[1] + 1 == columns { [next[0] + 1, 0] } else { [next[0], next[1] + 1] };
+            }
+            (block, size)
         })
     }
 
@@ -288,13 +313,18 @@ impl Job<'_> {
         self.pack_token_pairs(&scratch.tokens, value, &mut scratch.values);
     }
 
-    /// Where the tokens of the window are, row by row, filled up to whole registers with the first one.
+    /// Where the tokens are whose keys count, row by row, `None` for one beyond the border; filled up to whole registers with
+    /// the first one.
     pub(super) fn list_tokens(&self, tokens: &mut Vec<Option<usize>>) {
-        let [window_h, window_w] = self.shape.window;
+        let [rows, columns] = match self.bias {
+            BiasView::Tables(_) => self.inside(),
+            BiasView::Decomposed(_) => self.shape.window,
+        };
         tokens.clear();
-        for row in 0..window_h {
-            tokens.extend((0..window_w).map(|column| self.token([row, column])));
+        for row in 0..rows {
+            tokens.extend((0..columns).map(|column| self.token([row, column])));
         }
+        tokens.resize(self.keys(), None);
         tokens.resize(tokens.len().next_multiple_of(LANES), self.token([0, 0]));
     }
 
@@ -382,17 +412,17 @@ impl Job<'_> {
         width: usize,
         scores: &mut [f32],
     ) {
-        let [_, window_w] = self.shape.window;
-        let tokens = self.shape.window[0] * window_w;
         match self.bias {
-            BiasView::Table(table) => {
+            BiasView::Tables(tables) => {
+                let (table, all) = (tables[self.cut().index()], self.keys());
+                let [rows, columns] = self.inside();
                 for (&[row, column], scores) in block.iter().zip(scores.chunks_exact_mut(width)) {
-                    let query = row * window_w + column;
-                    let biases = &table[(self.head * tokens + query) * tokens + first..][..keys];
-                    scores[..keys].copy_from_slice(biases);
+                    let query = (self.head * rows + row) * columns + column;
+                    scores[..keys].copy_from_slice(&table[query * all + first..][..keys]);
                 }
             }
             BiasView::Decomposed([table_h, table_w]) => {
+                let [_, window_w] = self.shape.window;
                 let [along_h, along_w] = along;
                 for (index, scores) in scores.chunks_exact_mut(width).enumerate().take(block.len()) {
                     let by_row = &along_h[index * table_h.stride + first / window_w..];

@@ -83,7 +83,7 @@ impl GradientJob<'_> {
     pub unsafe fn run(&self, scratch: &mut Scratch, output: &Output) {
         let Self { job, .. } = self;
         let (shape, channels) = (job.shape, job.shape.head_channels);
-        let (tokens, pairs) = (shape.window[0] * shape.window[1], channels / 2);
+        let (tokens, pairs) = (job.keys(), channels / 2);
         let width = tokens.next_multiple_of(2 * LANES);
         let stride = width + LANES;
         // Scores and their gradients stay in the first cache.
@@ -172,9 +172,10 @@ impl GradientJob<'_> {
             }
         }
 
+        let [_, columns] = job.inside();
         for (block, count) in job.blocks(QUERIES) {
             for &at in &block[..count] {
-                let number = at[0] * shape.window[1] + at[1];
+                let number = at[0] * columns + at[1];
                 for (offset, sums) in [(key, &scratch.for_keys), (value, &scratch.for_values)] {
                     let values = &sums[number * channels..][..channels];
                     // SAFETY: the caller's.

