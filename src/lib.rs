@@ -14,5 +14,6 @@ pub mod report;
 pub mod runtime;
 pub mod sam;
 pub mod segmenter;
+pub mod tensor;
 pub mod training;
 pub mod volume;

@@ -11,7 +11,7 @@ use super::block::{Bias, Job, Output, Scratch, bf16};
 #[cfg(target_arch = "x86_64")]
 use super::gradient::{GradientJob, Scratch as GradientScratch};
 #[cfg(target_arch = "x86_64")]
-use crate::nn::with_backward;
+use crate::tensor::with_backward;
 
 /// How a token's queries, keys and values of all heads follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

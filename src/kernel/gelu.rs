@@ -38,7 +38,7 @@ mod vector {
 
     use crate::kernel::tile::LANES;
     use crate::kernel::values::{for_each_chunk, load, store};
-    use crate::nn::{as_laid_out, with_backward};
+    use crate::tensor::{as_laid_out, with_backward};
 
     /// Pieces: as many as two registers hold.
     const PIECES: usize = 2 * LANES;

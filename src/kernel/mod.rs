@@ -1,5 +1,5 @@
-//! Attention of the image encoders on CPUs with AVX512-BF16: the one place where libtorch's own
-//! operations leave too much of the machine unused (`docs/decisions/0010-attention-kernel.md`).
+//! What libtorch's own operations leave too much of the machine unused for on CPUs with AVX512-BF16: attention of the image
+//! encoders (`docs/decisions/0010-attention-kernel.md`), GELU and layer normalisation (`0012-around-the-products.md`).
 
 mod attention;
 #[cfg(target_arch = "x86_64")]

@@ -40,7 +40,7 @@ mod vector {
     use crate::kernel::block::bf16;
     use crate::kernel::tile::LANES;
     use crate::kernel::values::{for_each_chunk, load, store};
-    use crate::nn::{as_laid_out, with_backward};
+    use crate::tensor::{as_laid_out, with_backward};
 
     pub(super) fn layer_norm(x: &Tensor, scale: &Tensor, shift: &Tensor, eps: f32) -> Tensor {
         let input = x.detach();

@@ -64,7 +64,7 @@ pub(super) fn for_each<S>(count: usize, scratch: impl Fn() -> S + Sync, work: im
             shared.take_part();
         }),
     }
-    assert!(!shared.panicked.into_inner(), "a thread of the attention kernel panicked");
+    assert!(!shared.panicked.into_inner(), "a thread of a kernel panicked");
 }
 
 #[cfg(test)]
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "attention kernel")]
+    #[should_panic(expected = "of a kernel")]
     fn a_panic_on_any_thread_is_passed_on() {
         for_each(10, || (), |(), index| assert!(index != 7));
     }

@@ -6,8 +6,8 @@ use tch::nn::{self, Module};
 use tch::{Kind, Tensor};
 
 use super::derived::Derived;
-use super::operation::with_backward;
 use crate::kernel;
+use crate::tensor::with_backward;
 
 unsafe extern "C" {
     fn spsam_pack_weight(weight: *const c_void, rows: i64) -> *mut c_void;

@@ -13,7 +13,8 @@ use super::neck::Neck;
 use super::tiny_vit_block::{Block, BlockConfig};
 use super::{Encoded, TapShape};
 use crate::adapter::AdapterConfig;
-use crate::nn::{channels_last, gelu};
+use crate::nn::gelu;
+use crate::tensor::channels_last;
 
 /// Channels of the image.
 const IMAGE_CHANNELS: i64 = 3;

@@ -6,9 +6,9 @@ use super::TrainingError;
 use super::config::TrainingConfig;
 use super::part::{Part, PartName};
 use crate::compute::Compute;
-use crate::nn::{as_laid_out, with_backward};
 use crate::sam::Encoded;
 use crate::segmenter::Encoder;
+use crate::tensor::{as_laid_out, with_backward};
 
 /// MAdapter and image encoder with what trains them.
 pub struct EncoderPart {

@@ -8,8 +8,8 @@ use super::encoder_part::received;
 use super::loss::LossConfig;
 use super::part::{Part, PartName};
 use crate::compute::Compute;
-use crate::nn::channels_last;
 use crate::segmenter::{AuxiliaryGenerator, SegmenterError};
+use crate::tensor::channels_last;
 
 /// Generator with what trains it.
 pub struct GeneratorPart {

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use super::layers::{ConvBlock, Convolution, DepthConvolution, Doubling};
 use super::plan::{Step, steps};
 use super::{AuxiliaryMasks, MspGeneratorConfig, TapShape};
-use crate::nn::channels_last;
+use crate::tensor::channels_last;
 
 /// Convolution blocks from the deepest tap's size to the patch's, with a head at each.
 #[derive(Debug)]
