@@ -1,4 +1,4 @@
-//! Compiles what tch cannot reach of libtorch (`src/tensor/*.cpp`, `src/nn/*.cpp`), and sets the rpath.
+//! Compiles what tch cannot reach of libtorch (`src/tensor/*.cpp`), and sets the rpath.
 
 #[path = "nodes/build.rs"]
 mod rpath;
@@ -13,7 +13,7 @@ fn main() {
         );
         return;
     };
-    let sources = ["src/tensor/operation.cpp", "src/nn/linear.cpp"];
+    let sources = ["src/tensor/operation.cpp", "src/tensor/packed.cpp"];
     for source in sources {
         println!("cargo::rerun-if-changed={source}");
     }

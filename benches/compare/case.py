@@ -14,7 +14,7 @@ class Case:
     # PyTorch's forms by name, each giving its outputs by name. `fp32`, the code as shipped, is what speeds and
     # outputs are compared with.
     references: dict[str, Callable[[], dict[str, torch.Tensor]]]
-    # What our program is told to load, without name and precision.
+    # What our program is told to load, without the precision.
     request: dict
 
 

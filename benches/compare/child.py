@@ -22,13 +22,19 @@ class Child:
         return self
 
     def __exit__(self, *_):
-        self.process.stdin.close()
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass
         self.process.wait()
 
     def ask(self, **request) -> dict:
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
         if not answer:
             raise SystemExit(f"{' '.join(self.command)} failed at {request}; its message is above")
         return json.loads(answer)
@@ -38,7 +44,7 @@ class Child:
 
     def output(self, folder: Path) -> dict[str, torch.Tensor]:
         """What the last run gave."""
-        path = folder / "output.safetensors"
+        path = folder / f"output-{self.process.pid}.safetensors"
         self.ask(op="save", output=str(path))
         return load_file(path)
 

@@ -44,8 +44,9 @@ def matrix_peak(device: str) -> dict[str, float]:
         seconds = []
         for _ in range(10):
             start = time.perf_counter()
-            product = a @ b
-            product[0, 0].item()  # waits for a device
+            a @ b
+            if device == "cuda":
+                torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
         peaks[name] = 2 * SIDE**3 / min(seconds)
     return peaks
@@ -99,8 +100,11 @@ def compare(name: str, arguments: argparse.Namespace) -> dict:
             children[label], peaks[label] = child, peak.get(kind, peak["bf16"])
             errors_of[label] = errors(child.output(folder), truth)
 
+        forms = set(arguments.references or set(loaded["forms"]) - (CUDA_FORMS if device == "cpu" else set()))
+        if unknown := forms - set(loaded["forms"]):
+            raise SystemExit(f"{name} has no form {', '.join(sorted(unknown))}; it has {', '.join(loaded['forms'])}")
         for form in loaded["forms"]:
-            if form in (arguments.references or set(loaded["forms"]) - (CUDA_FORMS if device == "cpu" else set())):
+            if form in forms:
                 add(f"reference {form}", fp32 if form == "fp32" else refer(form)[0], form.split("_")[0])
         for precision in arguments.precisions:
             child = stack.enter_context(ours(arguments.ours, threads, device))

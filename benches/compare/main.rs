@@ -49,16 +49,16 @@ fn serve() -> Result<()> {
     let mut task: Option<Task> = None;
     for line in std::io::stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line?)?;
-        let loaded = || eyre!("nothing is loaded");
+        let nothing = || eyre!("nothing is loaded");
         let answer: Value = match request {
             Request::Load(load) => {
                 let (loaded, precision) = Task::load(&load, device)?;
                 task = Some(loaded);
                 json!({ "precision": precision.name() })
             }
-            Request::Run => json!({ "seconds": task.as_mut().ok_or_else(loaded)?.run()? }),
+            Request::Run => json!({ "seconds": task.as_mut().ok_or_else(nothing)?.run()? }),
             Request::Save { output } => {
-                task.as_ref().ok_or_else(loaded)?.save(&output)?;
+                task.as_ref().ok_or_else(nothing)?.save(&output)?;
                 json!({})
             }
         };

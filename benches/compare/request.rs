@@ -37,8 +37,8 @@ pub struct Load {
     pub weights: PathBuf,
     /// Weights of the adapters, for training.
     pub trained: Option<PathBuf>,
-    /// safetensors: `image` `[D, 3, S, S]`; for training also `gradient_0` to `gradient_4`, those of the stages
-    /// `[D, h·w, C]` and of the embedding `[D, 256, h, w]`; for decoding `embedding` `[D, 256, h, w]` and `boxes` `[D, N, 4]`.
+    /// safetensors: `image` `[D, 3, S, S]`; for training also `gradient_0` to `gradient_4`, of attention stages
+    /// `[D, h·w, C]`, else `[D, C, h, w]`; for decoding `embedding` `[D, 256, h, w]` and `boxes` `[D, N, 4]`.
     pub input: PathBuf,
 }
 

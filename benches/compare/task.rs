@@ -74,7 +74,7 @@ impl Task {
             Network::Train { encoder, gradients, .. } => {
                 let encoded = encoder.forward(&self.input)?;
                 let embedding = encoded.embedding.detach();
-                gradients.backward(encoded);
+                gradients.backward(encoded)?;
                 embedding
             }
             Network::Decode { decoder, prompts } => tch::no_grad(|| decoder.forward(&self.input, prompts))?,

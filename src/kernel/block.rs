@@ -46,7 +46,7 @@ impl<'a> Output<'a> {
     /// Rounds `values`, a multiple of 16 of them, times `factor` to the places from `start`.
     ///
     /// # Safety
-    /// No other thread writes to these places.
+    /// The processor has AVX512-BF16, and no other thread writes to these places.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub unsafe fn write(&self, start: usize, values: &[f32], factor: f32) {
@@ -114,7 +114,10 @@ impl Bias {
     pub fn new(shape: &AttentionShape, bias: PositionBias) -> Self {
         let channels = shape.head_channels;
         match bias {
-            PositionBias::Tables(tables) => Self::Tables(tables.each_ref().map(Tensor::shallow_clone)),
+            PositionBias::Tables(tables) => Self::Tables(std::array::from_fn(|index| {
+                let is_needed = shape.inside(Cut::ALL[index]).is_some();
+                if is_needed { tables[index].shallow_clone() } else { Tensor::new() }
+            })),
             PositionBias::Decomposed { along_h, along_w } => Self::Decomposed([
                 PackedTable::new(along_h, shape.window[0], channels),
                 PackedTable::new(along_w, shape.window[1], channels),

@@ -38,7 +38,7 @@ mod vector {
 
     use crate::kernel::tile::LANES;
     use crate::kernel::values::{for_each_chunk, load, store};
-    use crate::tensor::{as_laid_out, with_backward};
+    use crate::tensor::{as_laid_out, mark_changed, with_backward};
 
     /// Pieces: as many as two registers hold.
     const PIECES: usize = 2 * LANES;
@@ -84,6 +84,7 @@ mod vector {
                 // SAFETY: `has_gelu` was checked, and the addresses are those of `count` values.
                 unsafe { value(table, x, out, count) };
             });
+            mark_changed(&x);
             return x;
         }
         let output = input.empty_like();

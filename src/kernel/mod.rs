@@ -1,4 +1,4 @@
-//! What libtorch's own operations leave too much of the machine unused for on CPUs with AVX512-BF16: attention of the image
+//! Operations for CPUs with AVX512-BF16, where libtorch's own leave too much of the machine unused: attention of the image
 //! encoders (`docs/decisions/0010-attention-kernel.md`), GELU and layer normalisation (`0012-around-the-products.md`).
 
 mod attention;

@@ -2,6 +2,8 @@
 
 use tch::Tensor;
 
+use crate::tensor::passes_gradient;
+
 /// Whether [`layer_norm`] can be used: the processor has AVX512-BF16, all is contiguous bf16 on the CPU, scale and shift
 /// get no gradient, and there is a multiple of 16 channels.
 pub fn has_layer_norm(x: &Tensor, [scale, shift]: [&Tensor; 2]) -> bool {
@@ -10,7 +12,7 @@ pub fn has_layer_norm(x: &Tensor, [scale, shift]: [&Tensor; 2]) -> bool {
     is_here(x)
         && [scale, shift]
             .iter()
-            .all(|tensor| is_here(tensor) && !tensor.requires_grad() && tensor.numel() == channels)
+            .all(|tensor| is_here(tensor) && !passes_gradient(tensor) && tensor.numel() == channels)
         && channels > 0
         && channels.is_multiple_of(16)
         && x.size().last() == Some(&(channels as i64))
@@ -167,7 +169,7 @@ mod tests {
         tch::manual_seed(3);
         for (size, offset) in [([3, 1000, 160], 0.0), ([1, 7, 16], 5.0), ([2, 90, 1280], -1.0)] {
             let channels = size[2];
-            // Away from zero, where a careless variance would cancel.
+            // Also away from zero.
             let x = random(&size) * 0.5 + offset;
             let [scale, shift] = [random(&[channels]), random(&[channels])];
             if !has_layer_norm(&x, [&scale, &shift]) {

@@ -56,7 +56,7 @@ pub(super) fn for_each_chunk<const N: usize>(
 /// Up to 16 values.
 ///
 /// # Safety
-/// There are `left`, or 16.
+/// The processor has AVX512-BF16, and there are `left` values, or 16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn load(values: *const u16, left: usize) -> __m512 {

@@ -4,8 +4,10 @@ use std::cell::RefCell;
 
 use tch::{Device, Kind, Tensor};
 
-/// A tensor computed from parameters. It is kept until one of them changes, and computed anew each time while one is
-/// in training, because gradients flow through it.
+use crate::tensor::passes_gradient;
+
+/// A tensor computed from parameters. It is kept until one of them changes, and computed anew each time that a gradient
+/// is to pass through it.
 #[derive(Debug, Default)]
 pub struct Derived(RefCell<Option<(Vec<Stamp>, Tensor)>>);
 
@@ -15,7 +17,7 @@ type Stamp = (usize, i64, Kind, Device);
 impl Derived {
     /// What `compute` makes of `parameters`.
     pub fn of(&self, parameters: &[&Tensor], compute: impl FnOnce() -> Tensor) -> Tensor {
-        if parameters.iter().any(|parameter| parameter.requires_grad()) {
+        if parameters.iter().any(|parameter| passes_gradient(parameter)) {
             return compute();
         }
         let stamp = |parameter: &&Tensor| {

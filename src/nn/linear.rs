@@ -1,18 +1,13 @@
 //! Linear layers whose frozen weights lie in memory as a CPU's bf16 products read them.
 
-use std::ffi::c_void;
+use std::sync::Once;
 
 use tch::nn::{self, Module};
 use tch::{Kind, Tensor};
 
 use super::derived::Derived;
 use crate::kernel;
-use crate::tensor::with_backward;
-
-unsafe extern "C" {
-    fn spsam_pack_weight(weight: *const c_void, rows: i64) -> *mut c_void;
-    fn spsam_packed_linear(x: *const c_void, weight: *const c_void, bias: *const c_void) -> *mut c_void;
-}
+use crate::tensor::{PackedWeight, passes_gradient, with_backward};
 
 /// x · Wᵀ + b. As libtorch's own, but that frozen weights in bf16 on a CPU that multiplies it are laid out once, in a copy,
 /// instead of at every call, and that the bias is added to the product where it is made instead of being copied there first.
@@ -22,6 +17,7 @@ pub struct Linear {
     pub ws: Tensor,
     /// b `[out]`.
     pub bs: Option<Tensor>,
+    /// For the number of vectors that came first.
     packed: Derived,
     packed_backward: Derived,
 }
@@ -40,9 +36,9 @@ impl Module for Linear {
 }
 
 impl Linear {
-    /// `None` where weights are in training, or this machine or libtorch cannot.
+    /// `None` where a gradient is to pass to the weights, or this machine or libtorch cannot.
     fn packed_forward(&self, x: &Tensor) -> Option<Tensor> {
-        let is_frozen = !self.ws.requires_grad() && !self.bs.as_ref().is_some_and(Tensor::requires_grad);
+        let is_frozen = !passes_gradient(&self.ws) && !self.bs.as_ref().is_some_and(passes_gradient);
         if !is_frozen || !kernel::is_bf16_here(x) || self.ws.kind() != Kind::BFloat16 {
             return None;
         }
@@ -50,37 +46,36 @@ impl Linear {
         if rows == 0 {
             return None;
         }
-        let packed = self.packed.of(&[&self.ws], || pack(&self.ws, rows));
-        let output = multiply(&x.detach(), &packed, self.bs.as_ref())?;
-        if !x.requires_grad() {
+        let packed = packed(&self.packed, &self.ws, || PackedWeight::new(&self.ws, rows))?;
+        let output = packed.multiply(x, self.bs.as_ref()).ok()?;
+        if !passes_gradient(x) {
             return Some(output);
         }
         let weight = self.ws.shallow_clone();
-        let packed = self.packed_backward.of(&[&self.ws], || pack(&self.ws.tr().contiguous(), rows));
+        let back = self::packed(&self.packed_backward, &self.ws, || {
+            PackedWeight::new(&self.ws.tr().contiguous(), rows)
+        })?;
         Some(with_backward(x, output, move |gradient| {
-            multiply(gradient, &packed, None).unwrap_or_else(|| gradient.matmul(&weight))
+            back.multiply(gradient, None).unwrap_or_else(|_| gradient.matmul(&weight))
         }))
     }
 }
 
-/// `weight` laid out for inputs of `rows` vectors; undefined where libtorch cannot.
-fn pack(weight: &Tensor, rows: i64) -> Tensor {
-    // SAFETY: a tensor that outlives the call.
-    let packed = unsafe { spsam_pack_weight(weight.as_ptr().cast(), rows) };
-    // SAFETY: null or a fresh tensor that becomes ours.
-    if packed.is_null() { Tensor::new() } else { unsafe { Tensor::from_ptr(packed.cast()) } }
-}
-
-/// x · Wᵀ + b of a packed W.
-fn multiply(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Option<Tensor> {
-    if !weight.defined() {
-        return None;
-    }
-    let bias = bias.map_or(std::ptr::null(), Tensor::as_ptr);
-    // SAFETY: tensors that outlive the call, or null for a bias that is not there.
-    let output = unsafe { spsam_packed_linear(x.as_ptr().cast(), weight.as_ptr().cast(), bias.cast()) };
-    // SAFETY: as in `pack`.
-    (!output.is_null()).then(|| unsafe { Tensor::from_ptr(output.cast()) })
+/// What is kept of `weight`, made by `pack` where there is nothing yet; `None` where libtorch cannot, which is said once.
+fn packed(
+    kept: &Derived,
+    weight: &Tensor,
+    pack: impl FnOnce() -> Result<PackedWeight, String>,
+) -> Option<PackedWeight> {
+    static SAID: Once = Once::new();
+    let tensor = kept.of(&[weight], || match pack() {
+        Ok(packed) => packed.tensor().shallow_clone(),
+        Err(reason) => {
+            SAID.call_once(|| tracing::warn!("linear layers are slower than they could be: {reason}"));
+            Tensor::new()
+        }
+    });
+    tensor.defined().then(|| PackedWeight::from_tensor(tensor))
 }
 
 #[cfg(test)]
@@ -97,7 +92,10 @@ mod tests {
         let config = nn::LinearConfig { bias, ..Default::default() };
         let layer = Linear::from(nn::linear(store.root(), 48, 33, config));
         store.freeze();
-        crate::compute::Compute { device: Device::Cpu, kind: Kind::BFloat16 }.convert(&store);
+        for mut variable in store.trainable_variables() {
+            let converted = tch::no_grad(|| variable.detach().to_kind(Kind::BFloat16));
+            variable.set_data(&converted);
+        }
         (store, layer)
     }
 
@@ -119,10 +117,11 @@ mod tests {
             let float = |tensor: &Tensor| tensor.to_kind(Kind::Float);
             let expected = exact.linear(&float(&layer.ws), layer.bs.as_ref().map(float));
             let found = layer.forward(&x);
-            if layer.packed_forward(&x).is_none() {
-                println!("skipped: no AVX512-BF16, or a libtorch without oneDNN");
+            if !kernel::is_bf16_here(&x) {
+                println!("skipped: this processor has no AVX512-BF16");
                 return;
             }
+            assert!(layer.packed_forward(&x).is_some(), "not packed");
             assert_eq!(found.size(), [2, 5, 7, 33]);
             assert!(difference(&found.detach(), &expected.detach()) < 1e-2);
             // Another layout on the way back.
@@ -135,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_weights_are_packed_again_and_trained_ones_never() {
+    fn changed_weights_are_packed_again_and_trained_ones_never_in_a_graph() {
         let (store, layer) = frozen(true);
         let x = input();
         let before = layer.forward(&x);
@@ -149,6 +148,9 @@ mod tests {
         assert!(layer.packed_forward(&x).is_none());
         layer.forward(&x).sum(Kind::Float).backward();
         assert!(layer.ws.grad().defined());
+        // Without a graph they count as frozen.
+        let without_graph = tch::no_grad(|| layer.packed_forward(&x));
+        assert_eq!(without_graph.is_some(), kernel::is_bf16_here(&x));
     }
 
     #[test]

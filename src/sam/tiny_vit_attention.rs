@@ -11,6 +11,7 @@ use super::common::{dims, layer_norm, linear};
 use super::window::{self, Run};
 use crate::kernel::{self, AttentionShape, Cut, PositionBias, QkvOrder};
 use crate::nn::{Derived, LayerNorm, Linear};
+use crate::tensor::passes_gradient;
 
 /// Eps of every layer normalisation of TinyViT's stages.
 pub(super) const NORM_EPS: f64 = 1e-5;
@@ -56,7 +57,7 @@ impl Attention {
         let [_, _, _, channels] = dims(x);
         let qkv = self.qkv.forward(&self.norm.forward(x));
         let outside = self.outside();
-        let is_frozen = !self.attention_biases.requires_grad() && !outside.requires_grad();
+        let is_frozen = !passes_gradient(&self.attention_biases) && !outside.requires_grad();
         let attended = if is_frozen && kernel::is_supported(&qkv, channels / self.heads) {
             let shape = AttentionShape::new(&qkv, [self.window; 2], self.heads, QkvOrder::ByHead);
             kernel::attention(&shape, &qkv, &outside, PositionBias::Tables(&self.kernel_tables(&shape)))
@@ -167,7 +168,9 @@ impl Attention {
         let nothing = self.norm.bias();
         let parameters = [Some(&self.qkv.ws), self.qkv.bs.as_ref(), Some(nothing)];
         let parameters: Vec<&Tensor> = parameters.into_iter().flatten().collect();
-        self.outside.of(&parameters, || self.qkv.forward(&nothing.unsqueeze(0)).squeeze_dim(0))
+        self.outside.of(&parameters, || {
+            nothing.unsqueeze(0).linear(&self.qkv.ws, self.qkv.bs.as_ref()).squeeze_dim(0)
+        })
     }
 }
 
@@ -183,6 +186,36 @@ fn bias_index(window: i64) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compute::Compute;
+
+    /// Windows that are cut at the right, at the bottom and at both, in an image that is not square.
+    #[test]
+    fn in_bf16_it_is_the_same_attention_with_the_same_gradient() {
+        tch::manual_seed(2);
+        let mut store = nn::VarStore::new(Device::Cpu);
+        let attention = Attention::new(&store.root(), 64, 2, 7);
+        for mut parameter in store.trainable_variables() {
+            let _ = tch::no_grad(|| parameter.normal_(0.0, 0.3));
+        }
+        store.freeze();
+        // Both compute from the same rounded numbers.
+        let to = |kind: Kind| Compute { device: Device::Cpu, kind }.convert(&store);
+        to(Kind::BFloat16);
+        let rounded = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
+        let (x, weights) = (rounded(&[2, 9, 17, 64]), rounded(&[2, 9, 17, 64]));
+        let run = |kind: Kind| {
+            to(kind);
+            let x = x.to_kind(kind).copy().set_requires_grad(true);
+            let output = attention.forward(&x);
+            (&output * weights.to_kind(kind)).sum(Kind::Float).backward();
+            [output.detach(), x.grad()].map(|tensor| tensor.to_kind(Kind::Float))
+        };
+        let (found, expected) = (run(Kind::BFloat16), run(Kind::Float));
+        for (found, expected) in found.iter().zip(&expected) {
+            let error = (found - expected).abs().max() / expected.abs().max();
+            assert!(error.double_value(&[]) < 2e-2, "{error}");
+        }
+    }
 
     #[test]
     fn distances_are_numbered_from_the_first_token() {

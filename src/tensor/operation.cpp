@@ -44,6 +44,12 @@ struct Operation : torch::autograd::Node {
 
 }  // namespace
 
+// Whether a gradient will pass to the tensor: it wants one, and graphs are being made.
+extern "C" bool spsam_passes_gradient(const at::Tensor* tensor) { return torch::autograd::compute_requires_grad(*tensor); }
+
+// Tells whoever has kept the tensor for a gradient that its values have changed.
+extern "C" void spsam_bump_version(const at::Tensor* tensor) { tensor->unsafeGetTensorImpl()->bump_version(); }
+
 // Makes `output` the result of an operation on `input`, where a gradient is to pass. Returns whether that worked; the
 // closure's state is still Rust's where not.
 extern "C" bool spsam_operation(const at::Tensor* input, const at::Tensor* output, Closure closure) try {

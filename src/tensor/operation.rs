@@ -17,6 +17,8 @@ struct Closure {
 }
 
 unsafe extern "C" {
+    fn spsam_passes_gradient(tensor: *const c_void) -> bool;
+    fn spsam_bump_version(tensor: *const c_void);
     fn spsam_operation(input: *const c_void, output: *const c_void, closure: Closure) -> bool;
 }
 
@@ -38,6 +40,20 @@ extern "C" fn backward(state: *mut c_void, gradient: *mut c_void) -> *mut c_void
 extern "C" fn drop_state(state: *mut c_void) {
     // SAFETY: the node gives back once what `with_backward` made.
     drop(unsafe { Box::from_raw(state.cast::<Backward>()) });
+}
+
+/// Whether a gradient will pass to `tensor`: it wants one, and graphs are being made. False of a parameter within
+/// [`tch::no_grad`].
+pub fn passes_gradient(tensor: &Tensor) -> bool {
+    // SAFETY: a tensor that outlives the call.
+    unsafe { spsam_passes_gradient(tensor.as_ptr().cast()) }
+}
+
+/// To be called when the values of `tensor` have been changed in place without libtorch: who has kept it for a gradient
+/// then fails instead of using them.
+pub fn mark_changed(tensor: &Tensor) {
+    // SAFETY: as above.
+    unsafe { spsam_bump_version(tensor.as_ptr().cast()) }
 }
 
 /// `output`, computed from `input` outside of the graph, as the result of an operation whose gradient `gradient` makes of
@@ -88,6 +104,23 @@ mod tests {
         assert_eq!(Vec::<f32>::try_from(x.grad()).unwrap(), [8.0, 160.0, 2400.0]);
         assert_eq!(Arc::strong_count(&held), 1, "given up after backward");
         assert!(z.sum(Kind::Float).f_backward().is_err(), "nothing is left for a second time");
+    }
+
+    #[test]
+    fn gradients_pass_to_what_wants_them_while_graphs_are_made() {
+        let x = Tensor::zeros([1], (Kind::Float, Device::Cpu));
+        assert!(!passes_gradient(&x));
+        let x = x.set_requires_grad(true);
+        assert!(passes_gradient(&x) && !tch::no_grad(|| passes_gradient(&x)));
+    }
+
+    #[test]
+    fn a_factor_that_changes_without_libtorch_is_noticed() {
+        let weight = Tensor::ones([2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let x = Tensor::ones([2], (Kind::Float, Device::Cpu));
+        let product = (&weight * &x).sum(Kind::Float);
+        mark_changed(&x);
+        assert!(product.f_backward().is_err());
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl EncodedGradients {
     ///
     /// # Errors
     /// [`TrainingError::Gradients`].
-    pub fn check(&self, encoded: &Encoded) -> Result<(), TrainingError> {
+    fn check(&self, encoded: &Encoded) -> Result<(), TrainingError> {
         let shapes =
             |tensors: &mut dyn Iterator<Item = &Tensor>| tensors.map(Tensor::size).collect::<Vec<_>>();
         let embedding = self.embedding.as_ref().map(|_| &encoded.embedding);
@@ -42,7 +42,11 @@ impl EncodedGradients {
 
     /// Adds the gradients of a window to the parameters: backward from the sum of each activation times its gradient, whose
     /// value nobody needs and which is not computed. They become the graph's, which may keep them: an activation is no parameter.
-    pub fn backward(&self, encoded: Encoded) {
+    ///
+    /// # Errors
+    /// [`TrainingError::Gradients`].
+    pub fn backward(&self, encoded: Encoded) -> Result<(), TrainingError> {
+        self.check(&encoded)?;
         let Encoded { embedding, taps } = encoded;
         let pairs = taps.iter().zip(&self.taps);
         let pairs = pairs.chain(self.embedding.as_ref().map(|gradient| (&embedding, gradient)));
@@ -56,6 +60,7 @@ impl EncodedGradients {
         if let Some(sum) = terms.reduce(|sum, term| sum + term) {
             sum.backward();
         }
+        Ok(())
     }
 }
 

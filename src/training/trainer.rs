@@ -122,7 +122,7 @@ impl Trainer {
                 }
             };
             let gradients = EncodedGradients { taps: generated.taps_gradient, embedding: embedding_gradient };
-            gradients.backward(encoded);
+            gradients.backward(encoded)?;
         }
         let mut gradient_norms = [0.0; 3];
         for (norm, part) in gradient_norms.iter_mut().zip(self.parts()) {

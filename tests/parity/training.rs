@@ -141,7 +141,7 @@ fn learn(trainer: &Trainer, window: &Sample, full: bool) -> (f64, Option<f64>, T
         taps: generated.taps_gradient,
         embedding: decoded.map(|decoded| decoded.embedding_gradient),
     };
-    gradients.backward(encoded);
+    gradients.backward(encoded).unwrap();
     let parameters = trainer.parts().into_iter().flat_map(|part| part.parameters());
     let gradients = parameters.map(|(name, parameter)| (name.clone(), parameter.grad()));
     (generated.loss, final_loss, gradients.filter(|(_, gradient)| gradient.defined()).collect())

@@ -119,8 +119,7 @@ impl Learner for EncoderLearner {
             taps: levels_of(window, FEATURES_GRAD)?,
             embedding: (stage == Stage::Full).then(|| tensor_of(window, EMBEDDING_GRAD)).transpose()?,
         };
-        gradients.check(&encoded)?;
-        gradients.backward(encoded);
+        gradients.backward(encoded)?;
         Ok(0.0)
     }
 }
