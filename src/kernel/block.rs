@@ -1,17 +1,12 @@
 //! One head of one window: keys and values packed once, then blocks of queries against chunks of keys.
 
-use std::arch::x86_64::{
-    __m256bh, __m256i, _mm256_storeu_si256, _mm512_cvtneps_pbh, _mm512_loadu_ps, _mm512_mul_ps,
-    _mm512_set1_ps, _mm512_setzero_si512, _mm512_storeu_si512,
-};
-use std::marker::PhantomData;
-use std::mem::transmute;
+use std::arch::x86_64::{_mm512_setzero_si512, _mm512_storeu_si512};
 
-use tch::{Kind, Tensor};
-
-use super::attention::{AttentionShape, Cut, PositionBias};
+use super::bias::BiasView;
+use super::shape::{AttentionShape, Cut};
 use super::softmax::{Running, exponentials};
 use super::tile::{LANES, Left, Matrix, load_pairs, multiply_add, transposed};
+use super::values::{Output, pack};
 
 /// Queries at a time; a multiple of a tile's rows.
 pub(super) const QUERIES: usize = 60;
@@ -19,127 +14,6 @@ pub(super) const QUERIES: usize = 60;
 const KEYS: usize = 256;
 /// Score of a key that is not there.
 pub(super) const NO_KEY: f32 = -1e30;
-
-/// The values of a contiguous bf16 tensor, as bits.
-pub(super) fn bf16(tensor: &Tensor) -> &[u16] {
-    assert!(tensor.is_contiguous() && tensor.kind() == Kind::BFloat16);
-    // SAFETY: a contiguous bf16 tensor on the CPU has so many 2-byte values, and lives as long as the borrow.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u16>(), tensor.numel()) }
-}
-
-/// Where the heads write, each to channels of its own.
-pub(super) struct Output<'a> {
-    start: *mut u16,
-    values: usize,
-    tensor: PhantomData<&'a Tensor>,
-}
-
-// SAFETY: `Output::write` asks its callers that no two threads write to the same place.
-unsafe impl Sync for Output<'_> {}
-
-impl<'a> Output<'a> {
-    pub fn new(tensor: &'a Tensor) -> Self {
-        assert!(tensor.is_contiguous() && tensor.kind() == Kind::BFloat16);
-        Self { start: tensor.data_ptr().cast(), values: tensor.numel(), tensor: PhantomData }
-    }
-
-    /// Rounds `values`, a multiple of 16 of them, times `factor` to the places from `start`.
-    ///
-    /// # Safety
-    /// The processor has AVX512-BF16, and no other thread writes to these places.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    pub unsafe fn write(&self, start: usize, values: &[f32], factor: f32) {
-        assert!(start + values.len() <= self.values && values.len().is_multiple_of(LANES));
-        let factor = _mm512_set1_ps(factor);
-        for (index, values) in values.as_chunks::<LANES>().0.iter().enumerate() {
-            // SAFETY: within the output by the assertion; nobody else's by the caller's promise.
-            unsafe {
-                let rounded = _mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_loadu_ps(values.as_ptr()), factor));
-                let place = self.start.add(start + index * LANES);
-                _mm256_storeu_si256(place.cast(), transmute::<__m256bh, __m256i>(rounded));
-            }
-        }
-    }
-}
-
-/// Position bias in the form in which it is added.
-pub(super) enum Bias {
-    /// Those of [`PositionBias::Tables`].
-    Tables([Tensor; 4]),
-    /// For each query row (and column) its table `[c / 2, keys]` of bf16 pairs, keys filled up to whole registers.
-    Decomposed([PackedTable; 2]),
-}
-
-/// A [`Bias`] for several threads.
-#[derive(Clone, Copy)]
-pub(super) enum BiasView<'a> {
-    Tables([&'a [f32]; 4]),
-    Decomposed(&'a [PackedTable; 2]),
-}
-
-/// Vectors of relative positions along one axis.
-pub(super) struct PackedTable {
-    data: Vec<u32>,
-    /// Keys, filled up.
-    stride: usize,
-    pairs: usize,
-}
-
-impl PackedTable {
-    /// From `[side, side, c]`.
-    fn new(table: &Tensor, side: usize, channels: usize) -> Self {
-        let (stride, pairs) = (side.next_multiple_of(LANES), channels / 2);
-        let contiguous = table.contiguous();
-        let values = bf16(&contiguous);
-        let mut data = vec![0; side * pairs * stride];
-        for query in 0..side {
-            for key in 0..side {
-                let vector = &values[(query * side + key) * channels..][..channels];
-                for (pair, &[low, high]) in vector.as_chunks::<2>().0.iter().enumerate() {
-                    data[(query * pairs + pair) * stride + key] = pack(low, high);
-                }
-            }
-        }
-        Self { data, stride, pairs }
-    }
-
-    fn of_query(&self, query: usize) -> Matrix<'_> {
-        let size = self.pairs * self.stride;
-        Matrix { data: &self.data[query * size..][..size], stride: self.stride }
-    }
-}
-
-impl Bias {
-    pub fn new(shape: &AttentionShape, bias: PositionBias) -> Self {
-        let channels = shape.head_channels;
-        match bias {
-            PositionBias::Tables(tables) => Self::Tables(std::array::from_fn(|index| {
-                let is_needed = shape.inside(Cut::ALL[index]).is_some();
-                if is_needed { tables[index].shallow_clone() } else { Tensor::new() }
-            })),
-            PositionBias::Decomposed { along_h, along_w } => Self::Decomposed([
-                PackedTable::new(along_h, shape.window[0], channels),
-                PackedTable::new(along_w, shape.window[1], channels),
-            ]),
-        }
-    }
-
-    pub fn view(&self) -> BiasView<'_> {
-        match self {
-            Self::Tables(tables) => BiasView::Tables(tables.each_ref().map(|table| match table.defined() {
-                // SAFETY: a contiguous fp32 tensor on the CPU has so many values, and lives as long as the borrow.
-                true => unsafe { std::slice::from_raw_parts(table.data_ptr().cast::<f32>(), table.numel()) },
-                false => &[],
-            })),
-            Self::Decomposed(tables) => BiasView::Decomposed(tables),
-        }
-    }
-}
-
-pub(super) fn pack(low: u16, high: u16) -> u32 {
-    u32::from(low) | u32::from(high) << 16
-}
 
 /// Memory of one thread.
 #[derive(Default)]
@@ -182,9 +56,9 @@ impl Job<'_> {
     /// Computes and writes.
     ///
     /// # Safety
-    /// The processor has AVX512-BF16 and AVX512-BW, `output` has `[B, H, W, C]` values, and no other job writes to
+    /// The processor has AVX512-BF16, `output` has `[B, H, W, C]` values, and no other job writes to
     /// this head of these tokens at the same time.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     pub unsafe fn run(&self, scratch: &mut Scratch, output: &Output) {
         let AttentionShape { window: [_, window_w], head_channels: channels, .. } = *self.shape;
         let tokens = self.keys();

@@ -1,9 +1,10 @@
 //! The gradient of attention: one head of one window, probabilities computed again for a block of queries at a time
 //! (Dao et al. 2022).
 
-use super::block::{Job, NO_KEY, Output, QUERIES, pack};
+use super::block::{Job, NO_KEY, QUERIES};
 use super::softmax::{softmax, softmax_gradient};
 use super::tile::{LANES, Left, Matrix, ROWS, multiply_add, pairs_across, pairs_along};
+use super::values::{Output, pack};
 
 /// Scores at a time, about.
 const VALUES: usize = 8192;
@@ -77,9 +78,9 @@ impl GradientJob<'_> {
     /// Computes and writes the gradients for queries, keys and values. Tokens beyond the border get none.
     ///
     /// # Safety
-    /// The processor has AVX512-BF16 and AVX512-BW, `output` has `[B, H, W, 3·C]` values, and no other job writes to
+    /// The processor has AVX512-BF16, `output` has `[B, H, W, 3·C]` values, and no other job writes to
     /// this head of these tokens at the same time.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     pub unsafe fn run(&self, scratch: &mut Scratch, output: &Output) {
         let Self { job, .. } = self;
         let (shape, channels) = (job.shape, job.shape.head_channels);

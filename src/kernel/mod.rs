@@ -3,6 +3,8 @@
 
 mod attention;
 #[cfg(target_arch = "x86_64")]
+mod bias;
+#[cfg(target_arch = "x86_64")]
 mod block;
 mod gelu;
 #[cfg(target_arch = "x86_64")]
@@ -10,6 +12,7 @@ mod gradient;
 mod norm;
 #[cfg(target_arch = "x86_64")]
 mod parallel;
+mod shape;
 #[cfg(target_arch = "x86_64")]
 mod softmax;
 #[cfg(target_arch = "x86_64")]
@@ -19,9 +22,10 @@ mod values;
 
 use tch::{Device, Kind, Tensor};
 
-pub use attention::{AttentionShape, Cut, PositionBias, QkvOrder, attention, is_supported};
+pub use attention::{attention, is_supported};
 pub use gelu::{gelu, has_gelu};
 pub use norm::{has_layer_norm, layer_norm};
+pub use shape::{AttentionShape, Cut, PositionBias, QkvOrder};
 
 /// Whether this processor has AVX512-BF16 and the tensor is bf16 on the CPU.
 pub(crate) fn is_bf16_here(x: &Tensor) -> bool {

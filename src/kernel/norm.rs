@@ -39,9 +39,8 @@ mod vector {
 
     use tch::Tensor;
 
-    use crate::kernel::block::bf16;
     use crate::kernel::tile::LANES;
-    use crate::kernel::values::{for_each_chunk, load, store};
+    use crate::kernel::values::{bf16, for_each_chunk, load, store};
     use crate::tensor::{as_laid_out, with_backward};
 
     pub(super) fn layer_norm(x: &Tensor, scale: &Tensor, shift: &Tensor, eps: f32) -> Tensor {

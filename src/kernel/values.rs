@@ -1,10 +1,12 @@
-//! Work on the values of contiguous bf16 tensors, 16 at a time, shared out among the threads.
+//! The values of contiguous bf16 tensors: read and written 16 at a time, shared out among the threads.
 
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512, _mm256_loadu_si256, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
-    _mm256_storeu_si256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_slli_epi32,
+    _mm256_storeu_si256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_loadu_ps,
+    _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32,
 };
 use std::array;
+use std::marker::PhantomData;
 use std::mem::transmute;
 
 use tch::{Kind, Tensor};
@@ -14,6 +16,52 @@ use super::tile::LANES;
 
 /// Values that a thread takes at a time, about.
 const VALUES: usize = 1 << 15;
+
+/// The values of a contiguous bf16 tensor, as bits.
+pub(super) fn bf16(tensor: &Tensor) -> &[u16] {
+    assert!(tensor.is_contiguous() && tensor.kind() == Kind::BFloat16);
+    // SAFETY: a contiguous bf16 tensor on the CPU has so many 2-byte values, and lives as long as the borrow.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u16>(), tensor.numel()) }
+}
+
+/// Where the heads write, each to channels of its own.
+pub(super) struct Output<'a> {
+    start: *mut u16,
+    values: usize,
+    tensor: PhantomData<&'a Tensor>,
+}
+
+// SAFETY: `Output::write` asks its callers that no two threads write to the same place.
+unsafe impl Sync for Output<'_> {}
+
+impl<'a> Output<'a> {
+    pub fn new(tensor: &'a Tensor) -> Self {
+        assert!(tensor.is_contiguous() && tensor.kind() == Kind::BFloat16);
+        Self { start: tensor.data_ptr().cast(), values: tensor.numel(), tensor: PhantomData }
+    }
+
+    /// Rounds `values`, a multiple of 16 of them, times `factor` to the places from `start`.
+    ///
+    /// # Safety
+    /// The processor has AVX512-BF16, and no other thread writes to these places.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    pub unsafe fn write(&self, start: usize, values: &[f32], factor: f32) {
+        assert!(start + values.len() <= self.values && values.len().is_multiple_of(LANES));
+        let factor = _mm512_set1_ps(factor);
+        for (index, values) in values.as_chunks::<LANES>().0.iter().enumerate() {
+            // SAFETY: within the output by the assertion; nobody else's by the caller's promise.
+            unsafe {
+                let scaled = _mm512_mul_ps(_mm512_loadu_ps(values.as_ptr()), factor);
+                store(self.start.add(start + index * LANES), LANES, scaled);
+            }
+        }
+    }
+}
+
+pub(super) fn pack(low: u16, high: u16) -> u32 {
+    u32::from(low) | u32::from(high) << 16
+}
 
 /// Where a tensor's values are.
 struct Address(*mut u16);

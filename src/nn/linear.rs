@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::derived::Derived;
 use crate::kernel;
-use crate::tensor::{PackedWeight, passes_gradient, with_backward};
+use crate::tensor::{pack_weight, packed_linear, passes_gradient, with_backward};
 
 /// x · Wᵀ + b. As libtorch's own, but that frozen weights in bf16 on a CPU that multiplies it are laid out once, in a copy,
 /// instead of at every call, and that the bias is added to the product where it is made instead of being copied there first.
@@ -46,36 +46,30 @@ impl Linear {
         if rows == 0 {
             return None;
         }
-        let packed = packed(&self.packed, &self.ws, || PackedWeight::new(&self.ws, rows))?;
-        let output = packed.multiply(x, self.bs.as_ref()).ok()?;
+        let packed = kept(&self.packed, &self.ws, || pack_weight(&self.ws, rows))?;
+        let output = packed_linear(x, &packed, self.bs.as_ref()).ok()?;
         if !passes_gradient(x) {
             return Some(output);
         }
         let weight = self.ws.shallow_clone();
-        let back = self::packed(&self.packed_backward, &self.ws, || {
-            PackedWeight::new(&self.ws.tr().contiguous(), rows)
-        })?;
+        let transposed =
+            kept(&self.packed_backward, &self.ws, || pack_weight(&self.ws.tr().contiguous(), rows))?;
         Some(with_backward(x, output, move |gradient| {
-            back.multiply(gradient, None).unwrap_or_else(|_| gradient.matmul(&weight))
+            packed_linear(gradient, &transposed, None).unwrap_or_else(|_| gradient.matmul(&weight))
         }))
     }
 }
 
 /// What is kept of `weight`, made by `pack` where there is nothing yet; `None` where libtorch cannot, which is said once.
-fn packed(
-    kept: &Derived,
-    weight: &Tensor,
-    pack: impl FnOnce() -> Result<PackedWeight, String>,
-) -> Option<PackedWeight> {
+fn kept(place: &Derived, weight: &Tensor, pack: impl FnOnce() -> Result<Tensor, String>) -> Option<Tensor> {
     static SAID: Once = Once::new();
-    let tensor = kept.of(&[weight], || match pack() {
-        Ok(packed) => packed.tensor().shallow_clone(),
-        Err(reason) => {
+    let packed = place.of(&[weight], || {
+        pack().unwrap_or_else(|reason| {
             SAID.call_once(|| tracing::warn!("linear layers are slower than they could be: {reason}"));
             Tensor::new()
-        }
+        })
     });
-    tensor.defined().then(|| PackedWeight::from_tensor(tensor))
+    packed.defined().then_some(packed)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use tch::Tensor;
 use tch::nn::{self, Module};
 
-use crate::nn::{LayerNorm, Linear, gelu};
+use crate::nn::{Linear, gelu};
 
 /// The first sizes of a tensor, N of them.
 pub(super) fn dims<const N: usize>(x: &Tensor) -> [i64; N] {
@@ -22,11 +22,6 @@ fn uniform(fan_in: i64) -> nn::Init {
 pub(super) fn linear(vs: nn::Path, input: i64, output: i64) -> Linear {
     let config = nn::LinearConfig { ws_init: uniform(input), ..Default::default() };
     nn::linear(vs, input, output, config).into()
-}
-
-/// A layer normalisation over the last dimension.
-pub(super) fn layer_norm(vs: nn::Path, channels: i64, eps: f64) -> LayerNorm {
-    LayerNorm::new(&vs, channels, eps)
 }
 
 /// A convolution whose stride equals its kernel.

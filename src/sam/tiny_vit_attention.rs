@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use tch::nn::{self, Module};
 use tch::{Device, Kind, Tensor};
 
-use super::common::{dims, layer_norm, linear};
+use super::common::{dims, linear};
 use super::window::{self, Run};
 use crate::kernel::{self, AttentionShape, Cut, PositionBias, QkvOrder};
 use crate::nn::{Derived, LayerNorm, Linear};
@@ -35,7 +35,7 @@ pub(super) struct Attention {
 impl Attention {
     pub fn new(vs: &nn::Path, channels: i64, heads: i64, window: i64) -> Self {
         Self {
-            norm: layer_norm(vs / "norm", channels, NORM_EPS),
+            norm: LayerNorm::new(&(vs / "norm"), channels, NORM_EPS),
             qkv: linear(vs / "qkv", channels, 3 * channels),
             proj: linear(vs / "proj", channels, channels),
             attention_biases: vs.zeros("attention_biases", &[heads, window * window]),

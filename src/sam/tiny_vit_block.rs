@@ -8,7 +8,7 @@
 use tch::Tensor;
 use tch::nn::{self, Module};
 
-use super::common::{layer_norm, linear};
+use super::common::linear;
 use super::mbconv::{ConvNorm, ConvNormConfig};
 use super::tiny_vit_attention::{Attention, NORM_EPS};
 use crate::adapter::{Adapter, AdapterConfig, add_after, add_beside};
@@ -81,7 +81,7 @@ struct Mlp {
 impl Mlp {
     fn new(vs: &nn::Path, channels: i64, hidden: i64) -> Self {
         Self {
-            norm: layer_norm(vs / "norm", channels, NORM_EPS),
+            norm: LayerNorm::new(&(vs / "norm"), channels, NORM_EPS),
             fc1: linear(vs / "fc1", channels, hidden),
             fc2: linear(vs / "fc2", hidden, channels),
         }

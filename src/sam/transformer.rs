@@ -4,7 +4,6 @@
 use tch::Tensor;
 use tch::nn::{self, Module};
 
-use super::common::layer_norm;
 use super::two_way_attention::TwoWayAttention;
 use super::two_way_block::{NORM_EPS, Positions, TwoWayBlock};
 use crate::adapter::{Adapter, AdapterConfig, add_after};
@@ -61,7 +60,7 @@ impl TwoWayTransformer {
         Self {
             layers: (0..config.layers).map(layer).collect(),
             final_attn_token_to_image: TwoWayAttention::new(&final_attn, config, downsample_rate),
-            norm_final_attn: layer_norm(vs / "norm_final_attn", embedding_dim, NORM_EPS),
+            norm_final_attn: LayerNorm::new(&(vs / "norm_final_attn"), embedding_dim, NORM_EPS),
             adapter_final_attn: Adapter::new(
                 &(adapters / "adapter_final_attn"),
                 embedding_dim,

@@ -5,7 +5,7 @@ use tch::Tensor;
 use tch::nn::{self, Module};
 
 use super::TwoWayTransformerConfig;
-use super::common::{Activation, MlpBlock, dims, layer_norm};
+use super::common::{Activation, MlpBlock, dims};
 use super::two_way_attention::{TwoWayAttention, for_each_prompt};
 use crate::adapter::{Adapter, add_after, add_beside};
 use crate::nn::LayerNorm;
@@ -61,7 +61,7 @@ impl TwoWayBlock {
         index: usize,
     ) -> Self {
         let TwoWayTransformerConfig { embedding_dim, mlp_dim, downsample_rate, .. } = *config;
-        let norm = |name| layer_norm(vs / name, embedding_dim, NORM_EPS);
+        let norm = |name| LayerNorm::new(&(vs / name), embedding_dim, NORM_EPS);
         let attention = |name, rate| TwoWayAttention::new(&(vs / name), config, rate);
         let adapter = |name| Adapter::new(&(adapters / name), embedding_dim, &config.adapter);
         Self {

@@ -6,7 +6,7 @@ use tch::nn::{self, Module};
 
 use super::VitConfig;
 use super::attention::Attention;
-use super::common::{Activation, MlpBlock, layer_norm};
+use super::common::{Activation, MlpBlock};
 use crate::adapter::{Adapter, add_after, add_beside};
 use crate::nn::LayerNorm;
 
@@ -31,9 +31,9 @@ impl Block {
         let VitConfig { embed_dim, heads, mlp_ratio, window_size, table_grid, .. } = *config;
         let window = (!config.global_blocks.contains(&index)).then_some(window_size);
         Self {
-            norm1: layer_norm(vs / "norm1", embed_dim, NORM_EPS),
+            norm1: LayerNorm::new(&(vs / "norm1"), embed_dim, NORM_EPS),
             attn: Attention::new(&(vs / "attn"), embed_dim, heads, window.unwrap_or(table_grid)),
-            norm2: layer_norm(vs / "norm2", embed_dim, NORM_EPS),
+            norm2: LayerNorm::new(&(vs / "norm2"), embed_dim, NORM_EPS),
             mlp: MlpBlock::new(&(vs / "mlp"), embed_dim, embed_dim * mlp_ratio, Activation::Gelu),
             window,
             adapter_attn: Adapter::new(&(adapters / "adapter_attn"), embed_dim, &config.adapter),

@@ -6,4 +6,4 @@ mod packed;
 
 pub use layout::{as_laid_out, channels_last};
 pub use operation::{mark_changed, passes_gradient, with_backward};
-pub use packed::PackedWeight;
+pub use packed::{pack_weight, packed_linear};

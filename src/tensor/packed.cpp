@@ -56,7 +56,7 @@ extern "C" at::Tensor* spsam_pack_weight(const at::Tensor* weight, int64_t rows)
 }
 
 // x · weightᵀ + bias, where there is a bias; null where that failed.
-extern "C" at::Tensor* spsam_packed_product(const at::Tensor* x, const at::Tensor* weight, const at::Tensor* bias) {
+extern "C" at::Tensor* spsam_packed_linear(const at::Tensor* x, const at::Tensor* weight, const at::Tensor* bias) {
   return attempt([&] {
     static const auto operation = find("mkldnn::_linear_pointwise");
     const auto optional = bias ? std::optional<at::Tensor>(*bias) : std::nullopt;

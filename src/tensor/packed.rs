@@ -7,44 +7,29 @@ use tch::Tensor;
 
 unsafe extern "C" {
     fn spsam_pack_weight(weight: *const c_void, rows: i64) -> *mut c_void;
-    fn spsam_packed_product(x: *const c_void, weight: *const c_void, bias: *const c_void) -> *mut c_void;
+    fn spsam_packed_linear(x: *const c_void, weight: *const c_void, bias: *const c_void) -> *mut c_void;
     fn spsam_packing_failed() -> *const c_char;
 }
 
-/// A copy of W `[out, in]`, laid out by oneDNN.
-#[derive(Debug)]
-pub struct PackedWeight(Tensor);
+/// A copy of W `[out, in]` on the CPU, laid out by oneDNN: fastest for inputs of about `rows` vectors and right for any.
+/// Nothing but [`packed_linear`] can read it.
+///
+/// # Errors
+/// What libtorch says; that it lacks the operation where it was built without oneDNN.
+pub fn pack_weight(weight: &Tensor, rows: i64) -> Result<Tensor, String> {
+    // SAFETY: a tensor that outlives the call.
+    taken(unsafe { spsam_pack_weight(weight.as_ptr().cast(), rows) })
+}
 
-impl PackedWeight {
-    /// Of W on the CPU, in a type that it multiplies; fastest for inputs of about `rows` vectors and right for any.
-    ///
-    /// # Errors
-    /// What libtorch says; that it lacks the operation where it was built without oneDNN.
-    pub fn new(weight: &Tensor, rows: i64) -> Result<Self, String> {
-        // SAFETY: a tensor that outlives the call.
-        taken(unsafe { spsam_pack_weight(weight.as_ptr().cast(), rows) }).map(Self)
-    }
-
-    /// What [`PackedWeight::tensor`] gave, once again.
-    pub fn from_tensor(packed: Tensor) -> Self {
-        Self(packed)
-    }
-
-    /// The copy; nothing but a product can read it.
-    pub fn tensor(&self) -> &Tensor {
-        &self.0
-    }
-
-    /// x · Wᵀ + b, `[…, in]` to `[…, out]`, outside of any graph.
-    ///
-    /// # Errors
-    /// What libtorch says of x or b.
-    pub fn multiply(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, String> {
-        let (x, bias) = (x.detach(), bias.map(Tensor::detach));
-        let bias = bias.as_ref().map_or(ptr::null(), Tensor::as_ptr);
-        // SAFETY: tensors that outlive the call, or null for a bias that is not there.
-        taken(unsafe { spsam_packed_product(x.as_ptr().cast(), self.0.as_ptr().cast(), bias.cast()) })
-    }
+/// x · Wᵀ + b of a packed W, `[…, in]` to `[…, out]`, outside of any graph.
+///
+/// # Errors
+/// What libtorch says of x or b.
+pub fn packed_linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, String> {
+    let (x, bias) = (x.detach(), bias.map(Tensor::detach));
+    let bias = bias.as_ref().map_or(ptr::null(), Tensor::as_ptr);
+    // SAFETY: tensors that outlive the call, or null for a bias that is not there.
+    taken(unsafe { spsam_packed_linear(x.as_ptr().cast(), weight.as_ptr().cast(), bias.cast()) })
 }
 
 /// A fresh tensor, or why there is none.
@@ -67,14 +52,14 @@ mod tests {
     #[test]
     fn failures_say_why() {
         let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Float, Device::Cpu));
-        let packed = match PackedWeight::new(&zeros(&[4, 6]), 8) {
+        let packed = match pack_weight(&zeros(&[4, 6]), 8) {
             Ok(packed) => packed,
             Err(reason) => {
                 println!("skipped: {reason}");
                 return;
             }
         };
-        assert!(!packed.multiply(&zeros(&[8, 5]), None).unwrap_err().is_empty());
-        assert_eq!(packed.multiply(&zeros(&[8, 6]), None).unwrap().size(), [8, 4]);
+        assert!(!packed_linear(&zeros(&[8, 5]), &packed, None).unwrap_err().is_empty());
+        assert_eq!(packed_linear(&zeros(&[8, 6]), &packed, None).unwrap().size(), [8, 4]);
     }
 }
