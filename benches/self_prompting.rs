@@ -9,9 +9,11 @@ use clap::Parser;
 use eyre::{Result, eyre};
 use self_prompt_sam::bundle::{Bundle, PointRule, PromptConfig};
 use self_prompt_sam::metrics::{CaseMetrics, DEFAULT_TOLERANCE_MM, Summary, evaluate_case};
+use self_prompt_sam::network::segmenter::{
+    AuxiliaryGenerator, Decoder, Encoder, prompt_strategy, prompts_from_masks,
+};
 use self_prompt_sam::prompt::{ConfiguredPrompts, PromptStrategy, SliceMasks, SlicePrompts};
 use self_prompt_sam::runtime::{compute, exit_code, prepare};
-use self_prompt_sam::segmenter::{AuxiliaryGenerator, Decoder, Encoder, prompt_strategy, prompts_from_masks};
 use self_prompt_sam::training::{TrainingConfig, by_class, divide, slices_of};
 use self_prompt_sam::volume::{CasePlan, LabelAssembler, PreparedCase, read_labels};
 use tch::Tensor;

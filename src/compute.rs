@@ -7,8 +7,6 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use thiserror::Error;
 
-use crate::message::WireKind;
-
 /// How precisely to compute.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -75,20 +73,6 @@ impl Compute {
     /// 32-bit floats on `device`.
     pub fn fp32(device: Device) -> Self {
         Self::new(device, Precision::Fp32)
-    }
-
-    /// Type in which big tensors travel: half the size where the network has no more precision to offer.
-    pub fn wire(self) -> WireKind {
-        if self.kind == Kind::Float { WireKind::Float32 } else { WireKind::Float16 }
-    }
-
-    /// Type in which nothing is lost, for what travels between the parts of a network in training.
-    pub fn exact_wire(self) -> WireKind {
-        match self.kind {
-            Kind::BFloat16 => WireKind::BFloat16,
-            Kind::Half => WireKind::Float16,
-            _ => WireKind::Float32,
-        }
     }
 
     /// A tensor that came from another node, on the device and in the type of this one: one conversion, none where it

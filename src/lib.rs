@@ -1,19 +1,17 @@
 //! Prompt-free, class-aware SAM segmentation of 3D medical images, in the parts that the dora nodes
 //! in `nodes/` are made of. `ARCHITECTURE.md` maps the modules; the method is Self-Prompt-SAM.
 
-pub mod adapter;
 pub mod bundle;
 pub mod compute;
 pub mod files;
 mod kernel;
 pub mod message;
 pub mod metrics;
-pub mod nn;
+pub mod network;
 pub mod prompt;
 pub mod report;
 pub mod runtime;
-pub mod sam;
-pub mod segmenter;
 pub mod tensor;
 pub mod training;
 pub mod volume;
+pub mod weights;

@@ -6,11 +6,11 @@ use std::time::Instant;
 use eyre::{Result, WrapErr, ensure, eyre};
 use self_prompt_sam::bundle::{AdapterKind, Bundle, BundleConfig, GeneratorKind, NetworkConfig, WeightFile};
 use self_prompt_sam::compute::{Compute, Precision};
+use self_prompt_sam::network::segmenter::{Decoder, Encoder};
 use self_prompt_sam::prompt::SlicePrompts;
-use self_prompt_sam::sam::checkpoint::{load_strict, sha256_file};
-use self_prompt_sam::segmenter::{Decoder, Encoder};
 use self_prompt_sam::tensor::channels_last;
 use self_prompt_sam::training::EncodedGradients;
+use self_prompt_sam::weights::{load_strict, sha256_file};
 use tch::nn::VarStore;
 use tch::{Cuda, Device, Kind, Tensor};
 

@@ -4,8 +4,8 @@ use std::cell::LazyCell;
 
 use criterion::{Criterion, Throughput};
 use self_prompt_sam::bundle::{Backbone, BundleConfig};
+use self_prompt_sam::network::segmenter::Decoder;
 use self_prompt_sam::prompt::SlicePrompts;
-use self_prompt_sam::segmenter::Decoder;
 use tch::Tensor;
 use tch::nn::VarStore;
 

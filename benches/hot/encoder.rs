@@ -4,7 +4,7 @@ use std::cell::LazyCell;
 
 use criterion::{Criterion, Throughput};
 use self_prompt_sam::bundle::Backbone;
-use self_prompt_sam::segmenter::Encoder;
+use self_prompt_sam::network::segmenter::Encoder;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 

@@ -3,10 +3,10 @@
 use std::cell::LazyCell;
 
 use criterion::{Criterion, Throughput};
-use self_prompt_sam::adapter::AdapterConfig;
 use self_prompt_sam::bundle::{AdapterKind, Backbone, BundleConfig};
-use self_prompt_sam::sam::TinyVitConfig;
-use self_prompt_sam::segmenter::AuxiliaryGenerator;
+use self_prompt_sam::network::adapter::AdapterConfig;
+use self_prompt_sam::network::sam::TinyVitConfig;
+use self_prompt_sam::network::segmenter::AuxiliaryGenerator;
 use tch::Tensor;
 use tch::nn::VarStore;
 

@@ -9,13 +9,14 @@ pub mod control;
 mod header;
 mod payload;
 mod prompts;
+mod wire_kind;
 
 pub use header::{SliceHeader, keys};
 pub use payload::{
-    WireKind, activation_kind, check_length, copy_slices, encode_tensor, encode_text, tensor_kind, text,
-    to_wire, view_tensor, view_values,
+    activation_kind, check_length, copy_slices, encode_tensor, encode_text, tensor_kind, text, view_tensor,
 };
 pub use prompts::{decode_prompts, encode_prompts};
+pub use wire_kind::{WireKind, to_wire};
 
 use thiserror::Error;
 

@@ -8,24 +8,10 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, StringArray};
 use arrow::buffer::{Buffer, ScalarBuffer};
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Float16Type, Float32Type, UInt8Type, UInt16Type};
-use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
 use super::MessageError;
-
-/// Element type of a tensor on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WireKind {
-    /// 32-bit float.
-    Float32,
-    /// 16-bit float (IEEE), for big tensors when compute has no more precision.
-    Float16,
-    /// 16-bit float with the range of 32 bits, between the parts of a network in training. Arrow has no such type: its bits
-    /// travel as UInt16.
-    BFloat16,
-    /// Labels.
-    UInt8,
-}
+use super::wire_kind::{WireKind, to_wire};
 
 /// Keeps a tensor alive as long as an Arrow buffer points into it.
 struct TensorMemory(#[expect(dead_code, reason = "held for its Drop")] Tensor);
@@ -33,37 +19,6 @@ struct TensorMemory(#[expect(dead_code, reason = "held for its Drop")] Tensor);
 // SAFETY: the tensor is never touched again, only dropped, and libtorch's reference count is atomic.
 unsafe impl Sync for TensorMemory {}
 impl RefUnwindSafe for TensorMemory {}
-
-/// Largest finite Float16.
-const HALF_MAX: f64 = 65504.0;
-
-impl WireKind {
-    /// libtorch's type with the same elements.
-    pub fn kind(self) -> Kind {
-        match self {
-            Self::Float32 => Kind::Float,
-            Self::Float16 => Kind::Half,
-            Self::BFloat16 => Kind::BFloat16,
-            Self::UInt8 => Kind::Uint8,
-        }
-    }
-}
-
-/// A tensor of any shape on the CPU, in C order and in its wire type: itself where it is all that already, else one
-/// copy. What is beyond the range of Float16 (infinities of wider types, too) becomes ±65504.
-pub fn to_wire(tensor: &Tensor, kind: WireKind) -> Tensor {
-    let (tensor, kind) = (tensor.detach(), kind.kind());
-    if (tensor.kind(), tensor.device()) == (kind, Device::Cpu) && tensor.is_contiguous() {
-        return tensor;
-    }
-    // One pass for type, order and device.
-    let mut wire = Tensor::empty(tensor.size(), (kind, Device::Cpu));
-    wire.copy_(&tensor);
-    if kind == Kind::Half && tensor.kind() != Kind::Half {
-        let _ = wire.clamp_(-HALF_MAX, HALF_MAX);
-    }
-    wire
-}
 
 /// A tensor of any shape as an Arrow array in C order, without a copy where [`to_wire`] makes none.
 pub fn encode_tensor(tensor: &Tensor, kind: WireKind) -> ArrayRef {
@@ -85,25 +40,6 @@ fn primitive<T: ArrowPrimitiveType>(tensor: Tensor) -> ArrayRef {
     // SAFETY: `start` is valid for `bytes` bytes as long as the tensor lives, and the buffer owns the tensor.
     let buffer = unsafe { Buffer::from_custom_allocation(start, bytes, Arc::new(TensorMemory(tensor))) };
     Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(buffer), None))
-}
-
-/// Lends the values of a tensor of any shape, type and order as `T` in C order, without a copy where it is on the CPU
-/// and holds them so.
-pub fn view_values<T: Element, R>(tensor: &Tensor, use_them: impl FnOnce(&[T]) -> R) -> R {
-    let tensor = tensor.detach();
-    let tensor = match (tensor.kind(), tensor.device()) == (T::KIND, Device::Cpu) && tensor.is_contiguous() {
-        true => tensor,
-        false => {
-            let mut values = Tensor::empty(tensor.size(), (T::KIND, Device::Cpu));
-            values.copy_(&tensor);
-            values
-        }
-    };
-    match NonNull::new(tensor.data_ptr().cast::<T>()) {
-        None => use_them(&[]),
-        // SAFETY: the tensor is contiguous, on the CPU and of the type of `T`, outlives the slice, and is only read.
-        Some(start) => use_them(unsafe { std::slice::from_raw_parts(start.as_ptr(), tensor.numel()) }),
-    }
 }
 
 /// Checks that an array has as many values as its shape says.
@@ -263,22 +199,6 @@ mod tests {
         let array = encode_tensor(&slice, WireKind::Float32);
         let lent = array.as_primitive::<Float32Type>().values().as_ptr();
         assert_eq!(lent.cast_mut().cast(), slice.data_ptr());
-        let start = view_values(&slice, |values: &[f32]| values.as_ptr());
-        assert_eq!(start.cast_mut().cast(), slice.data_ptr());
-        let turned = slice.transpose(0, 1);
-        let values = view_values(&turned, |values: &[f32]| values.to_vec());
-        assert_eq!(Tensor::from_slice(&values).view([4, 3]), turned);
-    }
-
-    #[test]
-    fn values_beyond_the_range_of_float16_keep_their_sign_and_stay_finite() {
-        for kind in [Kind::Float, Kind::BFloat16] {
-            let values = Tensor::from_slice(&[1e6f32, -7e4, 2.0, f32::INFINITY]).to_kind(kind);
-            let sent = to_wire(&values, WireKind::Float16).to_kind(Kind::Float);
-            assert_eq!(Vec::<f32>::try_from(sent).unwrap(), [65504.0, -65504.0, 2.0, 65504.0]);
-        }
-        let nan = to_wire(&Tensor::from_slice(&[f32::NAN]), WireKind::Float16);
-        assert!(nan.isnan().all().int64_value(&[]) == 1, "what is no number must not look like one");
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! (paper section 3.1, Figures 1 and 3).
 
 mod boxes;
-mod generator;
 mod masks;
 mod points;
 mod regions;
@@ -11,10 +10,6 @@ mod strategy;
 use ndarray::Array3;
 
 pub use boxes::{model_from_slice, region_box};
-pub use generator::{
-    AuxiliaryMasks, Generator, MspGenerator, MspGeneratorConfig, StackedGenerator, Widths,
-    deep_supervision_weights,
-};
 pub use masks::{LABEL_LOGIT, labels_from_logits, logits_from_labels, resize_bilinear};
 pub use points::{region_point, squared_distance_to_border};
 pub use regions::{Components, PixelBox, Region, class_regions};

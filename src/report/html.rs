@@ -323,8 +323,8 @@ fn figures(dice: f64, hd95_mm: f64, nsd: f64) -> [Figure; 3] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::summary::tests::example;
     use super::*;
+    use crate::report::summary::tests::example;
 
     fn row(class: &str, dice: f64, hd95_mm: f64) -> ClassRow {
         let metrics = ClassMetrics { class: class.into(), dice, hd95_mm, nsd: 0.5 };

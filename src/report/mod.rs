@@ -2,6 +2,7 @@
 
 mod html;
 mod montage;
+mod montage_input;
 mod palette;
 mod results;
 mod sections;
@@ -14,7 +15,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 pub use html::{CaseSection, ClassRow, Report};
-pub use montage::{Montage, MontageConfig, MontageInput, Panel};
+pub use montage::{Montage, Panel};
+pub use montage_input::{MontageConfig, MontageInput};
 pub use palette::{CLASS_COLOURS, class_colour};
 pub use results::Results;
 pub use summary::{

@@ -7,7 +7,7 @@ use image::{GrayImage, Luma, Rgb, RgbImage};
 use ndarray::{ArrayView2, s};
 
 use super::class_colour;
-use super::montage::{MontageConfig, MontageInput};
+use super::montage_input::{MontageConfig, MontageInput};
 
 /// Least voxels kept around the classes.
 const MIN_MARGIN: f64 = 8.0;

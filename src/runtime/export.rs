@@ -11,7 +11,6 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::stage::panic_text;
 use super::startup::one_line;
-use super::writer::Told;
 use crate::message::control::{Ack, CaseOpen};
 use crate::report::Results;
 
@@ -49,6 +48,15 @@ pub(super) enum Export {
     },
     /// Nothing follows: write the report.
     End,
+}
+
+/// What the threads that write tell the I/O loop.
+pub(super) enum Told {
+    /// This is to be acknowledged.
+    Ack(Ack),
+    /// This window is not being worked on: its case is unknown. If the announcement was lost, the loader has to miss the
+    /// window, and sends both again.
+    SetAside(i64),
 }
 
 /// Owns the results; takes what it is told in order.

@@ -6,6 +6,7 @@
 
 mod assembly;
 mod command_start;
+mod device;
 mod dispatch;
 mod events;
 mod export;
@@ -19,8 +20,9 @@ mod turns;
 pub mod writer;
 
 pub use assembly::{Assembler, Input, InputKind, Window};
+pub use device::{compute, compute_in, device};
 pub use dispatch::{Action, Dispatcher, Timing};
 pub use prompt_stage::{PromptStage, decode_window_prompts};
-pub use settings::{NamedBox, Settings, compute, compute_in, device, number};
+pub use settings::{NamedBox, Settings, number};
 pub use stage::{Emit, Output, Stage, run_stage};
 pub use startup::{exit_code, forget_package, node_main, prepare};

@@ -7,8 +7,9 @@ use tch::Tensor;
 use super::assembly::{Input, InputKind, Window};
 use super::stage::{Emit, Stage};
 use crate::compute::Compute;
-use crate::message::{decode_prompts, encode_prompts, view_values};
+use crate::message::{decode_prompts, encode_prompts};
 use crate::prompt::{PromptStrategy, SliceMasks, SlicePrompts};
+use crate::tensor::view_values;
 
 const AUX_MASKS: Input = Input { name: "aux_masks", kind: InputKind::Floats };
 const LABELS: Input = Input { name: "labels", kind: InputKind::Labels };

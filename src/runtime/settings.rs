@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eyre::{Result, WrapErr, bail, eyre};
-use tch::{Cuda, Device};
 
 use crate::bundle::{Bundle, PointRule, PromptConfig};
-use crate::compute::{Compute, Precision};
 
 /// Settings that several nodes share. Empty variables count as unset.
 #[derive(Debug, Clone)]
@@ -90,49 +88,6 @@ impl Settings {
         }
         Ok(bundle)
     }
-}
-
-/// `SPSAM_DEVICE`: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
-///
-/// # Errors
-/// Another value, or CUDA where there is none.
-pub fn device() -> Result<Device> {
-    super::startup::load_cuda();
-    let text = variable("SPSAM_DEVICE").unwrap_or_else(|| "auto".into());
-    let device = match text.as_str() {
-        "auto" => Device::cuda_if_available(),
-        "cpu" => Device::Cpu,
-        "cuda" => Device::Cuda(0),
-        other => match other.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
-            Some(index) => Device::Cuda(index),
-            None => bail!("SPSAM_DEVICE is `{other}`, expected auto, cpu, cuda or cuda:N"),
-        },
-    };
-    match device {
-        Device::Cuda(index) if index as i64 >= Cuda::device_count() => {
-            bail!("SPSAM_DEVICE is `{text}`, but libtorch sees {} CUDA devices", Cuda::device_count())
-        }
-        _ => Ok(device),
-    }
-}
-
-/// [`compute_in`] what `SPSAM_PRECISION` says: `auto` (bf16 where the hardware multiplies it), `fp32`, `bf16` or `fp16`.
-///
-/// # Errors
-/// Another value, or those of [`device`].
-pub fn compute() -> Result<Compute> {
-    compute_in(match variable("SPSAM_PRECISION") {
-        None => Precision::Auto,
-        Some(text) => text.trim().parse().wrap_err("SPSAM_PRECISION")?,
-    })
-}
-
-/// [`device`] with a precision.
-///
-/// # Errors
-/// Those of [`device`].
-pub fn compute_in(precision: Precision) -> Result<Compute> {
-    Ok(Compute::new(device()?, precision))
 }
 
 /// A set and non-empty environment variable.

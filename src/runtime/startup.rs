@@ -107,19 +107,6 @@ fn install_overlay() -> Result<()> {
     Ok(())
 }
 
-/// Makes CUDA visible. cargo's linker drops libraries that no symbol needs, libtorch_cuda among them, so it is loaded
-/// by hand; where there is no NVIDIA driver it is left alone, as it takes a gigabyte.
-pub(super) fn load_cuda() {
-    let open = |name: &str| {
-        // SAFETY: the driver's and libtorch_cuda's initialisers only register what they offer.
-        unsafe { libloading::os::unix::Library::open(Some(name), libc::RTLD_NOW | libc::RTLD_GLOBAL) }
-    };
-    match open("libcuda.so.1").and_then(|_| open("libtorch_cuda.so")) {
-        Ok(library) => std::mem::forget(library),
-        Err(error) => tracing::debug!("no CUDA: {error}"),
-    }
-}
-
 /// [`exit_code`] for a node: installs the transport overlay, [`prepare`]s, and logs the most memory it has used.
 pub fn node_main(main: impl FnOnce() -> Result<()>) -> ExitCode {
     exit_code(|| {

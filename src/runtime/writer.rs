@@ -19,13 +19,14 @@ use uuid::Uuid;
 
 use super::assembly::{Assembler, Input, InputKind, Window};
 use super::events::{Flow, Happening, send, serve};
-use super::export::{Export, Exporter};
+use super::export::{Export, Exporter, Told};
 use super::settings::{Settings, variable};
 use super::stage::panic_text;
 use crate::bundle::Bundle;
 use crate::message::control::{Ack, AckMessage, CaseMessage, CaseOpen, from_json, to_json};
-use crate::message::{SliceHeader, encode_text, text, view_values};
+use crate::message::{SliceHeader, encode_text, text};
 use crate::report::Results;
+use crate::tensor::view_values;
 use crate::volume::LabelAssembler;
 
 const LOGITS: Input = Input { name: "logits", kind: InputKind::Floats };
@@ -38,15 +39,6 @@ const MAX_EARLY: usize = 16;
 enum Job {
     Case(CaseMessage),
     Window(Window),
-}
-
-/// What the threads that write tell the I/O loop.
-pub(super) enum Told {
-    /// This is to be acknowledged.
-    Ack(Ack),
-    /// This window is not being worked on: its case is unknown. If the announcement was lost, the loader has to miss the
-    /// window, and sends both again.
-    SetAside(i64),
 }
 
 /// What the writer will do.

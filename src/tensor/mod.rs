@@ -1,9 +1,12 @@
-//! What libtorch's tensors lack in tch: operations with a gradient of their own, memory layouts, packed weights.
+//! What libtorch's tensors lack in tch: operations with a gradient of their own, memory layouts, packed weights, the
+//! values as a slice.
 
 mod layout;
 mod operation;
 mod packed;
+mod values;
 
 pub use layout::{as_laid_out, channels_last};
 pub use operation::{mark_changed, passes_gradient, with_backward};
 pub use packed::{pack_weight, packed_linear};
+pub use values::view_values;

@@ -6,10 +6,10 @@ use thiserror::Error;
 
 use crate::bundle::BundleError;
 use crate::metrics::MetricsError;
+use crate::network::segmenter::SegmenterError;
 use crate::report::ReportError;
-use crate::sam::checkpoint::CheckpointError;
-use crate::segmenter::SegmenterError;
 use crate::volume::VolumeError;
+use crate::weights::CheckpointError;
 
 /// Error of [`crate::training`]. Each is one line.
 #[derive(Debug, Error)]
@@ -66,7 +66,7 @@ pub enum TrainingError {
 
 impl TrainingError {
     /// An I/O error with its path.
-    pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
     }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use self_prompt_sam::bundle::{
     Backbone, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, WeightFile,
 };
-use self_prompt_sam::sam::checkpoint::sha256_file;
-use self_prompt_sam::segmenter::write_fresh_weights;
+use self_prompt_sam::network::segmenter::write_fresh_weights;
+use self_prompt_sam::weights::sha256_file;
 use tempfile::TempDir;
 
 /// One dataflow at a time.

@@ -8,7 +8,7 @@ use std::thread;
 
 use self_prompt_sam::bundle::Bundle;
 use self_prompt_sam::compute::Compute;
-use self_prompt_sam::segmenter::Segmenter;
+use self_prompt_sam::network::segmenter::Segmenter;
 use self_prompt_sam::volume::{self, CasePlan, LabelAssembler, PreparedCase};
 use tch::Tensor;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use self_prompt_sam::sam::checkpoint::{
+use self_prompt_sam::weights::{
     CheckpointError, StoredAs, StoredTensor, list, load_strict, save_safetensors,
 };
 use tch::nn::VarStore;

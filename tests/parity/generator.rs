@@ -1,8 +1,8 @@
 //! Generators: shapes, gradients and which slices they mix.
 
 use self_prompt_sam::bundle::GeneratorKind;
-use self_prompt_sam::prompt::{Generator, MspGeneratorConfig, Widths};
-use self_prompt_sam::sam::TapShape;
+use self_prompt_sam::network::TapShape;
+use self_prompt_sam::network::generator::{Generator, MspGeneratorConfig, Widths};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 

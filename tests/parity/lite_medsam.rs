@@ -4,12 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use self_prompt_sam::adapter::AdapterConfig;
 use self_prompt_sam::bundle::AdapterKind;
 use self_prompt_sam::compute::{Compute, Precision};
-use self_prompt_sam::sam::checkpoint::{CheckpointError, StoredAs};
-use self_prompt_sam::sam::checkpoint::{check_sha256, list, load_strict, save_safetensors};
-use self_prompt_sam::sam::{Encoded, TinyVit, TinyVitConfig};
+use self_prompt_sam::network::adapter::AdapterConfig;
+use self_prompt_sam::network::sam::{Encoded, TinyVit, TinyVitConfig};
+use self_prompt_sam::weights::{CheckpointError, StoredAs};
+use self_prompt_sam::weights::{check_sha256, list, load_strict, save_safetensors};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 

@@ -1,6 +1,6 @@
-//! `self_prompt_sam::sam` against PyPI `segment-anything` 1.0 with random weights.
+//! `self_prompt_sam::network::sam` against PyPI `segment-anything` 1.0 with random weights.
 
-use self_prompt_sam::sam::{
+use self_prompt_sam::network::sam::{
     ImageEncoderVit, MaskDecoder, MaskDecoderConfig, PromptEncoder, PromptEncoderConfig, PromptTensors,
     TwoWayTransformer, TwoWayTransformerConfig, VitConfig,
 };

@@ -9,7 +9,7 @@ use rand_distr::{Distribution, StandardNormal};
 use rand_pcg::Pcg64;
 use self_prompt_sam::bundle::{Backbone, NetworkConfig, Normalisation, Patch, Plane};
 use self_prompt_sam::compute::Compute;
-use self_prompt_sam::segmenter::{prompt_strategy, prompts_from_masks};
+use self_prompt_sam::network::segmenter::{prompt_strategy, prompts_from_masks};
 use self_prompt_sam::training::{
     EncodedGradients, ModelConfig, Optimiser, OptimiserConfig, Rule, Sample, Tensors, Trainer,
     TrainingConfig, labels_of, slices_of,

@@ -1,10 +1,10 @@
 //! Adapters start as nothing at all and mix slices of one volume at one position only.
 
-use self_prompt_sam::adapter::{
+use self_prompt_sam::bundle::AdapterKind;
+use self_prompt_sam::network::adapter::{
     AdapterConfig, ClassesAdapter, ModalityAdapter, ModalityAdapterConfig, resize_logits, resize_to_rgb,
 };
-use self_prompt_sam::bundle::AdapterKind;
-use self_prompt_sam::sam::{
+use self_prompt_sam::network::sam::{
     ImageEncoderVit, MaskDecoder, MaskDecoderConfig, TwoWayTransformerConfig, VitConfig,
 };
 use tch::nn::VarStore;

@@ -1,6 +1,6 @@
 //! Prompts that are not there leave no trace of their coordinates.
 
-use self_prompt_sam::sam::{PromptEncoder, PromptEncoderConfig, PromptTensors};
+use self_prompt_sam::network::sam::{PromptEncoder, PromptEncoderConfig, PromptTensors};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 

@@ -5,9 +5,9 @@ use self_prompt_sam::bundle::{
     Backbone, Bundle, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, WeightFile,
 };
 use self_prompt_sam::compute::Compute;
-use self_prompt_sam::sam::checkpoint::sha256_file;
-use self_prompt_sam::segmenter::{Segmenter, write_fresh_weights};
+use self_prompt_sam::network::segmenter::{Segmenter, write_fresh_weights};
 use self_prompt_sam::training::Variant;
+use self_prompt_sam::weights::sha256_file;
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 

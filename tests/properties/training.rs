@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ndarray::Array3;
 use self_prompt_sam::bundle::{Backbone, Bundle, NetworkConfig, Normalisation, Patch, Plane};
 use self_prompt_sam::compute::Compute;
-use self_prompt_sam::segmenter::Segmenter;
+use self_prompt_sam::network::segmenter::Segmenter;
 use self_prompt_sam::training::augment::AugmentationConfig;
+use self_prompt_sam::training::course::run;
 use self_prompt_sam::training::{
     CaseStore, Checkpoints, DataConfig, LearningRate, Manifest, ModelConfig, Outcome, Prefetch,
     PrefetchConfig, Sample, Sampler, Schedule, Split, Stage, Tensors, Trainer, TrainingConfig, TrainingError,
-    divide, run, slices_of,
+    divide, slices_of,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -316,8 +317,8 @@ fn only_what_the_stage_trains_changes_and_frozen_weights_never() {
     let weights = folder.path().join("backbone.safetensors");
     let adapters = folder.path().join("adapters.safetensors");
     let bundle = config.model.without_files();
-    self_prompt_sam::segmenter::write_fresh_weights(&bundle, 3, &adapters, Some(&weights)).unwrap();
-    let sha256 = self_prompt_sam::sam::checkpoint::sha256_file(&weights).unwrap();
+    self_prompt_sam::network::segmenter::write_fresh_weights(&bundle, 3, &adapters, Some(&weights)).unwrap();
+    let sha256 = self_prompt_sam::weights::sha256_file(&weights).unwrap();
     config.model.weights = Some(self_prompt_sam::bundle::WeightFile { file: weights, sha256 });
     config.model.train_backbone = false;
     let mut trainer = Trainer::new(&config, fp32()).unwrap();

@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use eyre::Result;
 use self_prompt_sam::compute::Compute;
+use self_prompt_sam::network::segmenter::Encoder;
 use self_prompt_sam::runtime::training::{EncoderLearner, TrainingRun, run_part};
 use self_prompt_sam::runtime::{
     Emit, Input, InputKind, Settings, Stage, Window, compute, compute_in, node_main, run_stage,
 };
-use self_prompt_sam::segmenter::Encoder;
 use tch::Kind;
 
 const SLICES: Input = Input { name: "slices", kind: InputKind::Floats };

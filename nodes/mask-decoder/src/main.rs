@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use eyre::Result;
 use self_prompt_sam::compute::Compute;
+use self_prompt_sam::network::segmenter::Decoder;
 use self_prompt_sam::runtime::training::{DecoderLearner, TrainingRun, run_part};
 use self_prompt_sam::runtime::{
     Emit, Input, InputKind, Settings, Stage, Window, compute, compute_in, decode_window_prompts, node_main,
     run_stage,
 };
-use self_prompt_sam::segmenter::Decoder;
 
 const EMBEDDING: Input = Input { name: "embedding", kind: InputKind::Floats };
 const PROMPTS: Input = Input { name: "prompts", kind: InputKind::Prompts };

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use self_prompt_sam::bundle::Bundle;
+use self_prompt_sam::network::segmenter::prompt_strategy;
 use self_prompt_sam::runtime::training::TrainingRun;
 use self_prompt_sam::runtime::{PromptStage, Settings, node_main, run_stage};
-use self_prompt_sam::segmenter::prompt_strategy;
 
 fn main() -> ExitCode {
     node_main(|| {

@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use eyre::Result;
 use self_prompt_sam::compute::Compute;
+use self_prompt_sam::network::segmenter::AuxiliaryGenerator;
 use self_prompt_sam::runtime::training::{GeneratorLearner, TrainingRun, run_part};
 use self_prompt_sam::runtime::{
     Emit, Input, InputKind, Settings, Stage, Window, compute, compute_in, node_main, run_stage,
 };
-use self_prompt_sam::segmenter::AuxiliaryGenerator;
 use tch::Tensor;
 
 const FEATURES: Input = Input { name: "features", kind: InputKind::Floats };

@@ -58,7 +58,7 @@ pub fn run() -> Result<()> {
         match bundle {
             Ok(bundle) => {
                 let weights = bundle.path_of(&bundle.config.weights);
-                self_prompt_sam::sam::checkpoint::check_sha256(&weights, &bundle.config.weights.sha256)
+                self_prompt_sam::weights::check_sha256(&weights, &bundle.config.weights.sha256)
                     .map(|()| format!("{}, weights {}", bundle.config.name, weights.display()))
                     .map_err(|error| error.to_string())
             }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use eyre::{Result, WrapErr, bail};
 use self_prompt_sam::bundle::{Backbone, Bundle, BundleConfig, WeightFile};
-use self_prompt_sam::sam::checkpoint::sha256_file;
-use self_prompt_sam::segmenter::write_fresh_weights;
+use self_prompt_sam::network::segmenter::write_fresh_weights;
+use self_prompt_sam::weights::sha256_file;
 
 #[derive(Args)]
 pub struct Init {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use eyre::{Result, bail};
 use self_prompt_sam::bundle::Bundle;
-use self_prompt_sam::sam::checkpoint::list;
 use self_prompt_sam::volume::Image;
+use self_prompt_sam::weights::list;
 
 #[derive(Args)]
 pub struct Inspect {
@@ -38,7 +38,7 @@ fn bundle(path: &Path) -> Result<()> {
     print!("{}", serde_yaml::to_string(&bundle.config)?);
     for weights in std::iter::once(&bundle.config.weights).chain(&bundle.config.adapters) {
         let file = bundle.path_of(weights);
-        self_prompt_sam::sam::checkpoint::check_sha256(&file, &weights.sha256)?;
+        self_prompt_sam::weights::check_sha256(&file, &weights.sha256)?;
         println!("# {}: sha256 is right", file.display());
     }
     Ok(())

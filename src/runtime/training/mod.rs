@@ -18,16 +18,12 @@
 //! A node that ends before the run does ends the run: parameters live in the nodes, and a run goes on from its newest
 //! checkpoint.
 
-mod learning;
 mod loader;
-mod part_node;
-mod parts;
+mod part;
 mod writer;
 
-pub use learning::Learner;
 pub use loader::run_loader;
-pub use part_node::run_part;
-pub use parts::{DecoderLearner, EncoderLearner, GeneratorLearner};
+pub use part::{DecoderLearner, EncoderLearner, GeneratorLearner, Learner, run_part};
 pub use writer::run_writer;
 
 use std::path::PathBuf;

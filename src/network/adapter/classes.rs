@@ -1,0 +1,50 @@
+//! Adapter from one binary mask a class to a segmentation into classes (MC-Adapter, paper section 3.2).
+
+use tch::Tensor;
+use tch::nn::{self, Module};
+
+use super::instance_norm::InstanceNorm;
+use crate::network::layers::gelu;
+
+/// Inner channels.
+const HIDDEN: i64 = 64;
+
+/// Two volume convolutions with a skip over them, so that freshly made it gives the masks as they are.
+#[derive(Debug)]
+pub struct ClassesAdapter {
+    expand: nn::Conv3D,
+    norm: InstanceNorm,
+    shrink: nn::Conv3D,
+}
+
+impl ClassesAdapter {
+    /// For N = `classes`, background included.
+    pub fn new(vs: &nn::Path, classes: i64) -> Self {
+        let same = nn::ConvConfig { padding: 1, ..Default::default() };
+        let zero = nn::ConvConfig { ws_init: nn::Init::Const(0.0), bs_init: nn::Init::Const(0.0), ..same };
+        Self {
+            expand: nn::conv3d(vs / "expand", classes, HIDDEN, 3, same),
+            norm: InstanceNorm::new(&(vs / "norm"), HIDDEN),
+            shrink: nn::conv3d(vs / "shrink", HIDDEN, classes, 3, zero),
+        }
+    }
+
+    /// Mask logits `[B, N, D, 4h, 4w]` to class logits `[B, N, D, height, width]`; exact GELU.
+    pub fn forward(&self, masks: &Tensor, size: [i64; 2]) -> Tensor {
+        let hidden = gelu(self.norm.forward(&self.expand.forward(masks)));
+        resize_logits(&(masks + self.shrink.forward(&hidden)), size)
+    }
+}
+
+/// `[B, N, D, h, w]` to `[B, N, D, height, width]`, bilinearly with `align_corners = false`, as SAM resizes masks
+/// (`Sam.postprocess_masks`).
+pub fn resize_logits(logits: &Tensor, [height, width]: [i64; 2]) -> Tensor {
+    let size = logits.size();
+    if size[3..] == [height, width] {
+        return logits.shallow_clone();
+    }
+    logits
+        .flatten(1, 2)
+        .upsample_bilinear2d([height, width], false, None, None)
+        .view([size[0], size[1], size[2], height, width])
+}

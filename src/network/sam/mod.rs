@@ -1,0 +1,42 @@
+//! The port of Segment Anything (PyPI `segment-anything` 1.0): image encoder, prompt encoder, mask
+//! decoder. Weights carry the official names, so that official checkpoints load as they are.
+
+mod attention;
+mod common;
+mod image_encoder;
+mod mask_decoder;
+mod mbconv;
+mod neck;
+mod position;
+mod prompt_encoder;
+mod prompt_tensors;
+mod random_position;
+mod tiny_vit;
+mod tiny_vit_attention;
+mod tiny_vit_block;
+mod transformer;
+mod two_way_attention;
+mod two_way_block;
+mod vit_block;
+mod vit_config;
+mod window;
+
+use tch::Tensor;
+
+pub use image_encoder::ImageEncoderVit;
+pub use mask_decoder::{MaskDecoder, MaskDecoderConfig};
+pub use prompt_encoder::{PromptEncoder, PromptEncoderConfig};
+pub use prompt_tensors::{PromptTensors, PromptTensorsError};
+pub use tiny_vit::{TinyVit, TinyVitConfig};
+pub use transformer::{TwoWayTransformer, TwoWayTransformerConfig};
+pub use vit_config::{VitConfig, default_taps};
+
+/// What an image encoder makes of the slices of B volumes.
+#[derive(Debug)]
+pub struct Encoded {
+    /// Output of the neck, `[B·D, 256, h, w]`.
+    pub embedding: Tensor,
+    /// Features for the prompt generator, shallowest first and the neck's output last, each
+    /// `[B·D, C, h, w]`.
+    pub taps: Vec<Tensor>,
+}

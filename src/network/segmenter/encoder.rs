@@ -1,0 +1,119 @@
+//! MAdapter and image encoder.
+
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+use super::{ENCODER, SegmenterError, Sizes, load, vit_config};
+use crate::bundle::{Backbone, Bundle, BundleConfig, Normalisation};
+use crate::compute::Compute;
+use crate::network::TapShape;
+use crate::network::adapter::{ModalityAdapter, ModalityAdapterConfig, resize_to_rgb};
+use crate::network::sam::{Encoded, ImageEncoderVit, TinyVit, TinyVitConfig};
+
+/// Mean and standard deviation of the RGB values 0 to 255 that SAM was trained with
+/// (`segment_anything/modeling/sam.py`).
+const PIXEL_MEAN: [f32; 3] = [123.675, 116.28, 103.53];
+const PIXEL_STD: [f32; 3] = [58.395, 57.12, 57.375];
+
+enum Network {
+    Vit(ImageEncoderVit),
+    TinyVit(TinyVit),
+}
+
+/// Slices to features.
+pub struct Encoder {
+    network: Network,
+    modality_adapter: Option<ModalityAdapter>,
+    /// `(mean, std)` `[1, 3, 1, 1]` of intensities in [0, 1], for SAM's own ViTs.
+    pixel_statistics: Option<(Tensor, Tensor)>,
+    sizes: Sizes,
+    modalities: i64,
+    device: Device,
+}
+
+impl Encoder {
+    /// Loads the encoder's share of a bundle.
+    ///
+    /// # Errors
+    /// Weights that are missing, wrong or damaged.
+    pub fn load(bundle: &Bundle, compute: Compute) -> Result<Self, SegmenterError> {
+        let (mut sam, mut trained) = (VarStore::new(compute.device), VarStore::new(compute.device));
+        let encoder = Self::new(&bundle.config, &sam, &trained);
+        load(bundle, Some((&mut sam, ENCODER.sam)), (&mut trained, ENCODER.trained), compute)?;
+        Ok(encoder)
+    }
+
+    /// Frozen weights in `sam`, trained ones in `trained`.
+    pub fn new(config: &BundleConfig, sam: &VarStore, trained: &VarStore) -> Self {
+        let sizes = Sizes::of(config);
+        let device = sam.device();
+        let modalities = config.modalities.len() as i64;
+        let (vs, adapters) = (sam.root() / "image_encoder", trained.root() / "image_encoder");
+        let network = match vit_config(config) {
+            Some(vit) => Network::Vit(ImageEncoderVit::new(&vs, &adapters, &vit)),
+            None => Network::TinyVit(TinyVit::new(&vs, &adapters, &tiny_vit_config(config, &sizes))),
+        };
+        let modality_adapter = config.network.modality_adapter.then(|| {
+            let [height, width] = sizes.patch;
+            let config =
+                ModalityAdapterConfig { modalities, patch: [height, width], image_size: sizes.image };
+            ModalityAdapter::new(&(trained.root() / "modality_adapter"), &config)
+        });
+        let official_vit =
+            matches!(config.network.backbone, Backbone::VitB | Backbone::VitL | Backbone::VitH);
+        let unit_range =
+            matches!(config.normalisation, Normalisation::Percentile { .. } | Normalisation::Window { .. });
+        let statistic = |values: [f32; 3]| {
+            (Tensor::from_slice(&values) / 255.0).view([1, 3, 1, 1]).to_kind(Kind::Float).to_device(device)
+        };
+        let pixel_statistics =
+            (official_vit && unit_range).then(|| (statistic(PIXEL_MEAN), statistic(PIXEL_STD)));
+        Self { network, modality_adapter, pixel_statistics, sizes, modalities, device }
+    }
+
+    /// Slices `[D, M, imgH, imgW]` of one window, normalised, to their features.
+    ///
+    /// # Errors
+    /// [`SegmenterError::Shape`].
+    pub fn forward(&self, slices: &Tensor) -> Result<Encoded, SegmenterError> {
+        let [height, width] = self.sizes.patch;
+        let found = slices.size();
+        let fits = matches!(found[..], [depth, modalities, h, w]
+            if self.sizes.depth.is_none_or(|fixed| fixed == depth)
+                && [modalities, h, w] == [self.modalities, height, width]);
+        if !fits {
+            let depth = self.sizes.depth.map_or("D".into(), |depth| depth.to_string());
+            let expected = format!("[{depth}, {}, {height}, {width}]", self.modalities);
+            return Err(SegmenterError::Shape { what: "slices", found, expected });
+        }
+        let volume = slices.to_device(self.device).transpose(0, 1).unsqueeze(0); // [1, M, D, imgH, imgW]
+        let rgb = match &self.modality_adapter {
+            Some(adapter) => adapter.forward(&volume),
+            None => resize_to_rgb(&volume, self.sizes.image),
+        };
+        let rgb = match &self.pixel_statistics {
+            Some((mean, std)) => (rgb - mean) / std,
+            None => rgb,
+        };
+        Ok(match &self.network {
+            Network::Vit(vit) => vit.forward(&rgb),
+            Network::TinyVit(vit) => vit.forward(&rgb),
+        })
+    }
+}
+
+fn tiny_vit_config(config: &BundleConfig, sizes: &Sizes) -> TinyVitConfig {
+    let depth_position = config.network.depth_position;
+    TinyVitConfig { depth_position, ..TinyVitConfig::lite_medsam(sizes.image, sizes.adapter) }
+}
+
+/// Shapes of the features that the bundle's encoder gives, shallowest first.
+pub(super) fn tap_shapes(config: &BundleConfig) -> Vec<TapShape> {
+    match vit_config(config) {
+        Some(vit) => {
+            let square = |channels| TapShape { channels, height: vit.grid(), width: vit.grid() };
+            vit.taps.iter().map(|_| square(vit.embed_dim)).chain([square(vit.out_channels)]).collect()
+        }
+        None => tiny_vit_config(config, &Sizes::of(config)).tap_shapes(),
+    }
+}

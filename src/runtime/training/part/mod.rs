@@ -1,0 +1,196 @@
+//! A node with a part of the network: learns from the windows of a step, then updates its parameters.
+
+mod learners;
+mod learning;
+
+pub use learners::{DecoderLearner, EncoderLearner, GeneratorLearner};
+pub use learning::Learner;
+use learning::{Done, Learning, Work};
+
+use std::sync::mpsc;
+use std::thread;
+
+use arrow::array::ArrayRef;
+use dora_node_api::{DoraNode, MetadataParameters};
+use eyre::{Result, WrapErr, bail, eyre};
+use tokio::sync::mpsc::unbounded_channel;
+
+use super::{Closed, TrainingRun};
+use crate::message::control::{Command, Progress, from_json, to_json};
+use crate::message::{SliceHeader, encode_text, text};
+use crate::runtime::assembly::{Assembler, Input, Window};
+use crate::runtime::events::{Flow, Happening, send, serve};
+use crate::runtime::stage::declared_outputs;
+use crate::runtime::turns::Turns;
+use crate::training::{Schedule, Stage, TrainingConfig};
+
+/// Joins the dataflow and learns until the end of the run.
+///
+/// # Errors
+/// A checkpoint of another network, frozen weights that have changed, a node that ends before the run does.
+pub fn run_part(run: &TrainingRun, mut learner: impl Learner) -> Result<()> {
+    let mut first = 0;
+    if let Some((manifest, shards)) = run.checkpoint()? {
+        first = manifest.step;
+        let name = learner.part().name().name();
+        let Some(shard) = shards.get(name) else {
+            bail!("the checkpoint of step {} has no shard of the {name}", manifest.step);
+        };
+        learner.part().restore(shard).map_err(|reason| eyre!("checkpoint: {reason}"))?;
+    }
+    let (mut node, mut events) =
+        DoraNode::init_from_env().map_err(|error| eyre!("joining the dataflow: {error}"))?;
+    let config = run.config.clone();
+    let windows = config.schedule.windows_per_step as i64;
+    let mut joins =
+        Joins::new(&config, [Stage::GeneratorOnly, Stage::Full].map(|stage| learner.tasks(stage)));
+    let (to_compute, work) = mpsc::channel();
+    let (to_io, results) = unbounded_channel();
+    let outputs = declared_outputs(&node);
+    let turns = Turns::new(Some(learner.network()));
+    thread::Builder::new().name("compute".into()).spawn(move || {
+        Learning::new(learner, config, outputs, to_io, turns, first).serve(&work);
+    })?;
+
+    let mut working = 0usize;
+    let mut closed = Closed::default();
+    let mut is_over = false;
+    serve(&mut node, &mut events, results, |node, happening| {
+        let mut give = |work| {
+            working += 1;
+            to_compute.send(work).map_err(|_| eyre!("the compute thread has ended"))
+        };
+        match happening {
+            Happening::Input { id, array, .. } if id == "control" => {
+                let command = from_json(text(&array)?)?;
+                is_over |= command == Command::End;
+                give(match command {
+                    Command::Save(step) => Work::Save(step),
+                    Command::End => Work::End,
+                })?;
+            }
+            Happening::Input { id, parameters, array } => match SliceHeader::parse(&parameters) {
+                Err(error) => tracing::error!("input `{id}`: {error}"),
+                Ok(header) => {
+                    let step = header.segment_id / windows;
+                    let complete = joins
+                        .add(&id, u64::try_from(step)?, header, &array)
+                        .wrap_err_with(|| format!("input `{id}`"))?;
+                    for (task, window) in complete {
+                        give(Work::Window(task, Box::new(window)))?;
+                    }
+                }
+            },
+            Happening::Computed(Done::Output(output)) => output.send(node)?,
+            Happening::Computed(Done::Report(progress)) => report(node, &progress)?,
+            Happening::Computed(Done::Work) => working -= 1,
+            Happening::Computed(Done::Ended(outcome)) => {
+                outcome?;
+                return Ok(Flow::Finish);
+            }
+            Happening::Tick => {
+                if working > 0 {
+                    report(node, &Progress::Working)?;
+                }
+                if !is_over {
+                    closed.check()?;
+                }
+            }
+            Happening::ComputeEnded => bail!("the compute thread has ended"),
+            Happening::InputClosed(id) => closed.note(id),
+            Happening::InputsClosed => closed.note("control".into()),
+            Happening::Stopped => return Ok(Flow::Finish),
+        }
+        Ok(Flow::Continue)
+    })
+}
+
+fn report(node: &mut DoraNode, progress: &Progress) -> Result<()> {
+    send(node, "progress", MetadataParameters::new(), encode_text(&to_json(progress)?))
+}
+
+/// Joins messages to windows, one join a task; the tasks differ between the stages.
+struct Joins {
+    schedule: Schedule,
+    tasks: [&'static [&'static [Input]]; 2],
+    stage: Stage,
+    /// Newest step that anything has come of.
+    step: u64,
+    assemblers: Vec<Assembler>,
+}
+
+impl Joins {
+    fn new(config: &TrainingConfig, tasks: [&'static [&'static [Input]]; 2]) -> Self {
+        let mut joins = Self {
+            schedule: config.schedule.clone(),
+            tasks,
+            stage: Stage::GeneratorOnly,
+            step: 0,
+            assemblers: Vec::new(),
+        };
+        joins.begin(Stage::GeneratorOnly);
+        joins
+    }
+
+    fn begin(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.assemblers = self.tasks().iter().map(|inputs| Assembler::new(inputs.to_vec())).collect();
+    }
+
+    fn tasks(&self) -> &'static [&'static [Input]] {
+        self.tasks[usize::from(self.stage == Stage::Full)]
+    }
+
+    /// Takes a message of a step in; the windows that it completes, with their tasks. What is left of an older step is
+    /// dropped.
+    fn add(
+        &mut self,
+        id: &str,
+        step: u64,
+        header: SliceHeader,
+        array: &ArrayRef,
+    ) -> Result<Vec<(usize, Window)>> {
+        if step < self.step {
+            return Ok(Vec::new());
+        }
+        self.step = step;
+        let stage = self.schedule.stage(step);
+        if stage != self.stage {
+            self.begin(stage);
+        }
+        let mut complete = Vec::new();
+        for (task, inputs) in self.tasks().iter().enumerate() {
+            if let Some(input) = inputs.iter().find(|input| input.name == id)
+                && let Some(window) = self.assemblers[task].add(input, header.clone(), array)?
+            {
+                complete.push((task, window));
+            }
+        }
+        Ok(complete)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::learning::tests::{A, B, array, config, header};
+    use super::*;
+
+    #[test]
+    fn joins_follow_the_stage_and_the_newest_attempt() {
+        let tasks: [&'static [&'static [Input]]; 2] = [&[&[A]], &[&[A], &[B]]];
+        let mut joins = Joins::new(&config(), tasks);
+        let mut add = |id: &str, segment: i64, attempt: i64, seq: i64| {
+            let step = u64::try_from(segment / 2).unwrap();
+            let complete = joins.add(id, step, header(segment, attempt, seq, 2), &array(0.0)).unwrap();
+            complete.into_iter().map(|(task, window)| (task, window.header.attempt)).collect::<Vec<_>>()
+        };
+        assert!(add("a", 0, 0, 0).is_empty());
+        assert!(add("b", 0, 0, 0).is_empty() && add("b", 0, 0, 1).is_empty(), "no input of this stage");
+        assert!(add("a", 0, 1, 0).is_empty(), "half of the first attempt does not count");
+        assert!(add("a", 0, 0, 1).is_empty());
+        assert_eq!(add("a", 0, 1, 1), [(0, 1)]);
+        assert!(add("b", 2, 0, 0).is_empty());
+        assert_eq!(add("b", 2, 0, 1), [(1, 0)]);
+        assert!(add("a", 1, 0, 0).is_empty() && add("a", 1, 0, 1).is_empty(), "the step before is over");
+    }
+}

@@ -1,0 +1,288 @@
+//! Everything that a training run is told, in one YAML file (`configs/`). Unknown fields are refused.
+
+mod split;
+
+pub use split::{Divided, Split};
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::TrainingError;
+use super::augment::AugmentationConfig;
+use super::optimise::{LearningRate, LossConfig, OptimiserConfig, Schedule};
+use crate::bundle::{Bundle, BundleConfig, GeneratorKind, NetworkConfig, Normalisation, Patch, WeightFile};
+use crate::compute::Precision;
+
+/// A training run. Relative paths are relative to the folder of the file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingConfig {
+    /// The network and what it segments; becomes the bundle's `model.yml`.
+    pub model: ModelConfig,
+    /// Folder of a bundle of the same network, whose weights the training starts from in place of fresh ones
+    /// (fine-tuning). Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<PathBuf>,
+    /// Cases to learn from and cases to validate on.
+    pub data: DataConfig,
+    /// How long, and when what happens.
+    pub schedule: Schedule,
+    /// Optimiser of every part.
+    pub optimiser: OptimiserConfig,
+    /// Learning rate over time.
+    #[serde(with = "serde_yaml::with::singleton_map")]
+    pub learning_rate: LearningRate,
+    /// Weights of the losses. Default: cross entropy + Dice, auxiliary + final, all 1.
+    #[serde(default)]
+    pub loss: LossConfig,
+    /// Changes made to windows. Default: nnU-Net's, within slices.
+    #[serde(default)]
+    pub augmentation: AugmentationConfig,
+    /// Threads that prepare windows.
+    #[serde(default)]
+    pub prefetch: PrefetchConfig,
+    /// Type in which the network computes while it learns: `fp32`, `bf16`, or `auto` for bf16 where the hardware
+    /// multiplies it. The optimiser keeps fp32. Default `auto`.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Seed of fresh weights, of the order of cases and of the augmentation. Default 0.
+    #[serde(default)]
+    pub seed: u64,
+    /// Folder of checkpoints, curves and the bundle.
+    pub output: PathBuf,
+}
+
+/// The network; as [`BundleConfig`], but for the weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Short name, shown in reports.
+    pub name: String,
+    /// Class names; index 0 is the background.
+    pub classes: Vec<String>,
+    /// Image channels in the order the network expects them.
+    pub modalities: Vec<String>,
+    /// Voxel spacing the network works at, mm, `[z, y, x]`; absent = as stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spacing_mm: Option<[f64; 3]>,
+    /// Windows: slices and in-plane size; overlaps and mirroring count in validation only, and in the bundle.
+    pub patch: Patch,
+    /// Intensity normalisation.
+    #[serde(with = "serde_yaml::with::singleton_map")]
+    pub normalisation: Normalisation,
+    /// Whether only the largest connected component of the foreground is kept (nnU-Net's post-processing), for one organ or
+    /// organs that touch. Default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub largest_component: bool,
+    /// Backbone and the paper's modules.
+    pub network: NetworkConfig,
+    /// Weights that the backbone starts from; absent = random ones, which must then be trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightFile>,
+    /// Whether SAM's own weights (image encoder, prompt encoder, mask decoder) are trained, too. Default false: as in
+    /// the paper they are frozen, and only adapters, generator and depth embeddings learn.
+    #[serde(default)]
+    pub train_backbone: bool,
+}
+
+impl ModelConfig {
+    /// The `model.yml` of the network, with `weights` and `adapters` for its files.
+    pub fn bundle(&self, weights: WeightFile, adapters: Option<WeightFile>) -> BundleConfig {
+        BundleConfig {
+            name: self.name.clone(),
+            classes: self.classes.clone(),
+            modalities: self.modalities.clone(),
+            spacing_mm: self.spacing_mm,
+            patch: self.patch.clone(),
+            normalisation: self.normalisation.clone(),
+            largest_component: self.largest_component,
+            network: self.network.clone(),
+            weights,
+            adapters,
+        }
+    }
+
+    /// [`ModelConfig::bundle`] for making networks, without files.
+    pub fn without_files(&self) -> BundleConfig {
+        self.bundle(WeightFile { file: PathBuf::new(), sha256: String::new() }, None)
+    }
+}
+
+/// Where cases come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Dataset folder (MSD, nnU-Net, ACDC, Synapse or plain), file or `.txt` list.
+    pub folder: PathBuf,
+    /// Folder of the labels. Default: the dataset folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<PathBuf>,
+    /// Which cases validate.
+    #[serde(with = "serde_yaml::with::singleton_map")]
+    pub split: Split,
+    /// Part of the windows that is centred on a voxel of a class other than the background, 0 to 1; the other
+    /// windows lie anywhere. Default 0.33 (nnU-Net's `oversample_foreground_percent`).
+    #[serde(default = "default_foreground")]
+    pub foreground: f64,
+    /// Memory for prepared cases, MiB; beyond it, the case that was used least recently is read again when its
+    /// turn comes. Default 4096.
+    #[serde(default = "default_memory")]
+    pub memory_mib: usize,
+}
+
+fn default_foreground() -> f64 {
+    0.33
+}
+
+fn default_memory() -> usize {
+    4096
+}
+
+/// Threads that prepare windows while the network computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PrefetchConfig {
+    /// Threads, at least 1. The windows do not depend on it. Default 1.
+    pub threads: usize,
+    /// Windows kept ready by each thread, at least 1. Default 8.
+    pub queue: usize,
+}
+
+impl Default for PrefetchConfig {
+    fn default() -> Self {
+        Self { threads: 1, queue: 8 }
+    }
+}
+
+impl TrainingConfig {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`TrainingError::Io`], [`TrainingError::Parse`] and [`TrainingError::Config`].
+    pub fn open(path: &Path) -> Result<Self, TrainingError> {
+        let text = fs::read_to_string(path).map_err(TrainingError::io(path))?;
+        let mut config: Self = serde_yaml::from_str(&text)
+            .map_err(|source| TrainingError::Parse { path: path.into(), source })?;
+        config.check().map_err(|reason| TrainingError::Config { path: path.into(), reason })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for relative in [&mut config.data.folder, &mut config.output]
+            .into_iter()
+            .chain(&mut config.data.labels)
+            .chain(&mut config.start_from)
+            .chain(config.model.weights.as_mut().map(|weights| &mut weights.file))
+        {
+            let path = folder.join(&relative);
+            *relative = std::path::absolute(&path).map_err(TrainingError::io(&path))?;
+        }
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let Self { model, data, prefetch, augmentation, .. } = self;
+        model.without_files().check().map_err(|reason| format!("model: {reason}"))?;
+        if model.network.generator == GeneratorKind::None {
+            Err("model.network.generator is none: there is nothing to make prompts with".into())
+        } else if model.weights.is_none() && !model.train_backbone {
+            Err("model.weights is absent: set train_backbone, or name weights for the frozen backbone".into())
+        } else if self.precision == Precision::Fp16 {
+            Err("precision must be fp32, bf16 or auto: gradients leave the range of fp16".into())
+        } else if (0..3).any(|axis| model.patch.mirror[axis] && !augmentation.mirror[axis]) {
+            Err("model.patch.mirror: what augmentation.mirror does not mirror, the network does not learn"
+                .into())
+        } else if !(0.0..=1.0).contains(&data.foreground) {
+            Err("data.foreground must lie between 0 and 1".into())
+        } else if prefetch.threads == 0 || prefetch.queue == 0 {
+            Err("prefetch.threads and prefetch.queue must be at least 1".into())
+        } else {
+            self.schedule.check()?;
+            self.optimiser.check()?;
+            self.learning_rate.check()?;
+            self.loss.check()?;
+            self.augmentation.check()?;
+            data.split.check()
+        }
+    }
+
+    /// The bundle that the training starts from, if it does.
+    ///
+    /// # Errors
+    /// [`TrainingError::Bundle`], and [`TrainingError::Config`] where the bundle's frozen weights are not the model's.
+    pub fn check_start(&self) -> Result<Option<Bundle>, TrainingError> {
+        let Some(folder) = &self.start_from else { return Ok(None) };
+        let bundle = Bundle::open(folder)?;
+        match &self.model.weights {
+            Some(weights) if !self.model.train_backbone && weights.sha256 != bundle.config.weights.sha256 => {
+                let reason = "was trained on other SAM weights than model.weights: these stay frozen, so that start_from \
+                              needs the same";
+                Err(TrainingError::Config { path: folder.clone(), reason: reason.into() })
+            }
+            _ => Ok(Some(bundle)),
+        }
+    }
+
+    /// The same for a run that has checkpoints: they hold all that was learned, and the bundle it started from may be gone.
+    pub fn resumed(&self) -> Self {
+        Self { start_from: None, ..self.clone() }
+    }
+
+    /// Slices, rows and columns of a window.
+    pub fn patch(&self) -> [usize; 3] {
+        let [height, width] = self.model.patch.plane.size();
+        [self.model.patch.depth, height, width]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shipped(name: &str) -> TrainingConfig {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name);
+        TrainingConfig::open(&path).unwrap()
+    }
+
+    #[test]
+    fn shipped_configurations_are_valid() {
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("configs")).unwrap() {
+            let path = entry.unwrap().path();
+            TrainingConfig::open(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_papers_schedule_is_the_papers() {
+        let paper = shipped("paper.yml");
+        let Schedule { epochs, iterations_per_epoch, generator_only_epochs, .. } = paper.schedule;
+        assert_eq!((epochs, iterations_per_epoch, generator_only_epochs), (1000, 250, 200));
+        assert_eq!(paper.learning_rate, LearningRate::Poly { initial: 0.01, exponent: 0.9 });
+        assert_eq!(paper.loss, LossConfig::default());
+    }
+
+    #[test]
+    fn a_bundle_of_other_sam_weights_is_no_start() {
+        let mut config = shipped("hippocampus.yml");
+        assert!(config.check_start().unwrap().is_none());
+        config.start_from = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/hippocampus"));
+        assert!(config.check_start().unwrap().is_some());
+        assert!(config.resumed().check_start().unwrap().is_none());
+        config.model.weights.as_mut().unwrap().sha256 = "0".repeat(64);
+        let error = config.check_start().unwrap_err().to_string();
+        assert!(error.contains("models/hippocampus") && error.contains("other SAM weights"), "{error}");
+    }
+
+    #[test]
+    fn unknown_fields_and_wrong_values_are_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = serde_yaml::to_string(&shipped("hippocampus.yml")).unwrap();
+        let error = |text: &str| {
+            let path = folder.path().join("config.yml");
+            fs::write(&path, text).unwrap();
+            TrainingConfig::open(&path).unwrap_err().to_string()
+        };
+        assert!(error(&format!("{text}\nepochs: 3\n")).contains("epochs"));
+        assert!(error(&text.replace("foreground: 0.33", "foreground: 2.0")).contains("data.foreground"));
+        assert!(error(&text.replace("epochs:", "epoch:")).contains("epoch"));
+    }
+}

@@ -1,0 +1,212 @@
+//! What goes with the steps of a run, wherever they are made: validations, checkpoints, curves, and the bundle at the end.
+
+mod ablation;
+mod run;
+
+pub use ablation::{AblationRow, UnknownVariant, Variant, ablate, table};
+pub use run::{Outcome, run};
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use super::TrainingError;
+use super::config::{Divided, TrainingConfig};
+use super::optimise::Stage;
+use super::record::Watch;
+use super::state::{Best, Checkpoints, Manifest, Shards};
+use super::trainer::{StepReport, Trainer, Validator, export_bundle};
+use crate::files::write_atomically;
+use crate::volume::{CaseFiles, discover};
+
+/// A run and where it stands.
+pub struct Course {
+    config: TrainingConfig,
+    checkpoints: Checkpoints,
+    validator: Validator,
+    watch: Watch,
+    best: Option<Best>,
+    /// The best of which there is a checkpoint.
+    kept: Option<Best>,
+}
+
+/// A checkpoint that was read: what it says of itself, and the shards of its parts.
+pub type Checkpoint = (Manifest, Shards);
+
+impl Course {
+    /// Begins a run with its validation cases, or goes on with the one in the output folder: then its newest whole
+    /// checkpoint is returned.
+    ///
+    /// # Errors
+    /// An output folder that holds checkpoints already, unless `resume`; files that cannot be read or written.
+    pub fn begin(
+        config: &TrainingConfig,
+        validation: Vec<CaseFiles>,
+        resume: bool,
+    ) -> Result<(Self, Option<Checkpoint>), TrainingError> {
+        let checkpoints = config.checkpoints();
+        if !resume {
+            config.check_is_new()?;
+        }
+        fs::create_dir_all(&config.output).map_err(TrainingError::io(&config.output))?;
+        config.write(&config.output.join("config.yml"))?;
+        let last = if resume { checkpoints.newest()? } else { None };
+        match &last {
+            Some((manifest, _)) => tracing::info!("goes on after step {}", manifest.step),
+            None if resume => {
+                tracing::warn!("there is no checkpoint to go on from: starting at the beginning");
+            }
+            None => {}
+        }
+        let behind = last.as_ref().map_or((0, 0.0), |(manifest, _)| (manifest.step, manifest.seconds));
+        let best = last.as_ref().and_then(|(manifest, _)| manifest.best);
+        let course = Self {
+            watch: Watch::new(&config.output, &config.model.name, &config.schedule, behind)?,
+            validator: Validator::new(validation, config.model.without_files()),
+            best,
+            kept: best,
+            config: config.clone(),
+            checkpoints,
+        };
+        Ok((course, last))
+    }
+
+    /// A step is made; it took `seconds`, of which it `waited` for windows.
+    pub fn learned(&mut self, report: StepReport, seconds: f64, waited: f64) {
+        let slices = self.config.schedule.windows_per_step * self.config.model.patch.depth;
+        self.watch.step(report, slices, seconds, waited);
+    }
+
+    /// Cases of the validations during the run, where that is fewer than all.
+    fn limit(&self) -> Option<usize> {
+        self.config.schedule.validation_cases.filter(|&limit| limit < self.validator.len())
+    }
+
+    /// Validates `trainer`; the last validation of a run is of all cases. False, and nothing is noted, where `stop` is set
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// A case that cannot be read.
+    pub fn validate(&mut self, trainer: &Trainer, stop: &AtomicBool) -> Result<bool, TrainingError> {
+        let (schedule, step) = (&self.config.schedule, trainer.steps_done());
+        let limit = self.limit().filter(|_| !schedule.due(step).end);
+        let stage = schedule.stage(step.saturating_sub(1));
+        let Some(validated) = self.validator.validate(trainer, stage, limit, stop)? else {
+            return Ok(false);
+        };
+        // A bundle needs its decoder: what the auxiliary masks alone were worth does not count against it. Figures of other
+        // cases cannot be compared.
+        let counts = stage == Stage::Full && limit == self.limit();
+        if let Some(dice) = validated.figures.output.mean.filter(|_| counts)
+            && self.best.is_none_or(|best| dice > best.dice)
+        {
+            self.best = Some(Best { step, dice });
+        }
+        self.watch.validation(&validated);
+        Ok(true)
+    }
+
+    /// Makes a checkpoint count whose shards, here by part with their sha256, are written.
+    ///
+    /// # Errors
+    /// Why the shards are not written, or the manifest cannot be; then the best checkpoint is that of before.
+    pub fn complete(
+        &mut self,
+        step: u64,
+        shards: Result<BTreeMap<String, String>, TrainingError>,
+    ) -> Result<(), TrainingError> {
+        self.watch.write();
+        let (seconds, best) = (self.watch.seconds(), self.best);
+        let written =
+            shards.and_then(|shards| self.checkpoints.complete(&Manifest { step, seconds, best, shards }));
+        match &written {
+            Ok(()) => self.kept = best,
+            Err(_) => self.best = self.kept,
+        }
+        written
+    }
+
+    /// Writes the bundle at the end, when `trainer` is the last checkpoint and has been validated on all cases: of the best
+    /// validation. Where those during the run were of some cases only, the best of them and the last are compared on all.
+    /// Gives the bundle's folder and its validation.
+    ///
+    /// # Errors
+    /// Those of [`export_bundle`], and of a validation.
+    pub fn export(&mut self, trainer: &mut Trainer) -> Result<(PathBuf, Option<Best>), TrainingError> {
+        let last_step = trainer.steps_done();
+        let dice_of_last = self.watch.history.validations.last().and_then(|last| last.output.mean);
+        let last = dice_of_last.map(|dice| Best { step: last_step, dice });
+        let mut exported = last;
+        if let Some(mut best) = self.best.filter(|best| best.step != last_step) {
+            match self.checkpoints.read(best.step) {
+                Ok((_, shards)) => {
+                    trainer.restore(best.step, &shards)?;
+                    if self.limit().is_some() {
+                        best.dice = self.dice_on_all(trainer)?;
+                    }
+                    exported = Some(best);
+                }
+                Err(error) => {
+                    tracing::warn!("the best checkpoint cannot be read: {error}; the last is exported");
+                }
+            }
+        }
+        if let (Some(last), Some(best)) = (last, exported)
+            && last.dice > best.dice
+        {
+            trainer.restore(last_step, &self.checkpoints.read(last_step)?.1)?;
+            exported = Some(last);
+        }
+        let bundle = self.config.output.join("bundle");
+        export_bundle(trainer, &bundle)?;
+        Ok((bundle, exported))
+    }
+
+    fn dice_on_all(&self, trainer: &Trainer) -> Result<f64, TrainingError> {
+        let validated = self.validator.validate(trainer, Stage::Full, None, &AtomicBool::new(false))?;
+        let dice = validated.and_then(|validated| validated.figures.output.mean).unwrap_or(0.0);
+        tracing::info!("the checkpoint of step {} has Dice {dice:.4} on all cases", trainer.steps_done());
+        Ok(dice)
+    }
+}
+
+/// The cases of the dataset in their roles; all must have labels.
+///
+/// # Errors
+/// [`TrainingError::Volume`] and [`TrainingError::Split`].
+pub fn divide(config: &TrainingConfig) -> Result<Divided, TrainingError> {
+    let data = &config.data;
+    let labels = data.labels.as_deref().unwrap_or(&data.folder);
+    let cases = discover(&data.folder, Some(labels), config.model.modalities.len())?;
+    data.split.divide(cases, &data.folder)
+}
+
+impl TrainingConfig {
+    /// Where its checkpoints are.
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::new(self.output.join("checkpoints"))
+    }
+
+    /// Fails where the output folder holds a run already.
+    ///
+    /// # Errors
+    /// [`TrainingError::Config`].
+    pub fn check_is_new(&self) -> Result<(), TrainingError> {
+        if self.checkpoints().is_empty() {
+            return Ok(());
+        }
+        let reason = "the output folder holds checkpoints already: resume, or choose another".into();
+        Err(TrainingError::Config { path: self.output.clone(), reason })
+    }
+
+    /// Writes the configuration to a file that gives the same when it is read.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), TrainingError> {
+        let yaml = serde_yaml::to_string(self)
+            .map_err(|source| TrainingError::Parse { path: path.into(), source })?;
+        write_atomically(path, |file| file.write_all(yaml.as_bytes())).map_err(TrainingError::io(path))
+    }
+}

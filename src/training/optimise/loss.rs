@@ -1,0 +1,143 @@
+//! The loss: cross entropy plus soft Dice, at the final output and, deeply supervised, at the auxiliary masks
+//! (paper section 4.2; nnU-Net's `DC_and_CE_loss` and `MemoryEfficientSoftDiceLoss`, `nnunetv2/training/loss`).
+//!
+//! Dice is taken for each window and class and then averaged (nnU-Net's `batch_dice = false`), so that the windows
+//! of a batch can be learned from one after the other. The background is left out of it, as in nnU-Net. A class that
+//! is not in the window counts, too; the smooth term keeps its Dice defined.
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::network::generator::{AuxiliaryMasks, deep_supervision_weights};
+
+/// Least denominator of a Dice coefficient.
+const LEAST: f64 = 1e-8;
+
+/// Weights of the losses.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LossConfig {
+    /// Weight of the cross entropy. Default 1.
+    pub cross_entropy: f64,
+    /// Weight of `1 - Dice`. Default 1.
+    pub dice: f64,
+    /// Added to numerator and denominator of Dice, voxels. Default 1e-5.
+    pub smooth: f64,
+    /// Weight of the loss at the final output. Default 1.
+    pub final_output: f64,
+    /// Weight of the loss at the auxiliary masks. Default 1.
+    pub auxiliary: f64,
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self { cross_entropy: 1.0, dice: 1.0, smooth: 1e-5, final_output: 1.0, auxiliary: 1.0 }
+    }
+}
+
+impl LossConfig {
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let values = [self.cross_entropy, self.dice, self.smooth, self.final_output, self.auxiliary];
+        let usable = values.iter().all(|value| *value >= 0.0 && value.is_finite());
+        if usable { Ok(()) } else { Err("loss: weights must be finite and not negative".into()) }
+    }
+
+    /// Weighted sum of cross entropy and `1 - Dice`, a scalar in fp32. Logits are `[B, N, D, H, W]` of any floating
+    /// type, labels `[B, D, H, W]` int64.
+    pub fn of_logits(&self, logits: &Tensor, labels: &Tensor) -> Tensor {
+        let log_probabilities = logits.log_softmax(1, Kind::Float);
+        let labels = labels.unsqueeze(1);
+        let entropy = -log_probabilities.gather(1, &labels, false).mean(Kind::Float);
+
+        let foreground = log_probabilities.size()[1] - 1;
+        let probabilities = log_probabilities.narrow(1, 1, foreground).exp();
+        let truth = Tensor::zeros(log_probabilities.size(), (Kind::Float, logits.device()))
+            .scatter_value(1, &labels, 1.0)
+            .narrow(1, 1, foreground);
+        let voxels = [2i64, 3, 4];
+        let sum = |x: Tensor| x.sum_dim_intlist(voxels.as_slice(), false, Kind::Float); // [B, N - 1]
+        let both = sum(&probabilities * &truth);
+        let either = sum(probabilities) + sum(truth);
+        let dice = (both * 2.0 + self.smooth) / (either + self.smooth).clamp_min(LEAST);
+        entropy * self.cross_entropy + (dice.mean(Kind::Float) * -1.0 + 1.0) * self.dice
+    }
+
+    /// The same at every level of the generator, the finest first, weighted 1, 1/2, 1/4, … over their sum. Labels
+    /// `[B, D, H, W]` are brought to the size of a level by the nearest pixel.
+    pub fn of_auxiliary(&self, masks: &AuxiliaryMasks, labels: &Tensor) -> Tensor {
+        let weights = deep_supervision_weights(masks.deep.len() + 1);
+        let levels = std::iter::once(&masks.logits).chain(&masks.deep).zip(weights);
+        let losses = levels.map(|(logits, weight)| {
+            let [height, width] = [3, 4].map(|axis| logits.size()[axis]);
+            self.of_logits(logits, &resize_labels(labels, [height, width])) * weight
+        });
+        losses.sum()
+    }
+}
+
+/// Labels `[B, D, H, W]` to `[B, D, height, width]`: of each pixel the label at its centre.
+fn resize_labels(labels: &Tensor, [height, width]: [i64; 2]) -> Tensor {
+    if labels.size()[2..] == [height, width] {
+        return labels.shallow_clone();
+    }
+    labels
+        .to_kind(Kind::Float)
+        .internal_upsample_nearest_exact2d([height, width], None, None)
+        .to_kind(Kind::Int64)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    fn random(shape: &[i64]) -> Tensor {
+        tch::manual_seed(5);
+        Tensor::randn(shape, (Kind::Float, Device::Cpu))
+    }
+
+    fn labels(shape: &[i64]) -> Tensor {
+        tch::manual_seed(6);
+        Tensor::randint(3, shape, (Kind::Int64, Device::Cpu))
+    }
+
+    #[test]
+    fn certain_and_right_costs_nothing() {
+        let labels = labels(&[2, 3, 4, 4]);
+        let logits = labels
+            .unsqueeze(1)
+            .repeat([1, 3, 1, 1, 1])
+            .eq_tensor(&Tensor::arange(3, (Kind::Int64, Device::Cpu)).view([1, 3, 1, 1, 1]));
+        let logits = logits.to_kind(Kind::Float) * 50.0;
+        assert!(LossConfig::default().of_logits(&logits, &labels).double_value(&[]).abs() < 1e-6);
+    }
+
+    #[test]
+    fn windows_are_averaged_as_if_each_came_alone() {
+        let (logits, labels) = (random(&[3, 3, 2, 4, 4]), labels(&[3, 2, 4, 4]));
+        let config = LossConfig::default();
+        let together = config.of_logits(&logits, &labels).double_value(&[]);
+        let alone: f64 = (0..3)
+            .map(|b| config.of_logits(&logits.narrow(0, b, 1), &labels.narrow(0, b, 1)).double_value(&[]))
+            .sum();
+        assert!((together - alone / 3.0).abs() < 1e-6, "{together} {alone}");
+    }
+
+    #[test]
+    fn an_absent_class_is_defined_and_has_a_gradient() {
+        let logits = random(&[1, 3, 2, 4, 4]).set_requires_grad(true);
+        let labels = Tensor::zeros([1, 2, 4, 4], (Kind::Int64, Device::Cpu));
+        let loss = LossConfig::default().of_logits(&logits, &labels);
+        loss.backward();
+        assert!(loss.double_value(&[]).is_finite());
+        assert!(bool::try_from(logits.grad().isfinite().all()).unwrap());
+    }
+
+    #[test]
+    fn labels_of_a_coarser_level_are_those_at_pixel_centres() {
+        let labels = Tensor::arange(16, (Kind::Int64, Device::Cpu)).view([1, 1, 4, 4]);
+        let coarse = Vec::<i64>::try_from(resize_labels(&labels, [2, 2]).view(-1)).unwrap();
+        assert_eq!(coarse, [5, 7, 13, 15]);
+    }
+}

@@ -1,0 +1,75 @@
+//! The decoder side in training.
+
+use tch::Tensor;
+
+use super::encoder::received;
+use super::part::{Part, PartName};
+use crate::compute::Compute;
+use crate::network::segmenter::Decoder;
+use crate::prompt::SlicePrompts;
+use crate::training::TrainingError;
+use crate::training::config::TrainingConfig;
+use crate::training::optimise::LossConfig;
+
+/// Prompt encoder, mask decoder and MC-Adapter with what trains them.
+pub struct DecoderPart {
+    decoder: Decoder,
+    loss: LossConfig,
+    /// Parameters and optimiser.
+    pub part: Part,
+}
+
+/// What a window gave at the decoder.
+#[derive(Debug)]
+pub struct Decoded {
+    /// Loss of the window, unweighted.
+    pub loss: f64,
+    /// Gradient of the embedding.
+    pub embedding_gradient: Tensor,
+}
+
+impl DecoderPart {
+    /// Fresh or loaded weights, as the configuration says.
+    ///
+    /// # Errors
+    /// Those of [`Part::new`].
+    pub fn new(config: &TrainingConfig, compute: Compute) -> Result<Self, TrainingError> {
+        let bundle = config.model.without_files();
+        let (part, decoder) = Part::new(PartName::Decoder, config, compute, |sam, trained| {
+            Decoder::new(&bundle, sam, trained)
+        })?;
+        Ok(Self { decoder, loss: config.loss, part })
+    }
+
+    /// Height and width of mask prompts.
+    pub fn mask_size(&self) -> [usize; 2] {
+        self.decoder.mask_size()
+    }
+
+    /// Logits `[D, N, imgH, imgW]` of an embedding `[D, 256, h, w]` and the prompts of D slices.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, prompts that do not go together.
+    pub fn forward(&self, embedding: &Tensor, prompts: &[SlicePrompts]) -> Result<Tensor, TrainingError> {
+        Ok(self.decoder.forward(embedding, prompts)?)
+    }
+
+    /// Learns from a window: its embedding, its prompts and its labels `[D, imgH, imgW]` int64. `share` is the window's
+    /// part of the step, 1 / windows. Adds to the gradients of the parameters. Prompts have no gradient.
+    ///
+    /// # Errors
+    /// Those of [`DecoderPart::forward`].
+    pub fn learn(
+        &self,
+        embedding: &Tensor,
+        prompts: &[SlicePrompts],
+        labels: &Tensor,
+        share: f64,
+    ) -> Result<Decoded, TrainingError> {
+        let embedding = received(embedding);
+        let logits = self.decoder.forward(&embedding, prompts)?.transpose(0, 1).unsqueeze(0); // [1, N, D, H, W]
+        let loss = self.loss.of_logits(&logits, &labels.to_device(logits.device()).unsqueeze(0));
+        (&loss * (share * self.loss.final_output)).backward();
+        Ok(Decoded { loss: loss.double_value(&[]), embedding_gradient: embedding.grad() })
+    }
+}

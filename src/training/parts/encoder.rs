@@ -1,0 +1,93 @@
+//! The encoder side in training.
+
+use tch::{Kind, Tensor};
+
+use super::part::{Part, PartName};
+use crate::compute::Compute;
+use crate::network::sam::Encoded;
+use crate::network::segmenter::Encoder;
+use crate::tensor::{as_laid_out, with_backward};
+use crate::training::TrainingError;
+use crate::training::config::TrainingConfig;
+
+/// MAdapter and image encoder with what trains them.
+pub struct EncoderPart {
+    encoder: Encoder,
+    /// Parameters and optimiser.
+    pub part: Part,
+}
+
+/// Gradients that come back for what an [`EncoderPart`] gave.
+#[derive(Debug)]
+pub struct EncodedGradients {
+    /// Of each level of the features, in their order and shapes.
+    pub taps: Vec<Tensor>,
+    /// Of the embedding, from the mask decoder; absent while it rests.
+    pub embedding: Option<Tensor>,
+}
+
+impl EncodedGradients {
+    /// Fails where they are not gradients of `encoded`.
+    ///
+    /// # Errors
+    /// [`TrainingError::Gradients`].
+    fn check(&self, encoded: &Encoded) -> Result<(), TrainingError> {
+        let shapes =
+            |tensors: &mut dyn Iterator<Item = &Tensor>| tensors.map(Tensor::size).collect::<Vec<_>>();
+        let embedding = self.embedding.as_ref().map(|_| &encoded.embedding);
+        let found = shapes(&mut self.taps.iter().chain(&self.embedding));
+        let expected = shapes(&mut encoded.taps.iter().chain(embedding));
+        if found == expected { Ok(()) } else { Err(TrainingError::Gradients { found, expected }) }
+    }
+
+    /// Adds the gradients of a window to the parameters: backward from the sum of each activation times its gradient, whose
+    /// value nobody needs and which is not computed. They become the graph's, which may keep them: an activation is no parameter.
+    ///
+    /// # Errors
+    /// [`TrainingError::Gradients`].
+    pub fn backward(&self, encoded: Encoded) -> Result<(), TrainingError> {
+        self.check(&encoded)?;
+        let Encoded { embedding, taps } = encoded;
+        let pairs = taps.iter().zip(&self.taps);
+        let pairs = pairs.chain(self.embedding.as_ref().map(|gradient| (&embedding, gradient)));
+        let terms =
+            pairs.filter(|(activation, _)| activation.requires_grad()).map(|(activation, gradient)| {
+                let gradient = as_laid_out(gradient, activation);
+                let scalar = Tensor::zeros([], (Kind::Float, activation.device()));
+                with_backward(activation, scalar, move |_| gradient.shallow_clone())
+            });
+        // Without any trained weight before the features there is nothing to do.
+        if let Some(sum) = terms.reduce(|sum, term| sum + term) {
+            sum.backward();
+        }
+        Ok(())
+    }
+}
+
+impl EncoderPart {
+    /// Fresh or loaded weights, as the configuration says.
+    ///
+    /// # Errors
+    /// Those of [`Part::new`].
+    pub fn new(config: &TrainingConfig, compute: Compute) -> Result<Self, TrainingError> {
+        let bundle = config.model.without_files();
+        let (part, encoder) = Part::new(PartName::Encoder, config, compute, |sam, trained| {
+            Encoder::new(&bundle, sam, trained)
+        })?;
+        Ok(Self { encoder, part })
+    }
+
+    /// Slices `[D, M, imgH, imgW]` to features. The result keeps its graph until [`EncodedGradients::backward`]; what goes
+    /// to the other parts are its values alone.
+    ///
+    /// # Errors
+    /// Slices of another shape.
+    pub fn forward(&self, slices: &Tensor) -> Result<Encoded, TrainingError> {
+        Ok(self.encoder.forward(slices)?)
+    }
+}
+
+/// An activation as another part receives it: its values, at the start of a graph of their own.
+pub fn received(activation: &Tensor) -> Tensor {
+    activation.detach().set_requires_grad(true)
+}

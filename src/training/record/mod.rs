@@ -1,0 +1,11 @@
+//! What a run records of itself for people: curves, TensorBoard events and a page.
+
+mod events;
+mod history;
+mod page;
+mod watch;
+
+pub use events::EventWriter;
+pub use history::{History, Interval, Point};
+pub use page::write_page;
+pub use watch::Watch;

@@ -1,0 +1,177 @@
+//! Validation on whole cases by the way that inference takes: windows, network, blending, labels on the original grid,
+//! metrics.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use image::RgbImage;
+use ndarray::{Array3, Array4, Axis};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use super::Trainer;
+use crate::bundle::BundleConfig;
+use crate::metrics::{CaseMetrics, DEFAULT_TOLERANCE_MM, Summary, evaluate_case};
+use crate::report::{Montage, MontageConfig, MontageInput};
+use crate::training::TrainingError;
+use crate::training::optimise::Stage;
+use crate::volume::{CaseFiles, CasePlan, Image, LabelAssembler, PreparedCase, read_labels};
+
+/// Figures of one validation. Dice is the mean over cases, 0 to 1; absent where no case has the class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Validation {
+    /// Steps made before it.
+    pub step: u64,
+    /// Whether all cases took part.
+    pub complete: bool,
+    /// Cases that took part.
+    pub cases: usize,
+    /// Of what the network gives: the decoder's output, or the auxiliary masks while it rests.
+    pub output: DiceFigures,
+    /// Of the auxiliary masks.
+    pub auxiliary: DiceFigures,
+}
+
+/// Dice by class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DiceFigures {
+    /// Mean over classes.
+    pub mean: Option<f64>,
+    /// Each class but the background, in the model's order.
+    pub classes: Vec<(String, Option<f64>)>,
+}
+
+/// The validation cases.
+#[derive(Debug)]
+pub struct Validator {
+    cases: Vec<CaseFiles>,
+    config: BundleConfig,
+}
+
+/// What a validation gives.
+pub struct Validated {
+    /// The figures.
+    pub figures: Validation,
+    /// Slices of the first case with the outlines of truth (left) and output (right).
+    pub pictures: Vec<RgbImage>,
+}
+
+/// Labels of a case `[x, y, z]`.
+struct CaseLabels {
+    output: Array3<u8>,
+    auxiliary: Array3<u8>,
+}
+
+impl Validator {
+    /// For `cases` with labels.
+    pub fn new(cases: Vec<CaseFiles>, config: BundleConfig) -> Self {
+        Self { cases, config }
+    }
+
+    /// Number of cases.
+    pub fn len(&self) -> usize {
+        self.cases.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.cases.is_empty()
+    }
+
+    /// Validates on all cases, or on at most `limit` spread over them. `None` where `stop` was set meanwhile.
+    ///
+    /// # Errors
+    /// A case that cannot be read.
+    pub fn validate(
+        &self,
+        trainer: &Trainer,
+        stage: Stage,
+        limit: Option<usize>,
+        stop: &AtomicBool,
+    ) -> Result<Option<Validated>, TrainingError> {
+        let count = limit.unwrap_or(usize::MAX).min(self.cases.len());
+        let (mut output, mut auxiliary, mut pictures) = (Vec::new(), Vec::new(), Vec::new());
+        for index in 0..count {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let files = &self.cases[index * self.cases.len() / count];
+            let plan = CasePlan::new(files, &self.config, None)?;
+            let labels = self.segment(trainer, &plan, stage)?;
+            let path = files.labels.clone().unwrap_or_default();
+            let (truth, spacing_mm) = read_labels(&path)?;
+            for (all, labels) in [(&mut output, &labels.output), (&mut auxiliary, &labels.auxiliary)] {
+                let (names, tolerance) = (&self.config.classes, DEFAULT_TOLERANCE_MM);
+                let classes = evaluate_case(truth.view(), labels.view(), spacing_mm, names, tolerance)?;
+                all.push(CaseMetrics { case_id: files.case_id.clone(), classes });
+            }
+            if index == 0 {
+                pictures = self.pictures(&plan, &labels.output, &truth)?;
+            }
+        }
+        let figures = Validation {
+            step: trainer.steps_done(),
+            complete: count == self.cases.len(),
+            cases: count,
+            output: self.dice(&output),
+            auxiliary: self.dice(&auxiliary),
+        };
+        Ok(Some(Validated { figures, pictures }))
+    }
+
+    fn segment(&self, trainer: &Trainer, plan: &CasePlan, stage: Stage) -> Result<CaseLabels, TrainingError> {
+        let case = PreparedCase::open(plan, &self.config)?;
+        let classes = self.config.classes.len();
+        let mut auxiliary = LabelAssembler::new(plan, classes);
+        let mut output = (stage == Stage::Full).then(|| LabelAssembler::new(plan, classes));
+        for window in 0..plan.windows().len() {
+            let segmented = trainer.segment(&case.window(window), stage)?;
+            auxiliary.push(window, by_class(&segmented.auxiliary).view())?;
+            if let (Some(assembler), Some(logits)) = (&mut output, &segmented.output) {
+                assembler.push(window, by_class(logits).view())?;
+            }
+        }
+        let auxiliary = auxiliary.finish();
+        let output = output.map_or_else(|| auxiliary.clone(), LabelAssembler::finish);
+        Ok(CaseLabels { output, auxiliary })
+    }
+
+    fn dice(&self, cases: &[CaseMetrics]) -> DiceFigures {
+        let summary = Summary::from_cases(cases, DEFAULT_TOLERANCE_MM);
+        let finite = |dice: f64| dice.is_finite().then_some(dice);
+        let of_class =
+            |name: &String| (name.clone(), summary.classes.get(name).and_then(|class| finite(class.dice)));
+        DiceFigures {
+            mean: finite(summary.dice_mean),
+            classes: self.config.classes.iter().skip(1).map(of_class).collect(),
+        }
+    }
+
+    fn pictures(
+        &self,
+        plan: &CasePlan,
+        labels: &Array3<u8>,
+        truth: &Array3<u8>,
+    ) -> Result<Vec<RgbImage>, TrainingError> {
+        let Some(path) = plan.files.images.first() else { return Ok(Vec::new()) };
+        let image = Image::read(path)?;
+        let grid = &plan.grid;
+        let input = MontageInput {
+            image: grid.to_network(image.voxels.index_axis(Axis(0), 0).reversed_axes()),
+            prediction: grid.to_network(labels.view()),
+            truth: Some(grid.to_network(truth.view())),
+            spacing_mm: grid.spacing_mm,
+        };
+        let montage = Montage::new(&input, &MontageConfig { slices: 4, ..MontageConfig::default() })?;
+        Ok(montage.panels.into_iter().map(|panel| panel.picture).collect())
+    }
+}
+
+/// Logits `[D, N, H, W]` as `[N, D, H, W]`, as windows are put together.
+pub fn by_class(logits: &Tensor) -> Array4<f32> {
+    let logits = logits.transpose(0, 1).to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+    let mut values = vec![0.0f32; logits.numel()];
+    logits.copy_data(&mut values, logits.numel());
+    let shape: Vec<usize> = logits.size().iter().map(|&size| size as usize).collect();
+    let array = Array4::from_shape_vec((shape[0], shape[1], shape[2], shape[3]), values);
+    array.unwrap_or_default() // the values are as many as the shape says
+}
