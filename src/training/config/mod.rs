@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::TrainingError;
 use super::augment::AugmentationConfig;
+use super::error::TrainingError;
 use super::optimise::{LearningRate, LossConfig, OptimiserConfig, Schedule};
 use crate::bundle::{Bundle, BundleConfig, GeneratorKind, NetworkConfig, Normalisation, Patch, WeightFile};
 use crate::compute::Precision;

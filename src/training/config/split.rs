@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 use rand_pcg::Pcg64;
 use serde::{Deserialize, Serialize};
 
-use crate::training::TrainingError;
+use crate::training::error::TrainingError;
 use crate::volume::CaseFiles;
 
 /// A rule that divides the cases of a dataset, which come in natural order of their names. A patient is the first

@@ -11,8 +11,8 @@ use super::run::{Outcome, run};
 use crate::bundle::{AdapterKind, GeneratorKind, NetworkConfig};
 use crate::compute::Compute;
 use crate::files::write_atomically;
-use crate::training::TrainingError;
 use crate::training::config::TrainingConfig;
+use crate::training::error::TrainingError;
 use crate::training::record::History;
 use crate::training::trainer::DiceFigures;
 

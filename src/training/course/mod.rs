@@ -11,8 +11,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use super::TrainingError;
 use super::config::{Divided, TrainingConfig};
+use super::error::TrainingError;
 use super::optimise::Stage;
 use super::record::Watch;
 use super::state::{Best, Checkpoints, Manifest, Shards};

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use super::{Course, divide};
 use crate::compute::Compute;
-use crate::training::TrainingError;
 use crate::training::config::{Divided, TrainingConfig};
 use crate::training::data::{Prefetch, Sample, Sampler};
+use crate::training::error::TrainingError;
 use crate::training::state::Best;
 use crate::training::trainer::Trainer;
 

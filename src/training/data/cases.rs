@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ndarray::{Array3, Array4, Axis, s};
 
 use crate::bundle::{BundleConfig, Patch, Plane};
-use crate::training::TrainingError;
+use crate::training::error::TrainingError;
 use crate::volume::{CaseFiles, CasePlan, PreparedCase};
 
 /// Voxels of a class that are remembered, spread over all of them (nnU-Net keeps as many).

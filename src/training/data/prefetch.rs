@@ -6,8 +6,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use super::sampler::{Sample, Sampler};
-use crate::training::TrainingError;
 use crate::training::config::PrefetchConfig;
+use crate::training::error::TrainingError;
 
 type Made = Result<Sample, TrainingError>;
 

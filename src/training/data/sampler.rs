@@ -6,9 +6,9 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
 use super::cases::{CaseStore, TrainingCase};
-use crate::training::TrainingError;
 use crate::training::augment::AugmentationConfig;
 use crate::training::config::TrainingConfig;
+use crate::training::error::TrainingError;
 use crate::volume::CaseFiles;
 
 /// Odd constant that spreads seeds (SplitMix64's increment).

@@ -7,8 +7,8 @@ use super::part::{Part, PartName};
 use crate::compute::Compute;
 use crate::network::segmenter::Decoder;
 use crate::prompt::SlicePrompts;
-use crate::training::TrainingError;
 use crate::training::config::TrainingConfig;
+use crate::training::error::TrainingError;
 use crate::training::optimise::LossConfig;
 
 /// Prompt encoder, mask decoder and MC-Adapter with what trains them.

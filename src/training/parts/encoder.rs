@@ -7,8 +7,8 @@ use crate::compute::Compute;
 use crate::network::sam::Encoded;
 use crate::network::segmenter::Encoder;
 use crate::tensor::{as_laid_out, with_backward};
-use crate::training::TrainingError;
 use crate::training::config::TrainingConfig;
+use crate::training::error::TrainingError;
 
 /// MAdapter and image encoder with what trains them.
 pub struct EncoderPart {

@@ -7,8 +7,8 @@ use super::part::{Part, PartName};
 use crate::compute::Compute;
 use crate::network::segmenter::{AuxiliaryGenerator, SegmenterError};
 use crate::tensor::channels_last;
-use crate::training::TrainingError;
 use crate::training::config::TrainingConfig;
+use crate::training::error::TrainingError;
 use crate::training::optimise::LossConfig;
 
 /// Generator with what trains it.

@@ -7,8 +7,8 @@ use tch::nn::VarStore;
 
 use crate::compute::Compute;
 use crate::network::segmenter::{DECODER, ENCODER, GENERATOR, SAM_PARTS, load_sam, load_trained};
-use crate::training::TrainingError;
 use crate::training::config::TrainingConfig;
+use crate::training::error::TrainingError;
 use crate::training::optimise::Optimiser;
 use crate::training::state::{Tensors, sha256_of};
 use crate::weights::{check_sha256, load_strict};

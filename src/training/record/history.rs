@@ -6,7 +6,7 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 
 use crate::files::write_atomically;
-use crate::training::TrainingError;
+use crate::training::error::TrainingError;
 use crate::training::optimise::Stage;
 use crate::training::trainer::{StepReport, Validation};
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::history::{History, Point};
 use crate::files::write_atomically;
 use crate::report::class_colour;
-use crate::training::TrainingError;
+use crate::training::error::TrainingError;
 use crate::training::optimise::Stage;
 
 /// Size of a chart and the margins of its axes, pixels.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::events::EventWriter;
 use super::history::{History, Interval};
 use super::page::write_page;
-use crate::training::TrainingError;
+use crate::training::error::TrainingError;
 use crate::training::optimise::Schedule;
 use crate::training::trainer::{StepReport, Validated};
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tensors::{Tensors, from_bytes, sha256_of_bytes, to_bytes};
 use crate::files::write_atomically;
-use crate::training::TrainingError;
+use crate::training::error::TrainingError;
 
 /// Shards of a step by the names of their parts.
 pub type Shards = BTreeMap<String, Tensors>;

@@ -10,7 +10,7 @@ use super::Trainer;
 use crate::bundle::{Bundle, WeightFile};
 use crate::files::write_atomically;
 use crate::network::segmenter::{AuxiliaryGenerator, Decoder, Encoder};
-use crate::training::TrainingError;
+use crate::training::error::TrainingError;
 use crate::training::parts::Part;
 use crate::weights::{StoredAs, save_safetensors, sha256_file};
 

@@ -14,9 +14,9 @@ use ndarray::{Array3, Array4};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::TrainingError;
 use super::config::TrainingConfig;
 use super::data::Sample;
+use super::error::TrainingError;
 use super::optimise::Stage;
 use super::parts::{DecoderPart, EncodedGradients, EncoderPart, GeneratorPart, Part};
 use super::state::{Checkpoints, Tensors};

@@ -12,7 +12,7 @@ use super::Trainer;
 use crate::bundle::BundleConfig;
 use crate::metrics::{CaseMetrics, DEFAULT_TOLERANCE_MM, Summary, evaluate_case};
 use crate::report::{Montage, MontageConfig, MontageInput};
-use crate::training::TrainingError;
+use crate::training::error::TrainingError;
 use crate::training::optimise::Stage;
 use crate::volume::{CaseFiles, CasePlan, Image, LabelAssembler, PreparedCase, read_labels};
 
