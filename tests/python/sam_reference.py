@@ -1,4 +1,4 @@
-"""Weights, inputs and outputs of PyPI segment-anything 1.0, for the parity tests of src/sam.
+"""Weights, inputs and outputs of PyPI segment-anything 1.0, for the parity tests of src/network/sam.
 
 Usage: sam_reference.py CASE FILE. Writes one safetensors file with the entries weights.*, input.* and output.*.
 Every parameter is random, those that start as zeros or ones too: a weight that is never used must show.
