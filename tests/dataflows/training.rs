@@ -9,10 +9,9 @@ use std::sync::atomic::AtomicBool;
 use self_prompt_sam::bundle::{Backbone, NetworkConfig, Normalisation, Patch, Plane};
 use self_prompt_sam::compute::{Compute, Precision};
 use self_prompt_sam::training::augment::AugmentationConfig;
-use self_prompt_sam::training::course::run;
 use self_prompt_sam::training::{
     DataConfig, History, LearningRate, ModelConfig, OptimiserConfig, Outcome, Rule, Schedule, Split, Tensors,
-    TrainingConfig,
+    TrainingConfig, run,
 };
 use tch::Device;
 

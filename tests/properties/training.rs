@@ -10,11 +10,10 @@ use self_prompt_sam::bundle::{Backbone, Bundle, NetworkConfig, Normalisation, Pa
 use self_prompt_sam::compute::Compute;
 use self_prompt_sam::network::segmenter::Segmenter;
 use self_prompt_sam::training::augment::AugmentationConfig;
-use self_prompt_sam::training::course::run;
 use self_prompt_sam::training::{
     CaseStore, Checkpoints, DataConfig, LearningRate, Manifest, ModelConfig, Outcome, Prefetch,
     PrefetchConfig, Sample, Sampler, Schedule, Split, Stage, Tensors, Trainer, TrainingConfig, TrainingError,
-    divide, slices_of,
+    divide, run, slices_of,
 };
 use tch::{Device, Kind, Tensor};
 
