@@ -15,3 +15,7 @@ pub mod tensor;
 pub mod training;
 pub mod volume;
 pub mod weights;
+
+#[cfg(test)]
+#[path = "../tests/support/skip.rs"]
+mod skip;

@@ -171,8 +171,10 @@ impl Frozen {
 
 #[cfg(test)]
 mod tests {
+    use super::super::NO_AVX512_BF16;
     use super::*;
     use crate::kernel::QkvOrder;
+    use crate::skip::skipped;
 
     const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
@@ -238,7 +240,7 @@ mod tests {
         let qkv = random(&[shape.batch as i64, height, width, channels]);
         let supported = is_supported(&qkv, shape.head_channels as i64);
         if !supported {
-            println!("skipped: this processor has no AVX512-BF16");
+            skipped(NO_AVX512_BF16);
         }
         (qkv, random(&[channels]), supported)
     }

@@ -187,7 +187,9 @@ mod vector {
 mod tests {
     use tch::{Device, Kind};
 
+    use super::super::NO_AVX512_BF16;
     use super::*;
+    use crate::skip::skipped;
 
     /// Every bf16 that there is, three times so that threads share it, with a rest that fills no register.
     fn all() -> Tensor {
@@ -210,7 +212,7 @@ mod tests {
     fn gelu_and_its_gradient_equal_the_definition_for_every_bf16() {
         let x = all();
         if !has_gelu(&x) {
-            println!("skipped: this processor has no AVX512-BF16");
+            skipped(NO_AVX512_BF16);
             return;
         }
         let exact = x.to_kind(Kind::Double).set_requires_grad(true);

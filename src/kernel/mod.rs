@@ -27,6 +27,10 @@ pub use gelu::{gelu, has_gelu};
 pub use norm::{has_layer_norm, layer_norm};
 pub use shape::{AttentionShape, Cut, PositionBias, QkvOrder};
 
+/// Why tests of the kernels skip.
+#[cfg(test)]
+pub(crate) const NO_AVX512_BF16: &str = "needs a processor with AVX512-BF16";
+
 /// Whether this processor has AVX512-BF16 and the tensor is bf16 on the CPU.
 pub(crate) fn is_bf16_here(x: &Tensor) -> bool {
     #[cfg(target_arch = "x86_64")]

@@ -150,7 +150,9 @@ mod vector {
 mod tests {
     use tch::{Device, Kind};
 
+    use super::super::NO_AVX512_BF16;
     use super::*;
+    use crate::skip::skipped;
 
     const EPS: f64 = 1e-5;
 
@@ -172,7 +174,7 @@ mod tests {
             let x = random(&size) * 0.5 + offset;
             let [scale, shift] = [random(&[channels]), random(&[channels])];
             if !has_layer_norm(&x, [&scale, &shift]) {
-                println!("skipped: this processor has no AVX512-BF16");
+                skipped(NO_AVX512_BF16);
                 return;
             }
             let double = |tensor: &Tensor| tensor.to_kind(Kind::Double);
@@ -194,7 +196,7 @@ mod tests {
     fn what_is_trained_or_of_another_type_is_libtorchs() {
         let (x, scale) = (random(&[4, 32]), random(&[32]));
         if !super::super::is_bf16_here(&x) {
-            println!("skipped: this processor has no AVX512-BF16");
+            skipped(NO_AVX512_BF16);
             return;
         }
         assert!(has_layer_norm(&x, [&scale, &scale]));

@@ -50,14 +50,20 @@ pub fn compute_in(precision: Precision) -> Result<Compute> {
 }
 
 /// Makes CUDA visible. cargo's linker drops libraries that no symbol needs, libtorch_cuda among them, so it is loaded
-/// by hand; where there is no NVIDIA driver it is left alone, as it takes a gigabyte.
-fn load_cuda() {
+/// by hand; where there is no NVIDIA driver it is left alone, as it takes a gigabyte. Returns whether it is loaded.
+pub fn load_cuda() -> bool {
     let open = |name: &str| {
         // SAFETY: the driver's and libtorch_cuda's initialisers only register what they offer.
         unsafe { libloading::os::unix::Library::open(Some(name), libc::RTLD_NOW | libc::RTLD_GLOBAL) }
     };
     match open("libcuda.so.1").and_then(|_| open("libtorch_cuda.so")) {
-        Ok(library) => std::mem::forget(library),
-        Err(error) => tracing::debug!("no CUDA: {error}"),
+        Ok(library) => {
+            std::mem::forget(library);
+            true
+        }
+        Err(error) => {
+            tracing::debug!("no CUDA: {error}");
+            false
+        }
     }
 }

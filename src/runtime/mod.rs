@@ -20,7 +20,7 @@ mod turns;
 pub mod writer;
 
 pub use assembly::{Assembler, Input, InputKind, Window};
-pub use device::{compute, compute_in, device};
+pub use device::{compute, compute_in, device, load_cuda};
 pub use dispatch::{Action, Dispatcher, Timing};
 pub use prompt_stage::{PromptStage, decode_window_prompts};
 pub use settings::{NamedBox, Settings, number};

@@ -48,6 +48,7 @@ mod tests {
     use tch::{Device, Kind};
 
     use super::*;
+    use crate::skip::skipped;
 
     #[test]
     fn failures_say_why() {
@@ -55,7 +56,7 @@ mod tests {
         let packed = match pack_weight(&zeros(&[4, 6]), 8) {
             Ok(packed) => packed,
             Err(reason) => {
-                println!("skipped: {reason}");
+                skipped(&reason);
                 return;
             }
         };

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use self_prompt_sam::volume::{Header, read_labels};
 
+use super::golden;
 use super::harness::{Bench, project};
+use super::skip::skipped;
 
 const ANTERIOR: u8 = 1;
 /// Regions of `cargo xtask demo`.
@@ -44,6 +46,7 @@ fn both_hippocampi_of_the_mni152_head_are_found_without_a_prompt() {
     assert!(run.finish().success(), "{}", run.log());
     for (side, expected_x) in [("left", -26.0), ("right", 26.0)] {
         let path = bench.path(&format!("mni/mni152_t1_{side}.nii.gz"));
+        golden::check(&format!("hippocampus_{side}"), &path);
         let (centre, volume_ml) = centre_and_volume(&path, &[1, 2]);
         let [anterior, posterior] = [ANTERIOR, 2].map(|label| centre_and_volume(&path, &[label]).0);
         println!(
@@ -69,7 +72,7 @@ fn the_hippocampus_bundle_segments_cases_that_it_has_not_seen() {
         .map_or_else(|| project().join("../shared/data"), PathBuf::from)
         .join("Task04_Hippocampus");
     let Ok(entries) = fs::read_dir(data.join("imagesTr")) else {
-        println!("skipped: no hippocampus data; SPSAM_DATA names the folder that holds Task04_Hippocampus");
+        skipped("needs the data set Task04_Hippocampus: SPSAM_DATA names the folder that holds it");
         return;
     };
     let mut images: Vec<PathBuf> = entries

@@ -2,13 +2,13 @@
 //! network namespace of its own, with a cable between them (`cluster.sh`).
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_yaml::Value;
 
 use super::harness::{Bench, project};
+use super::skip::skipped;
 
 const CASES: usize = 3;
 /// Windows of 4 slices every 2 make 7 windows a case.
@@ -41,10 +41,7 @@ fn obstacle() -> Option<String> {
 #[test]
 fn two_machines_give_the_same_label_maps_as_one() {
     if let Some(obstacle) = obstacle() {
-        // Past the test harness, which shows nothing of a test that passes.
-        let text = "skipped: two_machines_give_the_same_label_maps_as_one needs root and iproute2 to make network \
-                    namespaces";
-        writeln!(std::io::stderr(), "{text}: {obstacle}").unwrap();
+        skipped(&format!("needs root and iproute2 to make network namespaces: {obstacle}"));
         return;
     }
     let bench = Bench::new(CASES, SLICES);

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::skip::skipped;
+
 fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/custom-prompt-python")
 }
@@ -12,7 +14,7 @@ fn the_python_prompt_node_passes_its_own_tests() {
     let python = std::env::var_os("SPSAM_PYTHON")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".spsam/venv/bin/python"), PathBuf::from);
     if !python.is_file() {
-        println!("skipped: {} absent", python.display());
+        skipped("needs the Python environment: `cargo xtask setup --test`");
         return;
     }
     let output = Command::new(python).current_dir(example()).arg("test_prompt_node.py").output().unwrap();

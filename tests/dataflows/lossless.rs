@@ -13,6 +13,7 @@ use self_prompt_sam::volume::{self, CasePlan, LabelAssembler, PreparedCase};
 use tch::Tensor;
 
 use super::harness::{Bench, Run, full, label_maps, python};
+use super::skip::shortened;
 
 const CASES: usize = 4;
 /// Windows of 4 slices every 2 make 11 windows a case.
@@ -69,7 +70,7 @@ fn nothing_is_lost_and_results_are_those_of_the_segmenter() {
 
     let rounds = if full() { 20 } else { 2 };
     if !full() {
-        eprintln!("shortened: 2 of 20 busy runs and 1 of 4 kills; `cargo xtask test --full` runs all");
+        shortened("2 of 20 busy runs and 1 of 4 kills: `cargo xtask test --full` runs all");
     }
     let busy = AtomicBool::new(true);
     thread::scope(|scope| {

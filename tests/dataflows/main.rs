@@ -8,9 +8,14 @@ mod bad_input;
 mod bundles;
 mod cluster;
 mod examples;
+mod golden;
 mod harness;
 mod lossless;
+#[path = "../support/nifti.rs"]
+mod nifti;
 mod oracle;
+#[path = "../support/skip.rs"]
+mod skip;
 mod swap;
 mod training;
 mod validation;

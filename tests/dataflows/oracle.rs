@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use super::harness::{Bench, full, project, python};
+use super::skip::skipped;
 
 /// What resampling boxes and masks on another grid may cost.
 const TOLERANCE: f64 = 0.01;
@@ -47,7 +48,7 @@ fn means(figures: impl Iterator<Item = (String, f64)>) -> BTreeMap<String, f64> 
 fn box_prompts_from_labels_give_the_dice_of_the_reference_package() {
     let frames = validation_frames();
     if frames.is_empty() {
-        println!("skipped: no ACDC data; SPSAM_ACDC names its folder");
+        skipped("needs the data set ACDC: SPSAM_ACDC names its folder");
         return;
     }
     let bench = Bench::new(0, 0);

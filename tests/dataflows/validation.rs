@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use super::skip::skipped;
+
 const NODES: [&str; 6] = [
     "volume-loader",
     "image-encoder",
@@ -17,13 +19,13 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The dora command of the project's Python environment; `None`, said aloud, where it is not set up.
+/// The dora command of the project's Python environment; `None`, and the test counts as skipped, where it is not set up.
 fn dora() -> Option<PathBuf> {
     let python =
         std::env::var_os("SPSAM_PYTHON").map_or_else(|| root().join(".spsam/venv/bin/python"), PathBuf::from);
     let dora = python.with_file_name("dora");
     if !dora.is_file() {
-        println!("skipped: {} absent", dora.display());
+        skipped("needs the Python environment: `cargo xtask setup --test`");
         return None;
     }
     Some(dora)

@@ -6,7 +6,8 @@ use self_prompt_sam::network::generator::{Generator, MspGeneratorConfig, Widths}
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::python::{devices, relative_difference};
+use crate::devices::devices;
+use crate::python::relative_difference;
 
 const DEPTH: i64 = 3;
 const VOLUMES: i64 = 2;
@@ -49,6 +50,7 @@ fn masks_have_the_patchs_size_at_every_ratio() {
                     let config = config(taps.clone(), patch);
                     let (_store, generator) = generator(kind, &config, device);
                     let masks = generator.forward(&random_taps(&config, device));
+                    assert_eq!(masks.logits.device(), device);
                     assert_eq!(masks.logits.size(), [VOLUMES, 5, DEPTH, patch[0], patch[1]]);
                     let sizes: Vec<i64> = masks.deep.iter().map(|deep| deep.size()[4]).collect();
                     assert!(sizes.is_sorted_by(|a, b| a >= b), "finest first: {sizes:?}");

@@ -13,7 +13,8 @@ use self_prompt_sam::weights::{check_sha256, list, load_strict, save_safetensors
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::python::{devices, relative_difference, run};
+use crate::devices::devices;
+use crate::python::{relative_difference, run};
 
 /// Float32 sums in another order: about 1e-6 per layer, 20 layers with skips.
 const CPU_TOLERANCE: f64 = 1e-4;
@@ -64,6 +65,7 @@ fn every_stage_equals_the_reference() {
             let names = ["stage0", "stage1", "stage2", "stage3", "embedding"];
             assert_eq!(encoded.taps.len(), names.len());
             for (name, tap) in names.iter().zip(&encoded.taps) {
+                assert_eq!(tap.device(), device);
                 let difference = relative_difference(tap, &golden(name));
                 println!("{device:?} {size} {name}: {difference:.1e}");
                 assert!(difference <= tolerance, "{device:?} {size} {name}: {difference:e}");

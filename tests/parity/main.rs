@@ -4,12 +4,17 @@
 mod arrays;
 mod checkpoint;
 mod components;
+#[path = "../support/devices.rs"]
+mod devices;
 mod distance;
 mod generator;
+mod gpu;
 mod lite_medsam;
 mod metrics;
 mod python;
 mod reference;
 mod resize;
 mod sam;
+#[path = "../support/skip.rs"]
+mod skip;
 mod training;

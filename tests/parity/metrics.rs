@@ -6,6 +6,7 @@ use ndarray::Ix3;
 use self_prompt_sam::metrics::{evaluate_case, surfel_areas};
 
 use crate::arrays::Reference;
+use crate::skip::shortened;
 
 #[test]
 fn metrics_equal_surface_distance() {
@@ -14,7 +15,7 @@ fn metrics_equal_surface_distance() {
     let arguments = if acdc.is_dir() {
         vec![acdc.as_path()]
     } else {
-        println!("skipped: real labels, {} absent", acdc.display());
+        shortened("without real labels: SPSAM_ACDC names the folder of ACDC");
         vec![]
     };
     let reference = Reference::run("metrics_reference.py", &arguments);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// Runs `tests/python/<script>` with these arguments.
 pub fn run_with(script: &str, arguments: &[&Path]) {
@@ -23,11 +23,6 @@ pub fn run(script: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(script).with_extension("");
     run_with(script, &[&folder]);
     folder
-}
-
-/// The CPU, and the first CUDA device where there is one.
-pub fn devices() -> Vec<Device> {
-    if tch::Cuda::is_available() { vec![Device::Cpu, Device::Cuda(0)] } else { vec![Device::Cpu] }
 }
 
 /// Largest absolute difference as a fraction of the expected values' largest magnitude.

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use tch::{Cuda, Device, Kind, Tensor, nn};
+use tch::{Device, Kind, Tensor, nn};
 
 use crate::python::run_with;
 
@@ -52,10 +52,10 @@ impl Reference {
         });
     }
 
-    /// Fails unless `found` has the shape of the expected output and its values within the tolerance.
-    pub fn check(&self, name: &str, found: &Tensor) {
+    /// Fails unless `found` is on `device`, has the shape of the expected output, and its values within the tolerance.
+    pub fn check(&self, name: &str, found: &Tensor, device: Device) {
         let expected = &self.0[&format!("output.{name}")];
-        assert_eq!(found.size(), expected.size(), "{name}");
+        assert_eq!((found.device(), found.size()), (device, expected.size()), "{name}");
         if expected.numel() == 0 {
             return;
         }
@@ -65,11 +65,4 @@ impl Reference {
         println!("{name}: relative error {error:.1e}");
         assert!(error <= TOLERANCE, "{name}: relative error {error}");
     }
-}
-
-/// The CPU, and the GPU where there is one.
-pub fn devices() -> Vec<Device> {
-    let mut devices = vec![Device::Cpu];
-    devices.extend(Cuda::is_available().then_some(Device::Cuda(0)));
-    devices
 }

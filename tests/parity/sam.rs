@@ -6,7 +6,9 @@ use self_prompt_sam::network::sam::{
 };
 use tch::nn::VarStore;
 
-use crate::reference::{Reference, devices};
+use crate::devices::devices;
+use crate::reference::Reference;
+use crate::skip::skipped;
 
 const SCRIPT: &str = "sam_reference.py";
 
@@ -31,9 +33,9 @@ fn check_encoder(case: &str, config: &VitConfig) {
         let encoded = tch::no_grad(|| encoder.forward(&reference.input("image", device)));
         assert_eq!(encoded.taps.len(), config.taps.len() + 1);
         for (index, tap) in encoded.taps[..config.taps.len()].iter().enumerate() {
-            reference.check(&format!("tap{index}"), tap);
+            reference.check(&format!("tap{index}"), tap, device);
         }
-        reference.check("embedding", &encoded.embedding);
+        reference.check("embedding", &encoded.embedding, device);
         assert!(encoded.taps[config.taps.len()].equal(&encoded.embedding));
     }
 }
@@ -63,7 +65,7 @@ fn vit_b_at_256_equals_the_reference() {
 #[test]
 fn vit_b_at_512_and_1024_equals_the_reference() {
     if std::env::var_os("SPSAM_FULL").is_none() {
-        eprintln!("skipped: ViT-B at 512 and 1024 pixels runs with SPSAM_FULL=1");
+        skipped("takes long: `cargo xtask test --full`");
         return;
     }
     check_encoder("vit_b_512", &VitConfig { taps: vec![0, 3, 6, 9], ..VitConfig::vit_b(512) });
@@ -80,7 +82,7 @@ fn every_combination_of_prompts_equals_the_reference() {
         for device in devices() {
             let encoder = build(&reference, device, |vs, _| PromptEncoder::new(vs, &config));
             let input = |name| reference.input(name, device);
-            reference.check("dense_pe", &encoder.dense_pe());
+            reference.check("dense_pe", &encoder.dense_pe(), device);
             for combination in 0..8 {
                 let given = |bit| combination & bit != 0;
                 let prompts = PromptTensors {
@@ -90,8 +92,8 @@ fn every_combination_of_prompts_equals_the_reference() {
                     masks: given(4).then(|| input("masks")),
                 };
                 let (sparse, dense) = tch::no_grad(|| encoder.forward(&prompts, 4));
-                reference.check(&format!("sparse{combination}"), &sparse);
-                reference.check(&format!("dense{combination}"), &dense);
+                reference.check(&format!("sparse{combination}"), &sparse, device);
+                reference.check(&format!("dense{combination}"), &dense, device);
             }
         }
     }
@@ -116,8 +118,8 @@ fn two_way_transformer_equals_the_reference() {
             let (tokens, image) = tch::no_grad(|| {
                 transformer.forward(&input("image"), &input("image_pe"), &input("tokens"), classes)
             });
-            reference.check("tokens", &tokens);
-            reference.check("image", &image);
+            reference.check("tokens", &tokens, device);
+            reference.check("image", &image, device);
         }
     }
 }
@@ -135,8 +137,8 @@ fn mask_decoder_equals_the_reference() {
                 decoder.forward(&input("embedding"), &input("image_pe"), prompts, 4, multimask)
             });
             let name = format!("{tokens}{}", if multimask { "_multimask" } else { "" });
-            reference.check(&format!("masks{name}"), &masks);
-            reference.check(&format!("iou{name}"), &iou);
+            reference.check(&format!("masks{name}"), &masks, device);
+            reference.check(&format!("iou{name}"), &iou, device);
         }
     }
 }

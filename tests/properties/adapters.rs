@@ -8,16 +8,12 @@ use self_prompt_sam::network::sam::{
     ImageEncoderVit, MaskDecoder, MaskDecoderConfig, TwoWayTransformerConfig, VitConfig,
 };
 use tch::nn::VarStore;
-use tch::{Cuda, Device, Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+use crate::devices::devices;
 
 const KINDS: [AdapterKind; 4] =
     [AdapterKind::Vanilla, AdapterKind::DepthBefore, AdapterKind::DepthAfter, AdapterKind::DepthFused];
-
-fn devices() -> Vec<Device> {
-    let mut devices = vec![Device::Cpu];
-    devices.extend(Cuda::is_available().then_some(Device::Cuda(0)));
-    devices
-}
 
 fn randn(shape: &[i64], device: Device) -> Tensor {
     Tensor::randn(shape, (Kind::Float, device))
@@ -81,6 +77,7 @@ fn fresh_adapters_leave_the_image_encoder_as_it_is() {
             assert!(!adapters.is_empty());
             let image = randn(&[2 * depth, 3, 24, 24], device);
             let (expected, adapted) = (expected.forward(&image), adapted.forward(&image));
+            assert_eq!(adapted.embedding.device(), device);
             assert!(adapted.embedding.equal(&expected.embedding), "{kind:?}");
             for (adapted, expected) in adapted.taps.iter().zip(&expected.taps) {
                 assert!(adapted.equal(expected), "{kind:?}");

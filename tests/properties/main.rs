@@ -2,10 +2,22 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod adapters;
+mod delivery;
+#[path = "../support/devices.rs"]
+mod devices;
+mod hostile;
+#[path = "../support/nifti.rs"]
+mod nifti;
+#[path = "../support/parsers.rs"]
+mod parsers;
 mod prompts;
 mod report;
 mod sam_prompts;
+#[path = "../support/samples.rs"]
+mod samples;
 mod segmenter;
+#[path = "../support/skip.rs"]
+mod skip;
 mod training;
 mod volume_datasets;
 mod volume_files;

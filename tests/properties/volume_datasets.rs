@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use self_prompt_sam::bundle::{Normalisation, Plane};
 use self_prompt_sam::volume::{CaseFiles, CasePlan, PreparedCase, VolumeError, discover, read_labels};
 
+use crate::skip::skipped;
 use crate::volumes::{config, identity_segmentation};
 
 /// A folder with empty files.
@@ -148,7 +149,7 @@ fn real(name: &str) -> Option<PathBuf> {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
     let folder = root.join(name);
     if !folder.is_dir() {
-        eprintln!("skipped: {} absent", folder.display());
+        skipped(&format!("needs the data set {name}: SPSAM_DATA names the folder that holds it"));
         return None;
     }
     Some(folder)

@@ -11,6 +11,7 @@ mod python;
 mod requirements;
 mod setup;
 mod suite;
+mod tally;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -11,6 +11,7 @@ use std::time::Instant;
 use crate::process;
 use crate::project::Project;
 use crate::setup::{self, Purpose};
+use crate::tally::{SKIP_LOG, Tally};
 
 /// Options of the tests.
 #[derive(Args)]
@@ -37,7 +38,7 @@ pub fn test(project: &Project, args: &TestArgs) -> eyre::Result<()> {
     let tally = report.step("tests", || cargo_test(project, args))?;
     report.step("dataflows", || validate(project))?;
     report.print();
-    println!("tests: {} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.ignored);
+    println!("{tally}");
     Ok(())
 }
 
@@ -77,37 +78,11 @@ impl Report {
     }
 }
 
-/// Sums of cargo test's closing lines.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
-    passed: u64,
-    failed: u64,
-    ignored: u64,
-}
-
-impl Tally {
-    /// Adds a line as `test result: ok. 3 passed; 0 failed; 1 ignored; …`; any other adds nothing.
-    fn add(&mut self, line: &str) {
-        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
-        else {
-            return;
-        };
-        for count in counts.split("; ") {
-            let Some((number, what)) = count.split_once(' ') else { continue };
-            let Ok(number) = number.parse::<u64>() else { continue };
-            match what {
-                "passed" => self.passed += number,
-                "failed" => self.failed += number,
-                "ignored" => self.ignored += number,
-                _ => {}
-            }
-        }
-    }
-}
-
 fn cargo_test(project: &Project, args: &TestArgs) -> eyre::Result<Tally> {
+    let skips = tempfile::NamedTempFile::new().wrap_err("a file for what the tests skip")?;
     let mut command = project.cargo();
     command.args(["test", "--release", "--workspace"]).args(&args.filter).stdout(Stdio::piped());
+    command.env(SKIP_LOG, skips.path());
     if args.full {
         command.env("SPSAM_FULL", "1");
     }
@@ -123,8 +98,9 @@ fn cargo_test(project: &Project, args: &TestArgs) -> eyre::Result<Tally> {
         }
     }
     let status = child.wait()?;
+    tally.add_skips(&fs::read_to_string(skips.path()).wrap_err("what the tests skipped")?);
     if !status.success() {
-        bail!("`{line}` failed: {status}, {} passed, {} failed", tally.passed, tally.failed);
+        bail!("`{line}` failed: {status}\n{tally}");
     }
     Ok(tally)
 }
@@ -183,19 +159,6 @@ fn entries(folder: &Path) -> eyre::Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn closing_lines_add_up() {
-        let mut tally = Tally::default();
-        for line in [
-            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.02s",
-            "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 7 filtered out; finished in 0s",
-            "test points_lie_inside_their_mask ... ok",
-        ] {
-            tally.add(line);
-        }
-        assert_eq!(tally, Tally { passed: 5, failed: 1, ignored: 1 });
-    }
 
     #[test]
     fn descriptors_tell_dataflows_from_manifests_and_other_files() {

@@ -78,6 +78,8 @@ mod tests {
     use tch::nn::VarStore;
 
     use super::*;
+    use crate::kernel::NO_AVX512_BF16;
+    use crate::skip::skipped;
 
     /// A layer, its frozen weights converted to bf16.
     fn frozen(bias: bool) -> (VarStore, Linear) {
@@ -112,7 +114,7 @@ mod tests {
             let expected = exact.linear(&float(&layer.ws), layer.bs.as_ref().map(float));
             let found = layer.forward(&x);
             if !kernel::is_bf16_here(&x) {
-                println!("skipped: this processor has no AVX512-BF16");
+                skipped(NO_AVX512_BF16);
                 return;
             }
             assert!(layer.packed_forward(&x).is_some(), "not packed");

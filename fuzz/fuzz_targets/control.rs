@@ -1,0 +1,6 @@
+#![no_main]
+#[path = "../../tests/support/parsers.rs"]
+#[allow(dead_code, reason = "each target calls one of the parsers")]
+mod parsers;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| parsers::control(bytes));

@@ -1,0 +1,135 @@
+//! Readers of files and messages on damaged inputs: they give an error, and never panic, hang or take memory without end.
+//! The fuzz targets (`fuzz/`) run the same readers for longer; what they have found stands in `FOUND`.
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use crate::parsers;
+use crate::samples;
+
+/// One change to the bytes of a good input.
+#[derive(Debug, Clone)]
+enum Damage {
+    /// Another byte in this place.
+    Byte(Index, u8),
+    /// A little-endian number of this many bytes that is often wrong.
+    Number(Index, usize, i64),
+    Cut(Index),
+    Remove(Index, usize),
+    /// The bytes at one place, again at another.
+    Repeat(Index, Index, usize),
+    Insert(Index, Vec<u8>),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let extreme = prop_oneof![
+        Just(0),
+        Just(-1),
+        Just(i64::MAX),
+        Just(i64::MIN),
+        Just(i64::from(i32::MAX)),
+        Just(i64::from(i16::MAX)),
+        Just(f32::NAN.to_bits().into()),
+        Just(f32::INFINITY.to_bits().into()),
+        Just(1e-30f32.to_bits().into()),
+        Just(1e30f32.to_bits().into()),
+        any::<i64>(),
+    ];
+    prop_oneof![
+        4 => (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Damage::Byte(at, byte)),
+        4 => (any::<Index>(), prop::sample::select(vec![2usize, 4, 8]), extreme)
+            .prop_map(|(at, width, value)| Damage::Number(at, width, value)),
+        1 => any::<Index>().prop_map(Damage::Cut),
+        1 => (any::<Index>(), 1usize..40).prop_map(|(at, length)| Damage::Remove(at, length)),
+        1 => (any::<Index>(), any::<Index>(), 1usize..40)
+            .prop_map(|(from, to, length)| Damage::Repeat(from, to, length)),
+        1 => (any::<Index>(), prop::collection::vec(any::<u8>(), 1..20))
+            .prop_map(|(at, bytes)| Damage::Insert(at, bytes)),
+    ]
+}
+
+fn damaged(mut bytes: Vec<u8>, damages: &[Damage]) -> Vec<u8> {
+    for damage in damages {
+        let length = bytes.len();
+        let place = |index: &Index| index.index(length + 1);
+        match damage {
+            Damage::Byte(at, byte) => {
+                if let Some(there) = bytes.get_mut(place(at)) {
+                    *there = *byte;
+                }
+            }
+            Damage::Number(at, width, value) => {
+                let at = place(at) / 2 * 2;
+                if let Some(there) = bytes.get_mut(at..at + width) {
+                    there.copy_from_slice(&value.to_le_bytes()[..*width]);
+                }
+            }
+            Damage::Cut(at) => bytes.truncate(place(at)),
+            Damage::Remove(at, count) => {
+                let at = place(at);
+                bytes.drain(at..(at + count).min(length));
+            }
+            Damage::Repeat(from, to, count) => {
+                let (from, to) = (place(from), place(to));
+                let part = bytes[from..(from + count).min(length)].to_vec();
+                bytes.splice(to..to, part);
+            }
+            Damage::Insert(at, part) => {
+                let at = place(at);
+                bytes.splice(at..at, part.iter().copied());
+            }
+        }
+    }
+    bytes
+}
+
+fn of(samples: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    (prop::sample::select(samples), prop::collection::vec(damage(), 0..5))
+        .prop_map(|(sample, damages)| damaged(sample, &damages))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn damaged_volumes_are_read_or_refused(bytes in of(samples::volumes())) {
+        parsers::volume(&bytes);
+    }
+
+    #[test]
+    fn damaged_bundles_are_read_or_refused(bytes in of(samples::bundles())) {
+        parsers::bundle(&bytes);
+    }
+
+    #[test]
+    fn damaged_control_messages_are_read_or_refused(bytes in of(samples::controls())) {
+        parsers::control(&bytes);
+    }
+
+    #[test]
+    fn damaged_messages_are_joined_or_refused(bytes in of(samples::wires())) {
+        parsers::wire(&bytes);
+    }
+}
+
+/// The beginning of every campaign: `SPSAM_WRITE_CORPUS=fuzz/corpus cargo test --release --test properties -- corpus`.
+#[test]
+fn the_corpus_is_made_of_inputs_that_are_read() {
+    type Reader = (&'static str, Vec<Vec<u8>>, fn(&[u8]));
+    let readers: [Reader; 4] = [
+        ("volume", samples::volumes(), parsers::volume),
+        ("bundle", samples::bundles(), parsers::bundle),
+        ("control", samples::controls(), parsers::control),
+        ("wire", samples::wires(), parsers::wire),
+    ];
+    for (name, inputs, read) in readers {
+        for (index, bytes) in inputs.iter().enumerate() {
+            read(bytes);
+            if let Some(corpus) = std::env::var_os("SPSAM_WRITE_CORPUS") {
+                let folder = std::path::Path::new(&corpus).join(name);
+                std::fs::create_dir_all(&folder).unwrap();
+                std::fs::write(folder.join(format!("sample-{index}")), bytes).unwrap();
+            }
+        }
+    }
+}

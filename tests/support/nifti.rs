@@ -1,0 +1,45 @@
+//! NIfTI-1 files made by hand.
+
+/// What a NIfTI-1 header says.
+#[derive(Debug, Clone)]
+pub struct Nifti {
+    pub sides: Vec<i16>,
+    /// NIfTI's code of the type of the voxels.
+    pub datatype: i16,
+    pub spacing_mm: [f32; 3],
+    /// Rows of the sform.
+    pub world_from_voxel: [[f32; 4]; 3],
+    pub slope: f32,
+    /// Between header and voxels; its first four bytes are the extender.
+    pub extension: Vec<u8>,
+    pub voxels: Vec<u8>,
+}
+
+impl Nifti {
+    /// The file, little-endian.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut header = vec![0u8; 348];
+        let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, &348i32.to_le_bytes());
+        let mut dim = [1i16; 8];
+        dim[0] = self.sides.len() as i16;
+        dim[1..=self.sides.len()].copy_from_slice(&self.sides);
+        put(40, &dim.map(i16::to_le_bytes).concat());
+        let bits = match self.datatype {
+            2 | 256 => 8,
+            4 | 512 => 16,
+            8 | 16 | 768 => 32,
+            _ => 64,
+        };
+        put(70, &[self.datatype, bits].map(i16::to_le_bytes).concat());
+        let [dx, dy, dz] = self.spacing_mm;
+        put(76, &[1.0, dx, dy, dz, 1.0, 0.0, 0.0, 0.0].map(f32::to_le_bytes).concat());
+        put(108, &((348 + self.extension.len()) as f32).to_le_bytes());
+        put(112, &self.slope.to_le_bytes());
+        put(123, &[2]); // mm
+        put(254, &1i16.to_le_bytes()); // sform: scanner
+        put(280, &self.world_from_voxel.concat().iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>());
+        put(344, b"n+1\0");
+        [header, self.extension.clone(), self.voxels.clone()].concat()
+    }
+}

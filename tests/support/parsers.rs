@@ -1,0 +1,199 @@
+//! Every reader of what comes from outside, on any bytes: it gives values or an error, and never panics, hangs or takes
+//! memory that its input does not account for. The fuzz targets (`fuzz/`) and the tests with damaged files call these.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float16Array, Float32Array, Int64Array, StringArray, UInt8Array, UInt16Array};
+use dora_node_api::{MetadataParameters, Parameter};
+use self_prompt_sam::bundle::{Bundle, BundleConfig};
+use self_prompt_sam::message::control::{
+    Ack, AckMessage, CaseMessage, Command, Order, Progress, Status, Supply, from_json, to_json,
+};
+use self_prompt_sam::message::{SliceHeader, decode_prompts, keys, text};
+use self_prompt_sam::runtime::{Assembler, Input, InputKind, decode_window_prompts};
+use self_prompt_sam::training::TrainingConfig;
+use self_prompt_sam::volume::{CaseFiles, CasePlan, Image, read_labels};
+
+const MODEL: &str = include_str!("../../models/hippocampus/model.yml");
+
+fn in_file(name: &str, bytes: &[u8], read: impl FnOnce(&Path)) {
+    let Ok(folder) = tempfile::tempdir() else { return };
+    let path = folder.path().join(name);
+    if fs::write(&path, bytes).is_ok() {
+        read(&path);
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let _ = encoder.write_all(bytes);
+    encoder.finish().unwrap_or_default()
+}
+
+/// A NIfTI file: as an image, as labels and as a case to plan. The first byte says how it is stored: as it is, compressed
+/// here, or with the gzip layer among the bytes.
+pub fn volume(bytes: &[u8]) {
+    let Some((&how, bytes)) = bytes.split_first() else { return };
+    let read = |path: &Path| {
+        let _ = Image::read(path);
+        let _ = read_labels(path);
+        let Ok(config) = serde_yaml::from_str::<BundleConfig>(MODEL) else { return };
+        let files =
+            CaseFiles { case_id: "case".into(), images: vec![path.into()], labels: Some(path.into()) };
+        if let Ok(plan) = CasePlan::new(&files, &config, None) {
+            assert!(!plan.windows().is_empty());
+        }
+    };
+    match how % 3 {
+        0 => in_file("image.nii", bytes, read),
+        1 => in_file("image.nii.gz", &gzip(bytes), read),
+        _ => in_file("image.nii.gz", bytes, read),
+    }
+}
+
+/// A `model.yml` and a training configuration.
+pub fn bundle(bytes: &[u8]) {
+    in_file("model.yml", bytes, |path| {
+        if let Ok(bundle) = Bundle::open(path)
+            && let Ok(text) = serde_yaml::to_string(&bundle.config)
+        {
+            let again: Result<BundleConfig, _> = serde_yaml::from_str(&text);
+            assert!(again.is_ok_and(|again| again == bundle.config), "not the same when it is written");
+        }
+        let _ = TrainingConfig::open(path);
+    });
+}
+
+/// A control message.
+pub fn control(bytes: &[u8]) {
+    let Ok(json) = std::str::from_utf8(bytes) else { return };
+    if let Ok(message) = from_json::<CaseMessage>(json)
+        && let Ok(json) = to_json(&message)
+    {
+        assert!(from_json::<CaseMessage>(&json).is_ok());
+    }
+    let _ = from_json::<AckMessage>(json);
+    let _ = from_json::<Ack>(json);
+    let _ = from_json::<Status>(json);
+    let _ = from_json::<Order>(json);
+    let _ = from_json::<Supply>(json);
+    let _ = from_json::<Command>(json);
+    let _ = from_json::<Progress>(json);
+}
+
+const INPUTS: [Input; 4] = [
+    Input { name: "a", kind: InputKind::Floats },
+    Input { name: "b", kind: InputKind::Activations },
+    Input { name: "c", kind: InputKind::Labels },
+    Input { name: "d", kind: InputKind::Prompts },
+];
+const KEYS: [&str; 11] = [
+    keys::SHAPE,
+    keys::SESSION_ID,
+    keys::SEGMENT_ID,
+    keys::SEQ,
+    keys::FIN,
+    keys::COUNT,
+    keys::ATTEMPT,
+    keys::CASE_ID,
+    keys::LEVEL,
+    keys::LEVELS,
+    keys::SLICES,
+];
+
+/// What messages are made of.
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    fn byte(&mut self) -> u8 {
+        let Some((&first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        first
+    }
+
+    /// Mostly small, sometimes any at all.
+    fn integer(&mut self) -> i64 {
+        match self.byte() {
+            small @ 0..=200 => i64::from(small % 8),
+            201..=220 => i64::from(self.byte()) - 128,
+            221..=230 => i64::MAX - i64::from(self.byte()),
+            231..=240 => i64::MIN + i64::from(self.byte()),
+            _ => i64::from_le_bytes(std::array::from_fn(|_| self.byte())),
+        }
+    }
+
+    fn parameter(&mut self, key: &str) -> Option<Parameter> {
+        Some(match self.byte() {
+            0..=15 => return None,
+            16..=31 => Parameter::Bool(self.byte() & 1 > 0),
+            32..=47 => Parameter::String("text".into()),
+            48..=63 => Parameter::Float(f64::from(self.byte())),
+            _ if key == keys::SHAPE => {
+                let sides = self.byte() % 6;
+                Parameter::ListInt((0..sides).map(|_| self.integer()).collect())
+            }
+            _ if key == keys::SESSION_ID || key == keys::CASE_ID => Parameter::String("case".into()),
+            _ => Parameter::Integer(self.integer()),
+        })
+    }
+
+    fn array(&mut self) -> ArrayRef {
+        let kind = self.byte();
+        let length = usize::from(self.byte()) % 80;
+        let values: Vec<u8> = (0..length).map(|_| self.byte()).collect();
+        match kind % 6 {
+            0 => Arc::new(Float32Array::from_iter_values(values.into_iter().map(f32::from))),
+            1 => Arc::new(UInt8Array::from(values)),
+            2 => Arc::new(UInt16Array::from_iter_values(values.into_iter().map(u16::from))),
+            3 => Arc::new(Float16Array::from(vec![Default::default(); length])),
+            4 => Arc::new(Int64Array::from_iter(values.into_iter().map(|value| (value > 9).then_some(1)))),
+            _ => Arc::new(StringArray::from(vec![String::from_utf8_lossy(&values).into_owned()])),
+        }
+    }
+}
+
+/// Messages on the four kinds of edges.
+pub fn wire(bytes: &[u8]) {
+    let mut bytes = Bytes(bytes);
+    let inputs = &INPUTS[..1 + usize::from(bytes.byte()) % INPUTS.len()];
+    let mut assembler = Assembler::new(inputs.to_vec());
+    while !bytes.0.is_empty() {
+        let input = &inputs[usize::from(bytes.byte()) % inputs.len()];
+        let mut parameters = MetadataParameters::new();
+        // A good message is one byte; any key of it may be another.
+        let header = SliceHeader {
+            session_id: "run".into(),
+            segment_id: 1,
+            attempt: 0,
+            seq: i64::from(bytes.byte() % 2),
+            count: 2,
+            case_id: "case".into(),
+            classes: 2,
+            level: None,
+            slices: (input.kind == InputKind::Activations).then_some(1),
+            shape: vec![1, 4],
+        };
+        parameters.extend(header.to_parameters());
+        for _ in 0..bytes.byte() % 4 {
+            let key = KEYS[usize::from(bytes.byte()) % KEYS.len()];
+            match bytes.parameter(key) {
+                Some(parameter) => parameters.insert(key.into(), parameter),
+                None => parameters.remove(key),
+            };
+        }
+        let array = bytes.array();
+        let _ = text(&array);
+        let _ = decode_prompts(&array, 2, [2, 2]);
+        let Ok(header) = SliceHeader::parse(&parameters) else { continue };
+        if let Ok(Some(window)) = assembler.add(input, header, &array) {
+            let count = window.header.count;
+            for input in inputs.iter().filter(|input| input.kind != InputKind::Prompts) {
+                assert!(window.levels(input.name).iter().all(|level| level.size()[0] == count));
+            }
+            let _ = decode_window_prompts(&window, [2, 2]);
+        }
+    }
+}

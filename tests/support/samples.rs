@@ -1,0 +1,73 @@
+//! Good inputs of every reader in `parsers.rs`: where mutation and fuzzing begin.
+
+use serde_json::json;
+
+use crate::nifti::Nifti;
+
+const HIPPOCAMPUS: &str = include_str!("../../models/hippocampus/model.yml");
+const ACDC: &str = include_str!("../../models/acdc/model.yml");
+const TRAINING: &str = include_str!("../../configs/hippocampus-scratch.yml");
+
+/// A byte that says how it is stored, and the file.
+pub fn volumes() -> Vec<Vec<u8>> {
+    let plain = Nifti {
+        sides: vec![5, 4, 3],
+        datatype: 4,
+        spacing_mm: [1.0, 1.5, 2.5],
+        world_from_voxel: [[-1.0, 0.0, 0.0, 9.0], [0.0, -1.5, 0.0, 8.0], [0.0, 0.0, 2.5, -7.0]],
+        slope: 1.0,
+        extension: vec![0; 4],
+        voxels: (0..60i16).flat_map(|voxel| (voxel % 3).to_le_bytes()).collect(),
+    };
+    let floats = Nifti {
+        sides: vec![3, 3, 3, 2],
+        datatype: 16,
+        slope: 0.5,
+        voxels: (0..54u8).flat_map(|voxel| f32::from(voxel).to_le_bytes()).collect(),
+        ..plain.clone()
+    };
+    let extended = Nifti {
+        sides: vec![6, 5],
+        datatype: 2,
+        extension: [&[1, 0, 0, 0, 16, 0, 0, 0, 6, 0, 0, 0][..], b"comment "].concat(),
+        voxels: vec![1; 30],
+        ..plain.clone()
+    };
+    [plain, floats, extended]
+        .iter()
+        .flat_map(|nifti| [0u8, 1].map(|how| [&[how][..], &nifti.bytes()].concat()))
+        .collect()
+}
+
+pub fn bundles() -> Vec<Vec<u8>> {
+    [HIPPOCAMPUS, ACDC, TRAINING].map(|text| text.as_bytes().to_vec()).to_vec()
+}
+
+pub fn controls() -> Vec<Vec<u8>> {
+    [
+        json!({ "failed": { "case_id": "a", "error": "why" } }),
+        json!({ "end": { "cases": 3 } }),
+        json!({ "writer_id": "w", "ack": { "segment": 7 } }),
+        json!({ "writer_id": "w", "ack": { "case_failed": { "case_id": "a", "error": "why" } } }),
+        json!({ "writer_id": "w", "ack": { "working": [1, 2, 3] } }),
+        json!({ "segments": [1, -2], "failed": [[3, "why"]] }),
+        json!({ "step": { "step": 4, "attempt": 0 } }),
+        json!({ "sent": { "step": 4, "waited": 0.5 } }),
+        json!({ "save": 12 }),
+        json!({ "learned": { "step": 1, "loss": 0.5, "gradient_norm": 1e3 } }),
+        json!({ "saved": { "step": 1, "sha256": "00" } }),
+        json!("hello"),
+    ]
+    .map(|value| value.to_string().into_bytes())
+    .to_vec()
+}
+
+/// Messages of two slices on each edge, in the little language of `parsers::wire`.
+pub fn wires() -> Vec<Vec<u8>> {
+    let message = |input: u8, seq: u8, kind: u8| [&[input, seq, 0, kind, 4][..], &[1, 2, 3, 4]].concat();
+    let window = |edges: u8, input: u8, kind: u8| {
+        [vec![edges], message(input, 0, kind), message(input, 1, kind)].concat()
+    };
+    let levels = [0u8, 0, 0, 2, 8, 70, 0, 9, 70, 2, 0, 4, 1, 2, 3, 4].to_vec();
+    vec![window(0, 0, 0), window(1, 1, 2), window(2, 2, 1), window(3, 3, 5), levels]
+}
