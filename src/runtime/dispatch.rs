@@ -15,10 +15,27 @@ pub struct Timing {
     pub max_attempts: i64,
 }
 
+impl Timing {
+    /// Slowness alone must not thrash: the patience doubles with every loss.
+    fn patience(&self, lost: u32) -> Duration {
+        self.ack_timeout * 2u32.pow(lost.min(5))
+    }
+}
+
 #[derive(Debug)]
 struct InFlight {
-    attempt: i64,
+    /// How often it was lost before.
+    lost: u32,
     deadline: Instant,
+}
+
+/// Of a window of an open case.
+#[derive(Debug, Default, Clone, Copy)]
+struct Sent {
+    /// How often it was sent.
+    times: i64,
+    /// How often it was lost. A window that is sent again to a writer that has restarted was not.
+    lost: u32,
 }
 
 /// Windows of the open cases, by segment id.
@@ -27,7 +44,7 @@ pub struct Dispatcher {
     timing: Timing,
     pending: VecDeque<i64>,
     in_flight: BTreeMap<i64, InFlight>,
-    attempts: BTreeMap<i64, i64>,
+    sent: BTreeMap<i64, Sent>,
     /// Acknowledged segments of cases that are not written yet, by the case's first segment.
     cases: BTreeMap<i64, CaseState>,
 }
@@ -66,7 +83,7 @@ impl Dispatcher {
             timing,
             pending: VecDeque::new(),
             in_flight: BTreeMap::new(),
-            attempts: BTreeMap::new(),
+            sent: BTreeMap::new(),
             cases: BTreeMap::new(),
         }
     }
@@ -90,7 +107,7 @@ impl Dispatcher {
         let segments = first..first + case.windows;
         self.pending.retain(|segment| !segments.contains(segment));
         self.in_flight.retain(|segment, _| !segments.contains(segment));
-        self.attempts.retain(|segment, _| !segments.contains(segment));
+        self.sent.retain(|segment, _| !segments.contains(segment));
     }
 
     /// The writer has this window.
@@ -109,7 +126,7 @@ impl Dispatcher {
     /// A node reports that it works on this window.
     pub fn alive(&mut self, segment: i64, now: Instant) {
         if let Some(flight) = self.in_flight.get_mut(&segment) {
-            let patience = self.timing.ack_timeout * 2u32.pow(flight.attempt.clamp(0, 5) as u32);
+            let patience = self.timing.patience(flight.lost);
             flight.deadline = flight.deadline.max(now + patience);
         }
     }
@@ -129,7 +146,9 @@ impl Dispatcher {
     pub fn next(&mut self, now: Instant) -> Action {
         let lost = self.in_flight.iter().find(|(_, flight)| flight.deadline <= now);
         if let Some((&segment, _)) = lost {
-            if self.attempts.get(&segment).is_some_and(|&attempts| attempts >= self.timing.max_attempts) {
+            let sent = self.sent.entry(segment).or_default();
+            sent.lost += 1;
+            if i64::from(sent.lost) >= self.timing.max_attempts {
                 let case = self.cases.range(..=segment).next_back().map_or(segment, |(&first, _)| first);
                 return Action::GiveUp { case };
             }
@@ -148,12 +167,10 @@ impl Dispatcher {
     }
 
     fn send(&mut self, segment: i64, now: Instant) -> Action {
-        let attempts = self.attempts.entry(segment).or_insert(0);
-        let attempt = *attempts;
-        *attempts += 1;
-        // Slowness alone must not thrash: the patience doubles with every attempt.
-        let patience = self.timing.ack_timeout * 2u32.pow(attempt.clamp(0, 5) as u32);
-        self.in_flight.insert(segment, InFlight { attempt, deadline: now + patience });
+        let sent = self.sent.entry(segment).or_default();
+        let (attempt, lost) = (sent.times, sent.lost);
+        sent.times += 1;
+        self.in_flight.insert(segment, InFlight { lost, deadline: now + self.timing.patience(lost) });
         Action::Send { segment, attempt }
     }
 
@@ -233,6 +250,23 @@ mod tests {
         dispatcher.restart();
         assert_eq!(dispatcher.next(now), send(0, 1));
         assert_eq!(dispatcher.next(now), send(1, 1));
+    }
+
+    #[test]
+    fn windows_that_are_sent_again_to_a_restarted_writer_were_not_lost() {
+        let (mut dispatcher, mut now) = (dispatcher(), Instant::now());
+        dispatcher.open_case(0, 1);
+        for attempt in 0..5 {
+            assert_eq!(dispatcher.next(now), send(0, attempt));
+            dispatcher.restart();
+        }
+        assert_eq!(dispatcher.next(now), send(0, 5));
+        for attempt in 6..8 {
+            now += 100 * SECOND;
+            assert_eq!(dispatcher.next(now), send(0, attempt));
+        }
+        now += 100 * SECOND;
+        assert_eq!(dispatcher.next(now), Action::GiveUp { case: 0 });
     }
 
     #[test]

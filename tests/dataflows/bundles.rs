@@ -40,7 +40,7 @@ fn both_hippocampi_of_the_mni152_head_are_found_without_a_prompt() {
         ("SPSAM_INPUT", &*sample.display().to_string()),
         ("SPSAM_LABELS", ""),
         ("SPSAM_ROI", REGIONS),
-        ("SPSAM_PRECISION", "auto"),
+        ("SPSAM_PRECISION", &*golden::precision()),
     ];
     let mut run = bench.start(&flow, "mni", &settings);
     assert!(run.finish().success(), "{}", run.log());

@@ -15,6 +15,11 @@ use super::nifti::Nifti;
 /// Voxels that may differ, as a fraction of those that are labelled: between bf16 and fp32, 0.3 % do.
 const TOLERANCE: f64 = 0.005;
 
+/// What the machine would choose, unless the environment asks for another.
+pub fn precision() -> String {
+    std::env::var("SPSAM_PRECISION").unwrap_or_else(|_| "auto".into())
+}
+
 /// Fails unless the label map in `found` lies where `tests/golden/<name>.nii.gz` lies and has its labels.
 pub fn check(name: &str, found: &Path) {
     let golden = project().join("tests/golden").join(format!("{name}.nii.gz"));
@@ -107,8 +112,11 @@ fn the_heart_bundle_gives_the_golden_label_map() {
     write_heart(&heart);
     let flow = bench.dataflow("dataflows/infer.yml", |text| text);
     let model: PathBuf = project().join("models/acdc");
-    let settings =
-        [("SPSAM_MODEL", &*model.display().to_string()), ("SPSAM_LABELS", ""), ("SPSAM_PRECISION", "auto")];
+    let settings = [
+        ("SPSAM_MODEL", &*model.display().to_string()),
+        ("SPSAM_LABELS", ""),
+        ("SPSAM_PRECISION", &*precision()),
+    ];
     let mut run = bench.start(&flow, "heart", &settings);
     assert!(run.finish().success(), "{}", run.log());
     let found = fs::read_dir(bench.path("heart")).unwrap().flatten().map(|entry| entry.path());

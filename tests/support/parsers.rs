@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float16Array, Float32Array, Int64Array, StringArray, UInt8Array, UInt16Array};
+use arrow::buffer::{Buffer, ScalarBuffer};
 use dora_node_api::{MetadataParameters, Parameter};
 use self_prompt_sam::bundle::{Bundle, BundleConfig};
 use self_prompt_sam::message::control::{
@@ -148,7 +149,7 @@ impl Bytes<'_> {
             0 => Arc::new(Float32Array::from_iter_values(values.into_iter().map(f32::from))),
             1 => Arc::new(UInt8Array::from(values)),
             2 => Arc::new(UInt16Array::from_iter_values(values.into_iter().map(u16::from))),
-            3 => Arc::new(Float16Array::from(vec![Default::default(); length])),
+            3 => Arc::new(Float16Array::new(ScalarBuffer::from(Buffer::from_vec(vec![0u16; length])), None)),
             4 => Arc::new(Int64Array::from_iter(values.into_iter().map(|value| (value > 9).then_some(1)))),
             _ => Arc::new(StringArray::from(vec![String::from_utf8_lossy(&values).into_owned()])),
         }
