@@ -1,8 +1,9 @@
-//! Self-attention within windows of an image, from the projected queries, keys and values to what the heads give.
+//! Self-attention within image windows: from projected queries, keys and values to the output of each attention
+//! head.
 //!
-//! Scores are never held for more than a block of queries and a chunk of keys, which stay in cache. Windows are read
-//! where they lie in the image; tokens beyond the image's border, with which windows are filled up, are all the same
-//! and are given once.
+//! Only the scores of one block of queries against one chunk of keys are held at a time, so they stay in cache.
+//! Windows are read in place. Windows at the lower and right border are padded: all padding tokens have the
+//! same values, which are passed once.
 
 use tch::{Device, Kind, Tensor};
 
@@ -19,19 +20,19 @@ use super::values::{Output, bf16};
 #[cfg(target_arch = "x86_64")]
 use crate::tensor::with_backward;
 
-/// Whether [`attention`] can be used: the processor multiplies bf16, the tensor is bf16 on the CPU, and heads have a
-/// multiple of 16 channels.
+/// Whether [`attention`] can be used: the processor has AVX512-BF16, the tensor is bf16 on the CPU, and the
+/// number of channels per head is a multiple of 16.
 pub fn is_supported(qkv: &Tensor, head_channels: i64) -> bool {
     super::is_bf16_here(qkv) && head_channels % 16 == 0
 }
 
-/// Attention of `qkv` `[B, H, W, 3·C]` (contiguous bf16) within windows, to `[B, H, W, C]`, scale 1/√c. `outside`
-/// `[3·C]` bf16 is what a token beyond the border has. With tables, `qkv` may be part of a graph and gets gradients;
-/// tables and `outside` may not.
+/// Windowed attention with scale 1/√c: `qkv` `[B, H, W, 3·C]` (contiguous bf16) to `[B, H, W, C]`. `outside`
+/// `[3·C]` (bf16) is the query, key and value of a padding token. With [`PositionBias::Tables`], `qkv` may be
+/// part of a graph and gets gradients. The tables and `outside` never get gradients.
 ///
 /// # Panics
-/// Where [`is_supported`] does not hold, something needs a gradient that gets none, or a tensor does not have the size
-/// that `shape` says.
+/// If [`is_supported`] is false, a tensor's size does not match `shape`, or a tensor that cannot get a gradient
+/// requires one.
 pub fn attention(shape: &AttentionShape, qkv: &Tensor, outside: &Tensor, bias: PositionBias) -> Tensor {
     let AttentionShape {
         batch,
@@ -72,7 +73,7 @@ pub fn attention(shape: &AttentionShape, qkv: &Tensor, outside: &Tensor, bias: P
     };
     assert!(
         has_no_gradient.iter().all(|tensor| !tensor.requires_grad()),
-        "a gradient that the kernel does not compute"
+        "the kernel does not compute this gradient"
     );
     #[cfg(target_arch = "x86_64")]
     return Frozen::new(shape, qkv, outside, bias).attend(qkv);
@@ -80,7 +81,7 @@ pub fn attention(shape: &AttentionShape, qkv: &Tensor, outside: &Tensor, bias: P
     unreachable!("not supported");
 }
 
-/// An attention's inputs outside of the graph.
+/// The inputs of one attention, detached from the graph.
 #[cfg(target_arch = "x86_64")]
 struct Frozen {
     shape: AttentionShape,
@@ -96,10 +97,10 @@ impl Frozen {
         Self { shape: *shape, qkv: qkv.detach(), outside: outside.shallow_clone(), bias }
     }
 
-    /// What the heads give, `[B, H, W, C]`, as made of `qkv`.
+    /// The output of all heads, `[B, H, W, C]`, connected to the graph of `qkv`.
     fn attend(self, qkv: &Tensor) -> Tensor {
         let threads = tch::get_num_threads().max(1) as usize;
-        // Where there are fewer windows and heads than cores, the queries of a window are shared out.
+        // With fewer windows and heads than cores, the queries of each window are split among threads.
         let parts =
             (2 * threads).div_ceil(self.jobs()).min(if threads == 1 { 1 } else { self.shape.window[0] });
         let output = self.output(1);
@@ -109,12 +110,16 @@ impl Frozen {
         });
         let version = qkv.internal_version();
         with_backward(qkv, output, move |gradient| {
-            assert_eq!(self.qkv.internal_version(), version, "projected tokens were changed in place");
+            assert_eq!(
+                self.qkv.internal_version(),
+                version,
+                "the attention's qkv tensor was changed in place"
+            );
             self.gradient(gradient)
         })
     }
 
-    /// The gradient for `qkv` from that for what the heads give.
+    /// The gradient w.r.t. `qkv`, given the gradient w.r.t. the output of the heads.
     fn gradient(&self, gradient: &Tensor) -> Tensor {
         let gradient = gradient.contiguous();
         let gradients = bf16(&gradient);
@@ -126,20 +131,20 @@ impl Frozen {
         output
     }
 
-    /// Room for `[B, H, W, roles·C]`.
+    /// An uninitialised output tensor `[B, H, W, roles·C]`.
     fn output(&self, roles: usize) -> Tensor {
         let AttentionShape { batch, image: [height, width], .. } = self.shape;
         let size = [batch, height, width, roles * self.shape.channels()].map(|size| size as i64);
         Tensor::empty(size, (Kind::BFloat16, Device::Cpu))
     }
 
-    /// Heads of windows.
+    /// Number of (image, window, head) triples.
     fn jobs(&self) -> usize {
         let [rows, columns] = self.shape.windows();
         self.shape.batch * rows * columns * self.shape.heads
     }
 
-    /// Does `work` for every part of every head of every window, in parallel.
+    /// Runs `work` in parallel for each part of each head of each window.
     fn for_each<S: Default>(
         &self,
         parts: usize,
@@ -178,10 +183,11 @@ mod tests {
 
     const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
-    /// bf16 has 8 bits of mantissa: products of rounded probabilities and values, and the rounded result.
+    /// bf16 has an 8-bit mantissa. Probabilities and values are rounded to it before the product, and the
+    /// result after it.
     const TOLERANCE: f64 = 1e-2;
 
-    /// The same in fp32 by its definition, one window at a time.
+    /// The definition of attention in fp32, one window at a time.
     fn reference(
         shape: &AttentionShape,
         qkv: &Tensor,
@@ -232,7 +238,7 @@ mod tests {
         Tensor::randn(size, CPU).to_kind(Kind::BFloat16)
     }
 
-    /// Projected tokens, those beyond the border, and whether this machine has the kernel.
+    /// Random `qkv` and `outside`, and whether this machine supports the kernel.
     fn inputs(shape: &AttentionShape) -> (Tensor, Tensor, bool) {
         tch::manual_seed(5);
         let channels = 3 * shape.channels() as i64;
@@ -284,7 +290,8 @@ mod tests {
         }
     }
 
-    /// Of `table` `[heads, N, N]` what is left of a window that is cut, before the scores are scaled.
+    /// The bias of a cut window from the `table` `[heads, N, N]` of a whole one, as [`PositionBias::Tables`]
+    /// has it.
     fn cut_table(shape: &AttentionShape, table: &Tensor, cut: Cut) -> Tensor {
         let Some([rows, columns]) = shape.inside(cut) else { return Tensor::new() };
         let side = shape.window[0];
@@ -329,7 +336,7 @@ mod tests {
             let table = Tensor::randn([heads as i64, tokens, tokens], CPU);
             let tables = Cut::ALL.map(|cut| cut_table(&shape, &table, cut));
             let weights = Tensor::randn([2, image[1] as i64, image[0] as i64, shape.channels() as i64], CPU);
-            // Rows and columns change places, so that the gradient comes in another layout.
+            // Swapping rows and columns gives the gradient another memory layout.
             let gradient = |attended: &Tensor, qkv: &Tensor| {
                 (attended.to_kind(Kind::Float).transpose(1, 2) * &weights).sum(Kind::Float).backward();
                 qkv.grad()

@@ -1,4 +1,4 @@
-//! Position biases as the attention kernel adds them.
+//! Position biases, prepared for the attention kernel.
 
 use tch::Tensor;
 
@@ -6,31 +6,32 @@ use super::shape::{AttentionShape, Cut, PositionBias};
 use super::tile::{LANES, Matrix};
 use super::values::{bf16, pack};
 
-/// Position bias in the form in which it is added.
+/// A [`PositionBias`], prepared for the kernel.
 pub(super) enum Bias {
-    /// Those of [`PositionBias::Tables`].
+    /// The tables of [`PositionBias::Tables`].
     Tables([Tensor; 4]),
-    /// For each query row (and column) its table `[c / 2, keys]` of bf16 pairs, keys filled up to whole registers.
+    /// For each axis, a table `[c / 2, keys]` of bf16 pairs per query row or column. Keys are padded to whole
+    /// registers.
     Decomposed([PackedTable; 2]),
 }
 
-/// A [`Bias`] for several threads.
+/// A [`Bias`] that threads can share.
 #[derive(Clone, Copy)]
 pub(super) enum BiasView<'a> {
     Tables([&'a [f32]; 4]),
     Decomposed(&'a [PackedTable; 2]),
 }
 
-/// Vectors of relative positions along one axis.
+/// The vectors of relative positions along one axis.
 pub(super) struct PackedTable {
     data: Vec<u32>,
-    /// Keys, filled up.
+    /// Number of keys, padded.
     pub stride: usize,
     pub pairs: usize,
 }
 
 impl PackedTable {
-    /// From `[side, side, c]`.
+    /// Packs a table `[side, side, c]`.
     fn new(table: &Tensor, side: usize, channels: usize) -> Self {
         let (stride, pairs) = (side.next_multiple_of(LANES), channels / 2);
         let contiguous = table.contiguous();
@@ -71,7 +72,8 @@ impl Bias {
     pub fn view(&self) -> BiasView<'_> {
         match self {
             Self::Tables(tables) => BiasView::Tables(tables.each_ref().map(|table| match table.defined() {
-                // SAFETY: a contiguous fp32 tensor on the CPU has so many values, and lives as long as the borrow.
+                // SAFETY: a contiguous fp32 tensor on the CPU holds `numel` values and lives as long as the
+                // borrow.
                 true => unsafe { std::slice::from_raw_parts(table.data_ptr().cast::<f32>(), table.numel()) },
                 false => &[],
             })),

@@ -1,4 +1,5 @@
-//! One head of one window: keys and values packed once, then blocks of queries against chunks of keys.
+//! One head of one window: keys and values are packed once, then blocks of queries are multiplied with chunks
+//! of keys.
 
 use std::arch::x86_64::{_mm512_setzero_si512, _mm512_storeu_si512};
 
@@ -8,23 +9,23 @@ use super::softmax::{Running, exponentials};
 use super::tile::{LANES, Left, Matrix, load_pairs, multiply_add, transposed};
 use super::values::{Output, pack};
 
-/// Queries at a time; a multiple of a tile's rows.
+/// Queries per block; a multiple of the rows of a tile.
 pub(super) const QUERIES: usize = 60;
-/// Keys at a time, about.
+/// Approximate number of keys per chunk.
 const KEYS: usize = 256;
-/// Score of a key that is not there.
+/// Score of a padding column, which stands for no key.
 pub(super) const NO_KEY: f32 = -1e30;
 
-/// Memory of one thread.
+/// Working memory of one thread.
 #[derive(Default)]
 pub(super) struct Scratch {
     /// Tokens of the window.
     tokens: Vec<Option<usize>>,
-    /// Keys `[c / 2, tokens]` of channel pairs.
+    /// Keys as channel pairs, `[c / 2, tokens]`.
     keys: Vec<u32>,
-    /// Values `[tokens / 2, c]` of token pairs.
+    /// Values as token pairs, `[tokens / 2, c]`.
     values: Vec<u32>,
-    /// Queries of a block `[QUERIES, c / 2]`.
+    /// Queries of the current block, `[QUERIES, c / 2]`.
     queries: Vec<u32>,
     /// `[QUERIES, chunk]`.
     scores: Vec<f32>,
@@ -48,21 +49,21 @@ pub(super) struct Job<'a> {
     /// Top left token of the window.
     pub start: [usize; 2],
     pub head: usize,
-    /// Number of this part, and parts: rows of queries are shared out.
+    /// Index of this part and number of parts. The window's rows of queries are split among the parts.
     pub part: [usize; 2],
 }
 
 impl Job<'_> {
-    /// Computes and writes.
+    /// Computes the head's output for the queries of this part and writes it to `output`.
     ///
     /// # Safety
-    /// The processor has AVX512-BF16, `output` has `[B, H, W, C]` values, and no other job writes to
-    /// this head of these tokens at the same time.
+    /// The processor has AVX512-BF16, `output` has `[B, H, W, C]` values, and no other job writes to this head
+    /// of these tokens at the same time.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     pub unsafe fn run(&self, scratch: &mut Scratch, output: &Output) {
         let AttentionShape { window: [_, window_w], head_channels: channels, .. } = *self.shape;
         let tokens = self.keys();
-        // One register more, so that equal columns of neighbouring rows do not meet in the same cache set.
+        // One extra register per row keeps the same column of neighbouring rows out of the same cache set.
         let key_stride = tokens.next_multiple_of(LANES) + LANES;
         self.pack_keys_and_values(scratch, key_stride);
 
@@ -113,13 +114,13 @@ impl Job<'_> {
             for (row, (&query, running)) in block.iter().zip(&running).enumerate() {
                 let weighted = &scratch.weighted[row * channels..][..channels];
                 let start = self.index(query) * self.shape.channels() + self.head * channels;
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { output.write(start, weighted, running.sum.recip()) };
             }
         }
     }
 
-    /// Rows and columns of the window's tokens within the image.
+    /// Number of rows and columns of the window that lie within the image.
     pub(super) fn inside(&self) -> [usize; 2] {
         [0, 1].map(|axis| self.shape.window[axis].min(self.shape.image[axis] - self.start[axis]))
     }
@@ -129,7 +130,8 @@ impl Job<'_> {
         Cut { bottom, right }
     }
 
-    /// How many keys there are: all tokens of the window, or those within the image and one for all others.
+    /// Number of keys. With decomposed positions: all tokens of the window. With tables: the tokens within the
+    /// image, plus one key for all padding tokens if the window is cut.
     pub(super) fn keys(&self) -> usize {
         let product = |[rows, columns]: [usize; 2]| rows * columns;
         match self.bias {
@@ -138,8 +140,9 @@ impl Job<'_> {
         }
     }
 
-    /// Tokens `[row, column]` of the window that this part asks for, those beyond the border left out, a block at a time:
-    /// the tokens, and how many of them there are, at most `limit`. Nothing is allocated: threads would wait for each other.
+    /// Blocks of this part's query tokens, padding excluded: each item is the tokens' `[row, column]` in the
+    /// window and their number, at most `limit`. No heap memory is allocated, because threads would contend for
+    /// the allocator.
     pub(super) fn blocks(
         &self,
         limit: usize,
@@ -160,19 +163,19 @@ impl Job<'_> {
         })
     }
 
-    /// Index within the batch of a token of the window that is within the image.
+    /// Index within the batch of a window token that lies within the image.
     pub(super) fn index(&self, [row, column]: [usize; 2]) -> usize {
         let [height, width] = self.shape.image;
         (self.image * height + self.start[0] + row) * width + self.start[1] + column
     }
 
-    /// The same of any token; `None` beyond the border.
+    /// Index within the batch of any window token; `None` for padding.
     fn token(&self, at: [usize; 2]) -> Option<usize> {
         let is_inside = [0, 1].iter().all(|&axis| self.start[axis] + at[axis] < self.shape.image[axis]);
         is_inside.then(|| self.index(at))
     }
 
-    /// The head's values of a token, one role (query, key, value) after `offset`.
+    /// One role (query, key or value) of a token in this head. `offset` is from [`AttentionShape::offsets`].
     pub(super) fn vector(&self, token: Option<usize>, offset: usize) -> &[u16] {
         let all = match token {
             Some(token) => &self.qkv[token * 3 * self.shape.channels()..],
@@ -190,8 +193,8 @@ impl Job<'_> {
         self.pack_token_pairs(&scratch.tokens, value, &mut scratch.values);
     }
 
-    /// Where the tokens are whose keys count, row by row, `None` for one beyond the border; filled up to whole registers with
-    /// the first one.
+    /// Lists the tokens whose keys are used, row by row, `None` for padding. The list is filled up to whole
+    /// registers with the first token.
     pub(super) fn list_tokens(&self, tokens: &mut Vec<Option<usize>>) {
         let [rows, columns] = match self.bias {
             BiasView::Tables(_) => self.inside(),
@@ -205,7 +208,7 @@ impl Job<'_> {
         tokens.resize(tokens.len().next_multiple_of(LANES), self.token([0, 0]));
     }
 
-    /// A role's values of `tokens` as pairs of channels, `[c / 2, stride]`.
+    /// Packs one role of `tokens` as channel pairs, `[c / 2, stride]`.
     #[target_feature(enable = "avx512f")]
     pub(super) fn pack_channel_pairs(
         &self,
@@ -233,7 +236,7 @@ impl Job<'_> {
         }
     }
 
-    /// A role's values of `tokens` as pairs of tokens, `[tokens / 2, c]`.
+    /// Packs one role of `tokens` as token pairs, `[tokens / 2, c]`.
     #[target_feature(enable = "avx512f,avx512bw")]
     pub(super) fn pack_token_pairs(&self, tokens: &[Option<usize>], offset: usize, packed: &mut Vec<u32>) {
         let channels = self.shape.head_channels;
@@ -256,7 +259,8 @@ impl Job<'_> {
         }
     }
 
-    /// For decomposed positions: the products of the block's queries with the vectors of their row and column.
+    /// For decomposed positions: multiplies the block's queries with the position vectors of their row and
+    /// column.
     #[target_feature(enable = "avx512f,avx512bf16")]
     fn prepare_bias(&self, block: &[[usize; 2]], scratch: &mut Scratch) {
         let BiasView::Decomposed(tables) = self.bias else { return };
@@ -279,7 +283,7 @@ impl Job<'_> {
         }
     }
 
-    /// Scores of `keys` keys from `first` before the products are added: the bias over the scale.
+    /// Initialises the scores of `keys` keys from `first` with the position bias, times √c.
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) fn fill_with_bias(
         &self,

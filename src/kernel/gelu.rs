@@ -1,20 +1,22 @@
-//! Exact GELU, x · Φ(x) with the distribution function Φ of the normal distribution (Hendrycks and Gimpel 2016), of bf16
-//! tensors, and its gradient, as exact as bf16 holds.
+//! Exact GELU, x · Φ(x) (Hendrycks and Gimpel 2016), of bf16 tensors, and its gradient. Φ is the distribution
+//! function of the normal distribution, φ its density. Both results are as exact as bf16 can hold.
 //!
-//! Of t = |x|, gelu(x) = max(x, 0) − t · Φ(−t) and gelu'(x) = r(t) below zero, 1 − r(t) above, with
-//! r(t) = Φ(−t) − t · φ(t). Both functions are quadratics in pieces, whose coefficients fit into registers.
+//! With t = |x|: gelu(x) = max(x, 0) − t · Φ(−t). The derivative is r(t) for x < 0 and 1 − r(t) for x ≥ 0,
+//! where r(t) = Φ(−t) − t · φ(t). Both functions of t are approximated by piecewise quadratics, whose
+//! coefficients fit into registers.
 
 use tch::Tensor;
 
-/// Whether [`gelu`] can be used: the processor has AVX512-BF16, the tensor is contiguous bf16 on the CPU.
+/// Whether [`gelu`] can be used: the processor has AVX512-BF16, and the tensor is contiguous bf16 on the CPU.
 pub fn has_gelu(x: &Tensor) -> bool {
     super::is_bf16_here(x) && x.is_contiguous()
 }
 
-/// GELU of `x`, in whose memory the result is where no gradient passes; it must be nobody else's then.
+/// GELU of `x`. If no gradient is needed, the result overwrites the memory of `x`, which must then have no
+/// other user.
 ///
 /// # Panics
-/// Where [`has_gelu`] does not hold.
+/// If [`has_gelu`] is false.
 pub fn gelu(x: Tensor) -> Tensor {
     assert!(has_gelu(&x));
     #[cfg(target_arch = "x86_64")]
@@ -40,15 +42,15 @@ mod vector {
     use crate::kernel::values::{for_each_chunk, load, store};
     use crate::tensor::{as_laid_out, mark_changed, with_backward};
 
-    /// Pieces: as many as two registers hold.
+    /// Number of pieces: as many as two registers hold.
     const PIECES: usize = 2 * LANES;
-    /// Pieces from t to t + 1; the middle of piece i is t = i / 6. In the last one, t > 5, both functions are below 1e-5
-    /// and taken as 0.
+    /// Pieces per unit of t; the middle of piece i is t = i / 6. In the last piece (t > 5) both functions are
+    /// below 1e-5 and taken as 0.
     const PER_UNIT: f32 = 6.0;
-    /// Added to a small number, this leaves it, rounded, in the lowest bits of the sum.
+    /// Adding this to a small number leaves the rounded number in the lowest bits of the sum.
     const TO_WHOLE: f32 = 1.5 * (1 << 23) as f32;
 
-    /// A function of t in pieces: coefficients of 1, t and t².
+    /// A piecewise quadratic function of t: the coefficients of 1, t and t² for each piece.
     type Pieces = [[f32; PIECES]; 3];
 
     /// Φ(−t).
@@ -57,11 +59,11 @@ mod vector {
     static SLOPE: LazyLock<Pieces> =
         LazyLock::new(|| pieces(|t| (-t).special_ndtr() - t * (t.square() * -0.5).exp() / (2.0 * PI).sqrt()));
 
-    /// In every piece the parabola that meets `function` at the three Chebyshev points.
+    /// For each piece, the parabola that interpolates `function` at three Chebyshev points.
     fn pieces(function: impl Fn(&Tensor) -> Tensor) -> Pieces {
         let mut coefficients = [[0.0; PIECES]; 3];
         for piece in 0..PIECES - 1 {
-            // The first piece has a right half alone.
+            // Only the right half of the first piece is used.
             let (middle, half) = if piece == 0 { (0.25, 0.25) } else { (piece as f64, 0.5) };
             let at =
                 [1.0, 3.0, 5.0].map(|odd| (middle + half * (odd * PI / 6.0).cos()) / f64::from(PER_UNIT));
@@ -109,17 +111,17 @@ mod vector {
     /// GELU of `count` values.
     ///
     /// # Safety
-    /// The processor has AVX512-BF16, and there are so many values at both addresses.
+    /// The processor has AVX512-BF16, and both addresses are valid for `count` values.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn value(table: &Pieces, x: *const u16, out: *mut u16, count: usize) {
         let table = Registers::new(table);
         let each = |x: __m512| {
             let t = magnitude(x);
-            // The operands' order lets NaN through.
+            // This order of operands propagates NaN.
             _mm512_fnmadd_ps(t, table.at(t), _mm512_max_ps(_mm512_setzero_ps(), x))
         };
         for start in (0..count).step_by(LANES) {
-            // SAFETY: the caller's, and as many values as are left.
+            // SAFETY: the caller guarantees `count` values, and `left` of them remain.
             unsafe {
                 let left = count - start;
                 store(out.add(start), left, each(load(x.add(start), left)));
@@ -127,10 +129,10 @@ mod vector {
         }
     }
 
-    /// The gradients for `count` values from those for GELU of them.
+    /// The gradients w.r.t. `count` inputs, given those w.r.t. their GELU.
     ///
     /// # Safety
-    /// As [`value`].
+    /// As for [`value`], for the three addresses.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn slope(table: &Pieces, x: *const u16, gradient: *const u16, out: *mut u16, count: usize) {
         let table = Registers::new(table);
@@ -148,7 +150,7 @@ mod vector {
         }
     }
 
-    /// |x|, at most the middle of the last piece; NaN stays.
+    /// |x|, limited to the middle of the last piece. NaN stays NaN.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn magnitude(x: __m512) -> __m512 {
@@ -169,13 +171,13 @@ mod vector {
             Self(array::from_fn(|power| [half(&pieces[power], 0), half(&pieces[power], LANES)]))
         }
 
-        /// The function's values.
+        /// The function's values at `t`.
         #[inline]
         #[target_feature(enable = "avx512f")]
         fn at(&self, t: __m512) -> __m512 {
             let piece =
                 _mm512_castps_si512(_mm512_fmadd_ps(t, _mm512_set1_ps(PER_UNIT), _mm512_set1_ps(TO_WHOLE)));
-            // The lowest five bits count.
+            // The permutation uses only the lowest five bits of the index.
             let [constant, linear, square] =
                 self.0.map(|[low, high]| _mm512_permutex2var_ps(low, piece, high));
             _mm512_fmadd_ps(_mm512_fmadd_ps(square, t, linear), t, constant)
@@ -191,14 +193,14 @@ mod tests {
     use super::*;
     use crate::skip::skipped;
 
-    /// Every bf16 that there is, three times so that threads share it, with a rest that fills no register.
+    /// Every bf16 value, three times, so that several threads are used; the last values do not fill a register.
     fn all() -> Tensor {
         let bits: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
         let all = Tensor::from_data_size(&bits, &[1 << 16], Kind::BFloat16);
         Tensor::cat(&[&all, &all, &all.narrow(0, 0, (1 << 16) - 7)], 0)
     }
 
-    /// Where `found` is further from `expected` than rounding to bf16 and `tolerance` explain.
+    /// The values of `found` that differ from `expected` by more than rounding to bf16 plus `tolerance`.
     fn wrong(found: &Tensor, expected: &Tensor, tolerance: f64) -> Vec<f64> {
         let found = found.to_kind(Kind::Double);
         let difference = (&found - expected).abs();
@@ -221,7 +223,7 @@ mod tests {
         let found = gelu(x.shallow_clone());
         let in_place = gelu(x.detach().copy());
         assert_eq!(found.view_dtype(Kind::Int16), in_place.view_dtype(Kind::Int16));
-        // At −∞, where libtorch has 0 · ∞, the limit.
+        // At −∞ libtorch computes 0 · ∞; the limit is 0.
         let limit = expected.where_self(&exact.ne(f64::NEG_INFINITY), &Tensor::from(0.0));
         assert_eq!(wrong(&found.detach(), &limit.detach(), 1e-5), [0.0; 0]);
 

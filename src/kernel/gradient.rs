@@ -1,33 +1,33 @@
-//! The gradient of attention: one head of one window, probabilities computed again for a block of queries at a time
-//! (Dao et al. 2022).
+//! The gradient of attention for one head of one window. Probabilities are recomputed for one block of queries
+//! at a time (Dao et al. 2022).
 
 use super::block::{Job, NO_KEY, QUERIES};
 use super::softmax::{softmax, softmax_gradient};
 use super::tile::{LANES, Left, Matrix, ROWS, multiply_add, pairs_across, pairs_along};
 use super::values::{Output, pack};
 
-/// Scores at a time, about.
+/// Approximate number of scores per block.
 const VALUES: usize = 8192;
 
-/// Memory of one thread. N is the number of a window's tokens, filled up to whole registers.
+/// Working memory of one thread. N is the number of keys, padded to whole registers.
 #[derive(Default)]
 pub(super) struct Scratch {
     /// Tokens of the window.
     tokens: Vec<Option<usize>>,
-    /// Keys and values, `[c / 2, N]`, pairs of channels.
+    /// Keys and values as channel pairs, `[c / 2, N]`.
     keys: Vec<u32>,
     values: Vec<u32>,
-    /// Keys `[N / 2, c]`, pairs of tokens.
+    /// Keys as token pairs, `[N / 2, c]`.
     key_pairs: Vec<u32>,
     queries: Block,
     gradients: Block,
     /// `[QUERIES, N]`.
     probabilities: Vec<f32>,
-    /// `[QUERIES, N]`: gradients for the probabilities, then for the products of queries and keys.
+    /// `[QUERIES, N]`: gradients w.r.t. the probabilities, then w.r.t. the scores.
     of_scores: Vec<f32>,
-    /// `[QUERIES, N / 2]`, pairs of keys.
+    /// Score gradients as pairs of keys, `[QUERIES, N / 2]`.
     along: Vec<u32>,
-    /// `[QUERIES / 2, N]`, pairs of queries.
+    /// Probabilities or score gradients as pairs of queries, `[QUERIES / 2, N]`.
     across: Vec<u32>,
     /// `[QUERIES, c]`.
     for_queries: Vec<f32>,
@@ -36,17 +36,17 @@ pub(super) struct Scratch {
     for_values: Vec<f32>,
 }
 
-/// What a block's tokens have, in two orders.
+/// The vectors of a block's tokens, packed in two ways.
 #[derive(Default)]
 struct Block {
-    /// `[QUERIES, c / 2]`, pairs of channels.
+    /// Channel pairs, `[QUERIES, c / 2]`.
     rows: Vec<u32>,
-    /// `[QUERIES / 2, c]`, pairs of tokens.
+    /// Token pairs, `[QUERIES / 2, c]`.
     columns: Vec<u32>,
 }
 
 impl Block {
-    /// From the vectors of `count` tokens; of an odd number, the last one's partner is zero.
+    /// Packs the vectors of `count` tokens. If `count` is odd, the last token is paired with zeros.
     #[target_feature(enable = "avx512f,avx512bw")]
     fn pack<'a>(&mut self, channels: usize, count: usize, vector: impl Fn(usize) -> &'a [u16]) {
         self.rows.resize(QUERIES * channels / 2, 0);
@@ -67,19 +67,19 @@ impl Block {
     }
 }
 
-/// A head of a window, and the gradients for what it gave, `[B, H, W, C]`.
+/// One head of one window, and the gradients w.r.t. the output, `[B, H, W, C]`.
 pub(super) struct GradientJob<'a> {
-    /// All queries of the window.
+    /// Covers all queries of the window.
     pub job: Job<'a>,
     pub gradients: &'a [u16],
 }
 
 impl GradientJob<'_> {
-    /// Computes and writes the gradients for queries, keys and values. Tokens beyond the border get none.
+    /// Computes and writes the gradients w.r.t. queries, keys and values. Padding tokens get none.
     ///
     /// # Safety
-    /// The processor has AVX512-BF16, `output` has `[B, H, W, 3·C]` values, and no other job writes to
-    /// this head of these tokens at the same time.
+    /// The processor has AVX512-BF16, `output` has `[B, H, W, 3·C]` values, and no other job writes to this
+    /// head of these tokens at the same time.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     pub unsafe fn run(&self, scratch: &mut Scratch, output: &Output) {
         let Self { job, .. } = self;
@@ -87,7 +87,7 @@ impl GradientJob<'_> {
         let (tokens, pairs) = (job.keys(), channels / 2);
         let width = tokens.next_multiple_of(2 * LANES);
         let stride = width + LANES;
-        // Scores and their gradients stay in the first cache.
+        // This many scores and their gradients fit into the first-level cache.
         let limit = (VALUES / width).max(1).next_multiple_of(ROWS);
         let scale = (channels as f32).sqrt().recip();
         let [query, key, value] = shape.offsets(job.head);
@@ -136,7 +136,7 @@ impl GradientJob<'_> {
                 softmax_gradient(row, of_row, scale);
                 pairs_along(of_row, along);
             }
-            // Of an odd number of queries, the last one's partner.
+            // If `count` is odd, the last query is paired with a row of zeros.
             if count < QUERIES {
                 scratch.probabilities[count * width..][..width].fill(0.0);
                 scratch.of_scores[count * width..][..width].fill(0.0);
@@ -168,7 +168,7 @@ impl GradientJob<'_> {
                 );
             }
             for (&at, values) in block.iter().zip(scratch.for_queries.chunks_exact(channels)) {
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { output.write(of_token(at) + query, values, 1.0) };
             }
         }
@@ -179,14 +179,14 @@ impl GradientJob<'_> {
                 let number = at[0] * columns + at[1];
                 for (offset, sums) in [(key, &scratch.for_keys), (value, &scratch.for_values)] {
                     let values = &sums[number * channels..][..channels];
-                    // SAFETY: the caller's.
+                    // SAFETY: guaranteed by the caller.
                     unsafe { output.write(of_token(at) + offset, values, 1.0) };
                 }
             }
         }
     }
 
-    /// The gradient for what the head gave to a token.
+    /// The gradient w.r.t. the head's output for one token.
     fn gradient(&self, at: [usize; 2]) -> &[u16] {
         let (all, own) = (self.job.shape.channels(), self.job.shape.head_channels);
         &self.gradients[self.job.index(at) * all + self.job.head * own..][..own]

@@ -1,5 +1,5 @@
-//! Operations for CPUs with AVX512-BF16, where libtorch's own leave too much of the machine unused: attention of the image
-//! encoders (`docs/decisions/0010-attention-kernel.md`), GELU and layer normalisation (`0012-around-the-products.md`).
+//! Operations for CPUs with AVX512-BF16 for which libtorch's own are slow: attention of the image encoders
+//! (`docs/decisions/0010-attention-kernel.md`), GELU and layer normalisation (`0012-around-the-products.md`).
 
 mod attention;
 #[cfg(target_arch = "x86_64")]

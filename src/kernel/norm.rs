@@ -4,8 +4,8 @@ use tch::Tensor;
 
 use crate::tensor::passes_gradient;
 
-/// Whether [`layer_norm`] can be used: the processor has AVX512-BF16, all is contiguous bf16 on the CPU, scale and shift
-/// get no gradient, and there is a multiple of 16 channels.
+/// Whether [`layer_norm`] can be used: the processor has AVX512-BF16, all tensors are contiguous bf16 on the
+/// CPU, scale and shift need no gradient, and the number of channels is a multiple of 16.
 pub fn has_layer_norm(x: &Tensor, [scale, shift]: [&Tensor; 2]) -> bool {
     let is_here = |tensor: &Tensor| super::is_bf16_here(tensor) && tensor.is_contiguous();
     let channels = scale.numel();
@@ -18,10 +18,11 @@ pub fn has_layer_norm(x: &Tensor, [scale, shift]: [&Tensor; 2]) -> bool {
         && x.size().last() == Some(&(channels as i64))
 }
 
-/// `x` `[…, C]` with mean 0 and variance 1 over C, times `scale` `[C]` plus `shift` `[C]`.
+/// Normalises `x` `[…, C]` to mean 0 and variance 1 over C, then multiplies by `scale` `[C]` and adds `shift`
+/// `[C]`.
 ///
 /// # Panics
-/// Where [`has_layer_norm`] does not hold.
+/// If [`has_layer_norm`] is false.
 pub fn layer_norm(x: &Tensor, [scale, shift]: [&Tensor; 2], eps: f64) -> Tensor {
     assert!(has_layer_norm(x, [scale, shift]));
     #[cfg(target_arch = "x86_64")]
@@ -54,7 +55,7 @@ mod vector {
         });
         let version = x.internal_version();
         with_backward(x, output, move |gradient| {
-            assert_eq!(input.internal_version(), version, "what was normalised was changed in place");
+            assert_eq!(input.internal_version(), version, "layer normalisation's input was changed in place");
             let gradient = as_laid_out(gradient, &input);
             let output = input.empty_like();
             let scale = bf16(&scale);
@@ -69,19 +70,19 @@ mod vector {
     /// Mean and 1 / standard deviation of `channels` values.
     ///
     /// # Safety
-    /// The processor has AVX512-BF16, and there are so many, a multiple of 16.
+    /// The processor has AVX512-BF16, `x` is valid for `channels` values, and `channels` is a multiple of 16.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn moments(x: *const u16, channels: usize, eps: f32) -> [__m512; 2] {
         let share = (channels as f32).recip();
         let (mut sum, mut squares) = (_mm512_setzero_ps(), _mm512_setzero_ps());
         for channel in (0..channels).step_by(LANES) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             sum = _mm512_add_ps(sum, unsafe { load(x.add(channel), LANES) });
         }
         let mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) * share);
         for channel in (0..channels).step_by(LANES) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             let centred = _mm512_sub_ps(unsafe { load(x.add(channel), LANES) }, mean);
             squares = _mm512_fmadd_ps(centred, centred, squares);
         }
@@ -89,15 +90,15 @@ mod vector {
         [mean, _mm512_set1_ps((variance + eps).sqrt().recip())]
     }
 
-    /// Normalises `count` values, so many channels at a time as there are in `scale` and `shift`.
+    /// Normalises `count` values in groups of `scale.len()` channels.
     ///
     /// # Safety
-    /// As [`moments`], for both addresses.
+    /// As for [`moments`], for each group at both addresses.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn normalise([x, out]: [*const u16; 2], count: usize, [scale, shift]: [&[u16]; 2], eps: f32) {
         let channels = scale.len();
         for start in (0..count).step_by(channels) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let (x, out) = (x.add(start), out.add(start).cast_mut());
                 let [mean, factor] = moments(x, channels, eps);
@@ -110,17 +111,17 @@ mod vector {
         }
     }
 
-    /// From the gradients g for the result to those for x: (s·g − mean(s·g) − x̂ · mean(s·g·x̂)) / σ, with the scale s and
-    /// the normalised x̂.
+    /// The gradients w.r.t. x, given the gradients g w.r.t. the result: (s·g − mean(s·g) − x̂ · mean(s·g·x̂)) /
+    /// σ, with scale s and normalised x̂.
     ///
     /// # Safety
-    /// As [`moments`], for the three addresses.
+    /// As for [`moments`], for each group at the three addresses.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn backward([x, gradient, out]: [*const u16; 3], count: usize, scale: &[u16], eps: f32) {
         let channels = scale.len();
         let share = (channels as f32).recip();
         for start in (0..count).step_by(channels) {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let (x, gradient, out) = (x.add(start), gradient.add(start), out.add(start).cast_mut());
                 let [mean, factor] = moments(x, channels, eps);
@@ -170,7 +171,7 @@ mod tests {
         tch::manual_seed(3);
         for (size, offset) in [([3, 1000, 160], 0.0), ([1, 7, 16], 5.0), ([2, 90, 1280], -1.0)] {
             let channels = size[2];
-            // Also away from zero.
+            // The offset tests means other than 0.
             let x = random(&size) * 0.5 + offset;
             let [scale, shift] = [random(&[channels]), random(&[channels])];
             if !has_layer_norm(&x, [&scale, &shift]) {

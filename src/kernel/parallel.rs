@@ -1,16 +1,16 @@
-//! Work on the threads that libtorch's own operations use: two pools on the same cores would fight.
+//! Runs work on libtorch's own threads, because two thread pools on the same cores would compete.
 
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// `GOMP_parallel` of libgomp: a function, what it is given, threads (0 = as many as there are), flags.
+/// `GOMP_parallel` of libgomp. Arguments: function, its argument, number of threads (0 = default), flags.
 type Parallel = unsafe extern "C" fn(extern "C" fn(*mut c_void), *mut c_void, u32, u32);
 
-/// libgomp's entry, where libtorch was built with it; `None` elsewhere.
+/// libgomp's entry point if libtorch was built with libgomp, else `None`.
 static PARALLEL: LazyLock<Option<Parallel>> = LazyLock::new(|| {
-    // SAFETY: the program itself, which is loaded; the symbol has had this signature since GCC 4.9.
+    // SAFETY: the running program is loaded, and the symbol has had this signature since GCC 4.9.
     unsafe {
         libloading::os::unix::Library::this().get::<Parallel>(b"GOMP_parallel\0").ok().map(|symbol| *symbol)
     }
@@ -19,7 +19,7 @@ static PARALLEL: LazyLock<Option<Parallel>> = LazyLock::new(|| {
 struct Work<'a> {
     next: AtomicUsize,
     count: usize,
-    /// Takes indices from `next` until there are none.
+    /// Takes indices from the iterator until there are none left.
     run: &'a (dyn Fn(&mut dyn Iterator<Item = usize>) + Sync),
     panicked: AtomicBool,
 }
@@ -37,14 +37,15 @@ impl Work<'_> {
 }
 
 extern "C" fn enter(work: *mut c_void) {
-    // SAFETY: `for_each` passes a `Work` that lives until all threads are back.
+    // SAFETY: `for_each` passes a `Work` that outlives all threads.
     unsafe { &*work.cast::<Work>() }.take_part();
 }
 
-/// Runs `work` on every thread with memory of its own from `scratch`, for indices below `count`, each once.
+/// Calls `work` once for each index below `count`, on all threads. Each thread gets its own working memory from
+/// `scratch`.
 ///
 /// # Panics
-/// Where `work` does.
+/// If `work` panics.
 pub(super) fn for_each<S>(count: usize, scratch: impl Fn() -> S + Sync, work: impl Fn(&mut S, usize) + Sync) {
     let run = |indices: &mut dyn Iterator<Item = usize>| {
         let mut memory = scratch();
@@ -53,7 +54,7 @@ pub(super) fn for_each<S>(count: usize, scratch: impl Fn() -> S + Sync, work: im
     let shared = Work { next: AtomicUsize::new(0), count, run: &run, panicked: AtomicBool::new(false) };
     let threads = u32::try_from(tch::get_num_threads()).unwrap_or(1).max(1);
     match *PARALLEL {
-        // SAFETY: `enter` gets the `Work` it expects, which outlives the call.
+        // SAFETY: `enter` expects a `Work`, and this one outlives the call.
         Some(parallel) if threads > 1 => unsafe {
             parallel(enter, std::ptr::from_ref(&shared).cast_mut().cast(), threads, 0);
         },

@@ -1,26 +1,28 @@
-//! What an attention is told: sizes, the order of its inputs, positions.
+//! The parameters of an attention: sizes, memory order of query, key and value, and position bias.
 
 use tch::Tensor;
 
-/// How a token's queries, keys and values of all heads follow each other.
+/// Order of queries, keys and values of all heads within a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QkvOrder {
-    /// `[3, heads, c]`: all queries first (SAM's ViT).
+    /// `[3, heads, c]`: the queries of all heads first (SAM's ViT).
     ByRole,
-    /// `[heads, 3, c]`: all of a head first (TinyViT).
+    /// `[heads, 3, c]`: query, key and value of each head together (TinyViT).
     ByHead,
 }
 
-/// What is added to the scores for where query and key lie.
+/// The bias added to the scores for the relative position of query and key.
 #[derive(Debug, Clone, Copy)]
 pub enum PositionBias<'a> {
-    /// For each of [`Cut::ALL`] `[heads, n, k]` contiguous fp32: for each head, query and key of a window with n tokens within
-    /// the image, the bias times √c, as it is added before the scores are scaled. Of a window that is cut, the last of
-    /// k = n + 1 keys stands for all tokens beyond the border: they are alike, so that they are one whose bias is the
-    /// logarithm of the sum of their biases' exponentials. Where the image has no such windows, the tensor is not looked at.
+    /// One table `[heads, n, k]` (contiguous fp32) for each of [`Cut::ALL`]: the bias times √c, because it is
+    /// added before the scores are scaled. n is the number of window tokens within the image. In a cut window k
+    /// = n + 1: the last key stands for all padding tokens. Their keys and values are equal, so one key
+    /// suffices, whose bias is the logarithm of the sum of the exponentials of theirs. Tables for cuts that do
+    /// not occur are not read.
     Tables(&'a [Tensor; 4]),
-    /// Decomposed relative positions of SAM: the query's product with a vector for the distance in rows and with one
-    /// for the distance in columns. `[window_h, window_h, c]` and `[window_w, window_w, c]` bf16 by query and key.
+    /// SAM's decomposed relative positions: the query's product with one vector for the row distance plus its
+    /// product with one for the column distance. Tables by query and key, `[window_h, window_h, c]` and
+    /// `[window_w, window_w, c]` (bf16).
     Decomposed {
         /// Along the rows.
         along_h: &'a Tensor,
@@ -29,17 +31,17 @@ pub enum PositionBias<'a> {
     },
 }
 
-/// Over which borders of the image a window reaches.
+/// The image borders that a window extends beyond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
-    /// Over the lower one.
+    /// The lower border.
     pub bottom: bool,
-    /// Over the right one.
+    /// The right border.
     pub right: bool,
 }
 
 impl Cut {
-    /// Each that there is.
+    /// All four combinations.
     pub const ALL: [Self; 4] = [
         Self { bottom: false, right: false },
         Self { bottom: false, right: true },
@@ -47,36 +49,36 @@ impl Cut {
         Self { bottom: true, right: true },
     ];
 
-    /// Its place in [`Cut::ALL`].
+    /// Index in [`Cut::ALL`].
     pub(super) fn index(self) -> usize {
         2 * usize::from(self.bottom) + usize::from(self.right)
     }
 
-    /// Whether any token of the window is beyond a border.
+    /// Whether the window has padding tokens.
     pub fn is_cut(self) -> bool {
         self.bottom || self.right
     }
 }
 
-/// Sizes of an attention.
+/// The sizes of an attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionShape {
-    /// Images.
+    /// Number of images.
     pub batch: usize,
     /// `[height, width]` of an image, tokens.
     pub image: [usize; 2],
     /// `[height, width]` of a window, tokens; the image's size for global attention.
     pub window: [usize; 2],
-    /// Heads.
+    /// Number of heads.
     pub heads: usize,
-    /// Channels of a head, c.
+    /// Channels per head, c.
     pub head_channels: usize,
-    /// Order within a token.
+    /// Order of query, key and value within a token.
     pub order: QkvOrder,
 }
 
 impl AttentionShape {
-    /// Of projected `[B, H, W, 3·C]`.
+    /// The shape for `qkv` `[B, H, W, 3·C]`.
     pub fn new(qkv: &Tensor, window: [i64; 2], heads: i64, order: QkvOrder) -> Self {
         let size: Vec<usize> = qkv.size().iter().map(|&size| size as usize).collect();
         Self {
@@ -89,12 +91,12 @@ impl AttentionShape {
         }
     }
 
-    /// Channels of a token.
+    /// Channels per token, C.
     pub fn channels(&self) -> usize {
         self.heads * self.head_channels
     }
 
-    /// Offsets of query, key and value of a head within a token, and the tokens' distance.
+    /// Offsets of a head's query, key and value within a token.
     pub(super) fn offsets(&self, head: usize) -> [usize; 3] {
         let (all, one) = (self.channels(), self.head_channels);
         match self.order {
@@ -103,7 +105,8 @@ impl AttentionShape {
         }
     }
 
-    /// `[rows, columns]` of tokens within the image that such a window has; `None` where the image has no such windows.
+    /// `[rows, columns]` of a window with this cut that lie within the image; `None` if the image has no such
+    /// window.
     pub fn inside(&self, cut: Cut) -> Option<[usize; 2]> {
         let along = |axis: usize, is_cut: bool| {
             let (image, window): (usize, usize) = (self.image[axis], self.window[axis]);

@@ -1,5 +1,5 @@
-//! Softmax of attention scores: a chunk of keys at a time, with running maximum and sum (Milakov and Gimelshein 2018), or
-//! of all keys at once, with its gradient.
+//! Softmax of attention scores: over chunks of keys with a running maximum and sum (Milakov and Gimelshein
+//! 2018), or over all keys at once, with its gradient.
 
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_fmsub_ps,
@@ -11,22 +11,22 @@ use std::mem::transmute;
 
 use super::tile::LANES;
 
-/// What a row of scores has come to so far.
+/// The running state of one row of scores.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Running {
-    /// Largest score.
+    /// Largest score so far.
     pub max: f32,
-    /// Sum of the exponentials, relative to `max`.
+    /// Sum of the exponentials so far, relative to `max`.
     pub sum: f32,
 }
 
 impl Running {
-    /// Before the first chunk. Finite, so that a row without any key is not NaN.
+    /// The state before the first chunk. `max` is finite so that a row without any key does not become NaN.
     pub const START: Self = Self { max: -1e30, sum: 0.0 };
 }
 
-/// Turns a row of scores, a multiple of 32 long, into `exp(scale · (score − max))` in bf16 pairs, and brings
-/// `weighted`, the values summed so far, to the new maximum.
+/// Turns a row of scores (length a multiple of 32) into `exp(scale · (score − max))` in bf16 pairs, and
+/// rescales `weighted`, the sum of weighted values so far, to the new maximum.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn exponentials(
     scores: &[f32],
@@ -72,7 +72,7 @@ pub(super) fn exponentials(
     running.sum += sum;
 }
 
-/// Turns a row of scores, a multiple of 16 long, into their softmax, `scale` times the scores.
+/// Replaces a row of scores (length a multiple of 16) by softmax(`scale` · scores).
 #[target_feature(enable = "avx512f")]
 pub(super) fn softmax(scores: &mut [f32], scale: f32) {
     let rows = scores.as_chunks_mut::<LANES>().0;
@@ -91,8 +91,8 @@ pub(super) fn softmax(scores: &mut [f32], scale: f32) {
     rows.iter_mut().for_each(|row| store(row, _mm512_mul_ps(load(row), inverse)));
 }
 
-/// Turns the gradients for a row of probabilities into those for the products that they come from by softmax of
-/// `scale` times them: `scale · p · (g − Σ p·g)`.
+/// Replaces the gradients g w.r.t. a row of probabilities p by those w.r.t. the scores: `scale · p · (g − Σ
+/// p·g)`.
 #[target_feature(enable = "avx512f")]
 pub(super) fn softmax_gradient(probabilities: &[f32], gradients: &mut [f32], scale: f32) {
     let probabilities = probabilities.as_chunks::<LANES>().0;
@@ -121,7 +121,8 @@ fn load(values: &[f32; LANES]) -> __m512 {
     unsafe { _mm512_loadu_ps(values.as_ptr()) }
 }
 
-/// 2^x for x ≤ 0 to 3e-6: the fraction by the Taylor series of exp, the whole part as an exponent.
+/// 2^x for x ≤ 0, error below 3e-6: the whole part becomes the exponent, the fraction goes through the Taylor
+/// series.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn exp2(x: __m512) -> __m512 {

@@ -1,6 +1,7 @@
 //! Matrix product of a few rows in registers: bf16 factors, fp32 sums (VDPBF16PS of AVX512-BF16).
 //!
-//! Factors are held as pairs of bf16 in a `u32`, the pair along the dimension that is summed over.
+//! Factors are stored as bf16 pairs in a `u32`. The two values of a pair are neighbours along the summed
+//! dimension.
 
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512, __m512bh, __m512i, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh,
@@ -11,21 +12,21 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-/// fp32 values in a register.
+/// fp32 values per register.
 pub(super) const LANES: usize = 16;
-/// Rows of a tile: with four registers of columns, 24 of the 32 registers hold sums.
+/// Rows per tile: with four registers of columns, sums take 24 of the 32 registers.
 pub(super) const ROWS: usize = 6;
-/// Registers of columns of a tile.
+/// Registers of columns per tile.
 const COLUMNS: usize = 4;
 
-/// A matrix in memory; rows are `stride` pairs apart.
+/// A matrix in memory. Consecutive rows are `stride` pairs apart.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a> {
     pub data: &'a [u32],
     pub stride: usize,
 }
 
-/// Rounds a row, a multiple of 32 long, to pairs of its neighbours.
+/// Rounds a row (length a multiple of 32) to bf16 and packs horizontal neighbours into pairs.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn pairs_along(row: &[f32], pairs: &mut [u32]) {
     assert!(row.len().is_multiple_of(2 * LANES) && pairs.len() == row.len() / 2);
@@ -39,7 +40,7 @@ pub(super) fn pairs_along(row: &[f32], pairs: &mut [u32]) {
     }
 }
 
-/// Rounds two rows, a multiple of 16 long, to pairs of what they have in the same column.
+/// Rounds two rows (length a multiple of 16) to bf16 and packs the values of the same column into pairs.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn pairs_across(rows: [&[f32]; 2], pairs: &mut [u32]) {
     assert!(rows.iter().all(|row| row.len() == pairs.len()) && pairs.len().is_multiple_of(LANES));
@@ -57,23 +58,22 @@ pub(super) fn pairs_across(rows: [&[f32]; 2], pairs: &mut [u32]) {
     }
 }
 
-/// One to 16 pairs; zeros where there are fewer than 16.
+/// Loads 1 to 16 pairs and pads with zeros.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn load_pairs(values: &[u16]) -> __m512i {
     assert!((2..=2 * LANES).contains(&values.len()));
     let mask = u16::MAX >> (LANES - values.len() / 2);
-    // SAFETY: the mask has a bit for every pair that there is.
+    // SAFETY: the mask has one bit per available pair.
     unsafe { _mm512_maskz_loadu_epi32(mask, values.as_ptr().cast()) }
 }
 
-/// Turns sixteen rows of sixteen values into sixteen columns: the pairs of values that are one, two, four and eight rows
-/// apart change places with those as many columns apart.
+/// Transposes a 16 × 16 block in three steps: single values, pairs of values, then groups of 128 bits.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
     let mut x = rows;
-    // Within 128 bits, columns one and two apart.
+    // Transposes within 128-bit groups: first single values, then pairs.
     for pair in x.as_chunks_mut::<2>().0 {
         let [a, b] = *pair;
         *pair = [_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)];
@@ -87,7 +87,8 @@ pub(super) fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
             _mm512_unpackhi_epi64(b, d),
         ];
     }
-    // Of 128 bits each: `x[4 · g + r]` has, for the columns r, 4 + r, 8 + r and 12 + r, the four rows of group g.
+    // Transposes the 128-bit groups: `x[4 · g + r]` holds the four rows of group g for the columns r, 4 + r, 8
+    // + r, 12 + r.
     let mut columns = rows;
     for r in 0..4 {
         let [a, b, c, d] = [x[r], x[4 + r], x[8 + r], x[12 + r]];
@@ -103,33 +104,33 @@ pub(super) fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
     columns
 }
 
-/// The left factor of a product: what a row has for a pair is at `row · r + pair · k`.
+/// The left factor of a product. Element (r, k) is at index `r · row + k · pair`.
 #[derive(Clone, Copy)]
 pub(super) struct Left<'a> {
     pub data: &'a [u32],
-    /// Distance of rows.
+    /// Distance between rows.
     pub row: usize,
-    /// Distance of pairs.
+    /// Distance between pairs.
     pub pair: usize,
 }
 
 impl<'a> Left<'a> {
-    /// Rows of pairs that follow each other.
+    /// A matrix stored row by row.
     pub fn by_row(data: &'a [u32], stride: usize) -> Self {
         Self { data, row: stride, pair: 1 }
     }
 
-    /// Columns of pairs: the transpose of a matrix whose rows follow each other.
+    /// The transpose of a matrix stored row by row.
     pub fn by_column(data: &'a [u32], stride: usize) -> Self {
         Self { data, row: 1, pair: stride }
     }
 }
 
-/// `sums[r][c] += Σ_k left[r][k] · right[k][c]` for `rows` rows and `columns` columns, a multiple of [`LANES`], with
-/// `pairs` pairs along k.
+/// `sums[r][c] += Σ_k left[r][k] · right[k][c]` for `rows` rows, `columns` columns (a multiple of [`LANES`])
+/// and `pairs` pairs along k.
 ///
 /// # Panics
-/// Where a matrix is too small.
+/// If a matrix is too small.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn multiply_add(
     left: Left,
@@ -148,7 +149,8 @@ pub(super) fn multiply_add(
     for column in (0..columns).step_by(COLUMNS * LANES) {
         let registers = ((columns - column) / LANES).min(COLUMNS);
         for row in (0..rows).step_by(ROWS) {
-            // SAFETY: the asserts above say that every row, column and pair of the tile is in its matrix.
+            // SAFETY: the asserts above guarantee that every row, column and pair of the tile lies within its
+            // matrix.
             unsafe {
                 let left = (left.data.as_ptr().add(row * left.row), [left.row, left.pair]);
                 let right = (right.data.as_ptr().add(column), right.stride);
@@ -164,11 +166,11 @@ pub(super) fn multiply_add(
     }
 }
 
-/// A start and the distance of rows.
+/// Start address and distance between rows.
 type Rows<P> = (P, usize);
 
 /// # Safety
-/// As [`tile`].
+/// As for [`tile`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn rows_of<const C: usize>(
@@ -178,7 +180,7 @@ unsafe fn rows_of<const C: usize>(
     rows: usize,
     pairs: usize,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         match rows {
             6 => tile::<6, C>(left, right, sums, pairs),
@@ -192,7 +194,8 @@ unsafe fn rows_of<const C: usize>(
 }
 
 /// # Safety
-/// `left` has R rows of `pairs` at these distances, `right` `pairs` rows and `sums` R rows of C registers.
+/// `left` has R rows of `pairs` pairs at these distances. `right` has `pairs` rows and `sums` has R rows, each
+/// of C registers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn tile<const R: usize, const C: usize>(
@@ -202,7 +205,7 @@ unsafe fn tile<const R: usize, const C: usize>(
     pairs: usize,
 ) {
     let mut acc = [[_mm512_setzero_ps(); C]; R];
-    // SAFETY: every address is within what the caller promises.
+    // SAFETY: every address lies within the ranges that the caller guarantees.
     unsafe {
         for (r, row) in acc.iter_mut().enumerate() {
             for (c, value) in row.iter_mut().enumerate() {

@@ -1,4 +1,4 @@
-//! The values of contiguous bf16 tensors: read and written 16 at a time, shared out among the threads.
+//! Access to the values of contiguous bf16 tensors, 16 at a time and in parallel.
 
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512, _mm256_loadu_si256, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16,
@@ -14,24 +14,24 @@ use tch::{Kind, Tensor};
 use super::parallel;
 use super::tile::LANES;
 
-/// Values that a thread takes at a time, about.
+/// Approximate number of values that a thread takes at a time.
 const VALUES: usize = 1 << 15;
 
-/// The values of a contiguous bf16 tensor, as bits.
+/// The bits of a contiguous bf16 tensor's values.
 pub(super) fn bf16(tensor: &Tensor) -> &[u16] {
     assert!(tensor.is_contiguous() && tensor.kind() == Kind::BFloat16);
-    // SAFETY: a contiguous bf16 tensor on the CPU has so many 2-byte values, and lives as long as the borrow.
+    // SAFETY: a contiguous bf16 tensor on the CPU holds `numel` 2-byte values and lives as long as the borrow.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u16>(), tensor.numel()) }
 }
 
-/// Where the heads write, each to channels of its own.
+/// The tensor into which all heads write, each to its own channels.
 pub(super) struct Output<'a> {
     start: *mut u16,
     values: usize,
     tensor: PhantomData<&'a Tensor>,
 }
 
-// SAFETY: `Output::write` asks its callers that no two threads write to the same place.
+// SAFETY: callers of `Output::write` guarantee that no two threads write to the same place.
 unsafe impl Sync for Output<'_> {}
 
 impl<'a> Output<'a> {
@@ -40,7 +40,7 @@ impl<'a> Output<'a> {
         Self { start: tensor.data_ptr().cast(), values: tensor.numel(), tensor: PhantomData }
     }
 
-    /// Rounds `values`, a multiple of 16 of them, times `factor` to the places from `start`.
+    /// Writes `factor` times `values` (length a multiple of 16), rounded to bf16, from index `start` on.
     ///
     /// # Safety
     /// The processor has AVX512-BF16, and no other thread writes to these places.
@@ -50,7 +50,8 @@ impl<'a> Output<'a> {
         assert!(start + values.len() <= self.values && values.len().is_multiple_of(LANES));
         let factor = _mm512_set1_ps(factor);
         for (index, values) in values.as_chunks::<LANES>().0.iter().enumerate() {
-            // SAFETY: within the output by the assertion; nobody else's by the caller's promise.
+            // SAFETY: the assertion keeps the address within the output; the caller guarantees exclusive
+            // access.
             unsafe {
                 let scaled = _mm512_mul_ps(_mm512_loadu_ps(values.as_ptr()), factor);
                 store(self.start.add(start + index * LANES), LANES, scaled);
@@ -63,17 +64,17 @@ pub(super) fn pack(low: u16, high: u16) -> u32 {
     u32::from(low) | u32::from(high) << 16
 }
 
-/// Where a tensor's values are.
+/// Address of a tensor's values.
 struct Address(*mut u16);
 
-// SAFETY: a plain address; no two threads get the same part.
+// SAFETY: this is a plain address, and no two threads get the same part.
 unsafe impl Sync for Address {}
 
-/// Calls `work` in parallel with the addresses of parts of `inputs` and of `output`, and how many values these have: a
-/// multiple of `unit`.
+/// Calls `work` in parallel for chunks: the addresses of a chunk of each input and of `output`, and its number
+/// of values, a multiple of `unit`.
 ///
 /// # Panics
-/// Where the tensors are no contiguous bf16 of one size, or this is no multiple of `unit`.
+/// If the tensors are not contiguous bf16 of one size, or the size is not a multiple of `unit`.
 pub(super) fn for_each_chunk<const N: usize>(
     inputs: [&Tensor; N],
     output: &Tensor,
@@ -90,7 +91,7 @@ pub(super) fn for_each_chunk<const N: usize>(
     let length = VALUES.next_multiple_of(unit);
     let chunk = |index: usize| {
         let start = index * length;
-        // SAFETY: `start` is below the number of values of each.
+        // SAFETY: `start` is below the number of values of each tensor.
         let part = |address: &Address| unsafe { address.0.add(start) };
         work(array::from_fn(|n| part(&inputs[n]).cast_const()), part(&target), length.min(count - start));
     };
@@ -101,14 +102,14 @@ pub(super) fn for_each_chunk<const N: usize>(
     }
 }
 
-/// Up to 16 values.
+/// Loads up to 16 values.
 ///
 /// # Safety
-/// The processor has AVX512-BF16, and there are `left` values, or 16.
+/// The processor has AVX512-BF16, and `values` is valid for min(`left`, 16) values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn load(values: *const u16, left: usize) -> __m512 {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     let bits = unsafe {
         if left >= LANES {
             _mm256_loadu_si256(values.cast())
@@ -119,14 +120,14 @@ pub(super) unsafe fn load(values: *const u16, left: usize) -> __m512 {
     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
 }
 
-/// Up to 16 values, rounded.
+/// Rounds and stores up to 16 values.
 ///
 /// # Safety
-/// As [`load`].
+/// As for [`load`], for `out`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) unsafe fn store(out: *mut u16, left: usize, values: __m512) {
-    // SAFETY: the caller's; both types are 16 times 16 bits.
+    // SAFETY: guaranteed by the caller; both types are 16 times 16 bits.
     unsafe {
         let bits = transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values));
         if left >= LANES {

@@ -1,6 +1,6 @@
-//! Control messages, JSON in a string array: cases and the end of input from the loader, acknowledgements
-//! from the writer, signs of life from the nodes between; in training, what the writer asks for and what the others
-//! report.
+//! Control messages, as JSON in a string array. In inference: cases and the end of input from the loader,
+//! acknowledgements from the writer, heartbeats from the nodes between. In training: orders from the writer,
+//! reports from the others.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -11,7 +11,7 @@ use crate::volume::CasePlan;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CaseMessage {
-    /// A case whose windows follow.
+    /// Announces a case; its windows follow.
     Open(Box<CaseOpen>),
     /// A case that cannot be segmented.
     Failed {
@@ -27,7 +27,7 @@ pub enum CaseMessage {
     },
 }
 
-/// A case whose windows follow.
+/// The description of a case that precedes its windows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CaseOpen {
     /// Run of the dataflow.
@@ -42,7 +42,7 @@ pub struct CaseOpen {
     pub classes: Vec<String>,
     /// When the loader started, milliseconds since 1970.
     pub started_unix_ms: u64,
-    /// When the command was given that started the dataflow, milliseconds since 1970, where that is known.
+    /// When the command that started the dataflow was given, milliseconds since 1970, if known.
     #[serde(default)]
     pub commanded_unix_ms: Option<u64>,
     /// Geometry and files.
@@ -53,7 +53,7 @@ pub struct CaseOpen {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ack {
-    /// The writer is there and remembers nothing: sent once at its start.
+    /// The writer has started and has no cases in memory; sent once.
     Hello,
     /// A window has arrived. Its logits are in the writer's memory until the case is written.
     Segment(i64),
@@ -66,29 +66,29 @@ pub enum Ack {
         /// One line naming the file and the cause.
         error: String,
     },
-    /// Windows that have arrived and wait while the writer writes a case.
+    /// These windows have arrived and wait while the writer writes a case.
     Working(Vec<i64>),
-    /// The end of input has arrived and everything is written.
+    /// The end of input has arrived and all files are written.
     End,
-    /// The end of input has arrived, but the last files cannot be written.
+    /// The end of input has arrived, but the last files cannot be written: one line saying why.
     EndFailed(String),
 }
 
-/// An [`Ack`] and which start of the writer sent it.
+/// An [`Ack`] with the id of the writer process that sent it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AckMessage {
-    /// Differs after a restart of the writer.
+    /// Changes when the writer restarts.
     pub writer_id: String,
     /// What is acknowledged.
     pub ack: Ack,
 }
 
-/// Any node between loader and writer to the loader: these windows are being worked on.
+/// From a node between loader and writer to the loader: the windows that it is working on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Segment ids held complete.
+    /// Ids of the windows that the node holds completely.
     pub segments: Vec<i64>,
-    /// Windows that cannot be computed, each with one line saying why; sending them again would not help.
+    /// Windows that cannot be computed, each with one line saying why. Sending them again would not help.
     #[serde(default)]
     pub failed: Vec<(i64, String)>,
 }
@@ -97,11 +97,11 @@ pub struct Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// The windows of a step.
+    /// Send the windows of this step.
     Step {
-        /// From 0.
+        /// The step, from 0.
         step: u64,
-        /// How often they were sent before.
+        /// How often the windows were sent before.
         attempt: i64,
     },
     /// The run is over.
@@ -114,14 +114,14 @@ pub enum Order {
 pub enum Supply {
     /// The windows of a step have been sent.
     Sent {
-        /// Their step.
+        /// The step.
         step: u64,
-        /// How long they were waited for, seconds.
+        /// How long the loader waited for the windows, seconds.
         waited: f64,
     },
-    /// Windows are being made: said every second until they are there.
+    /// The loader is preparing windows; sent every second until they are ready.
     Working,
-    /// Windows cannot be made: one line saying why.
+    /// The windows cannot be prepared: one line saying why.
     Failed(String),
 }
 
@@ -129,7 +129,7 @@ pub enum Supply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
-    /// Write your shard of the checkpoint after so many steps.
+    /// Write your shard of the checkpoint once this many steps are done.
     Save(u64),
     /// The run is over.
     End,
@@ -139,32 +139,32 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Progress {
-    /// It is working on windows: sent every second while there are any.
+    /// The part is working on windows; sent every second while it does.
     Working,
-    /// A step is made and the parameters are updated.
+    /// A step is done and the parameters are updated.
     Learned {
         /// The step, from 0.
         step: u64,
-        /// Mean loss of its windows, unweighted; 0 for a part that has none.
+        /// Mean unweighted loss of the step's windows; 0 for a part without a loss.
         loss: f64,
-        /// Norm of the gradients.
+        /// Gradient norm.
         gradient_norm: f64,
     },
-    /// The shard after so many steps is on disk.
+    /// The checkpoint shard is on disk.
     Saved {
-        /// Steps made.
+        /// Number of steps done.
         step: u64,
-        /// Of the file.
+        /// SHA-256 of the file.
         sha256: String,
     },
-    /// The shard cannot be written: one line saying why. The training can go on.
+    /// The shard cannot be written. Training can go on.
     NotSaved {
-        /// Steps made.
+        /// Number of steps done.
         step: u64,
-        /// Cause.
+        /// One line saying why.
         error: String,
     },
-    /// The training cannot go on: one line saying why.
+    /// Training cannot go on: one line saying why.
     Failed(String),
 }
 

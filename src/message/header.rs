@@ -1,4 +1,4 @@
-//! Metadata of a slice message. The keys that dora's streaming pattern has keep dora's names.
+//! Metadata of a slice message. Keys of dora's streaming pattern keep dora's names.
 
 use dora_node_api::{MetadataParameters, Parameter};
 
@@ -26,16 +26,16 @@ pub mod keys {
     pub const LEVEL: &str = "level";
     /// Int: number of feature levels.
     pub const LEVELS: &str = "levels";
-    /// Int: consecutive slices that the message holds, the first dimension of its shape; between parts in training alone.
+    /// Int: number of consecutive slices in the message, the first dimension of its shape. Only in training.
     pub const SLICES: &str = "slices";
     /// Int: number of classes, background included.
     pub const CLASSES: &str = "classes";
 }
 
-/// Most slices a window may have: a bound on what a hostile message can make a node allocate.
+/// Most slices a window may have. Limits the memory that a hostile message can make a node allocate.
 const MAX_COUNT: i64 = 4096;
 
-/// Where a message belongs.
+/// Metadata of a tensor message: which slices of which window it holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SliceHeader {
     /// Run of the dataflow.
@@ -44,7 +44,7 @@ pub struct SliceHeader {
     pub segment_id: i64,
     /// How often the window was sent before.
     pub attempt: i64,
-    /// Slice within the window; the first one of a run.
+    /// Slice within the window; in a message of several slices, the first of them.
     pub seq: i64,
     /// Slices in the window.
     pub count: i64,
@@ -54,7 +54,8 @@ pub struct SliceHeader {
     pub classes: i64,
     /// `(level, levels)` of a feature map.
     pub level: Option<(i64, i64)>,
-    /// Slices of a run, the first dimension of the shape; `None` for one slice by itself.
+    /// Number of slices, equal to the first dimension of the shape; `None` for a single slice without that
+    /// dimension.
     pub slices: Option<i64>,
     /// Shape of the tensor.
     pub shape: Vec<i64>,
@@ -139,7 +140,7 @@ impl SliceHeader {
         if self.slices.is_some() { &self.shape[1..] } else { &self.shape }
     }
 
-    /// The same place in the window `seq` slices from its start, for a tensor of `shape`.
+    /// The header for slice `seq` of the same window with a tensor of `shape`.
     pub fn at(&self, seq: i64, shape: Vec<i64>) -> Self {
         Self { seq, shape, level: None, slices: None, ..self.clone() }
     }

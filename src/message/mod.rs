@@ -1,9 +1,9 @@
-//! The wire contract: what a message between two nodes looks like.
+//! The wire contract: the format of a message between two nodes.
 //!
-//! One message is one tensor of one slice, or one feature level of one slice, and between the parts of a network in training
-//! that of a run of slices: a null-free Arrow array in C
-//! order with a [`SliceHeader`] as its metadata. Prompts of a slice are one Arrow struct array
-//! ([`encode_prompts`]). Cases, acknowledgements and signs of life are JSON in a string array ([`control`]).
+//! A message holds one tensor of one slice, or one feature level of one slice. In training it holds several
+//! consecutive slices. The tensor is an Arrow array without nulls in C order, with a [`SliceHeader`] as
+//! metadata. The prompts of a slice are one Arrow struct array ([`encode_prompts`]). Cases, acknowledgements
+//! and heartbeats are JSON in a string array ([`control`]).
 
 pub mod control;
 mod header;

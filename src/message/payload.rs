@@ -1,4 +1,5 @@
-//! Tensors to and from Arrow arrays. `unsafe` is here because memory is lent between the two without copying.
+//! Conversion between tensors and Arrow arrays. `unsafe` code lends memory from one to the other without
+//! copying.
 
 use std::ops::Range;
 use std::panic::RefUnwindSafe;
@@ -13,14 +14,14 @@ use tch::{Device, Kind, Tensor};
 use super::MessageError;
 use super::wire_kind::{WireKind, to_wire};
 
-/// Keeps a tensor alive as long as an Arrow buffer points into it.
+/// Keeps a tensor alive while an Arrow buffer points into it.
 struct TensorMemory(#[expect(dead_code, reason = "held for its Drop")] Tensor);
 
-// SAFETY: the tensor is never touched again, only dropped, and libtorch's reference count is atomic.
+// SAFETY: the tensor is never accessed again, only dropped, and libtorch's reference count is atomic.
 unsafe impl Sync for TensorMemory {}
 impl RefUnwindSafe for TensorMemory {}
 
-/// A tensor of any shape as an Arrow array in C order, without a copy where [`to_wire`] makes none.
+/// A tensor of any shape as an Arrow array in C order. Copies only if [`to_wire`] does.
 pub fn encode_tensor(tensor: &Tensor, kind: WireKind) -> ArrayRef {
     let tensor = to_wire(tensor, kind);
     match kind {
@@ -31,18 +32,18 @@ pub fn encode_tensor(tensor: &Tensor, kind: WireKind) -> ArrayRef {
     }
 }
 
-/// `tensor` is on the CPU, contiguous and of the type of `T`.
+/// `tensor` must be contiguous, on the CPU and of the element type `T`.
 fn primitive<T: ArrowPrimitiveType>(tensor: Tensor) -> ArrayRef {
     let bytes = tensor.numel() * size_of::<T::Native>();
     let Some(start) = NonNull::new(tensor.data_ptr().cast::<u8>()) else {
         return Arc::new(PrimitiveArray::<T>::from_iter_values([]));
     };
-    // SAFETY: `start` is valid for `bytes` bytes as long as the tensor lives, and the buffer owns the tensor.
+    // SAFETY: `start` is valid for `bytes` bytes while the tensor lives, and the buffer owns the tensor.
     let buffer = unsafe { Buffer::from_custom_allocation(start, bytes, Arc::new(TensorMemory(tensor))) };
     Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(buffer), None))
 }
 
-/// Checks that an array has as many values as its shape says.
+/// Checks that the number of values of an array matches its shape.
 ///
 /// # Errors
 /// [`MessageError::Length`].
@@ -55,10 +56,10 @@ pub fn check_length(array: &ArrayRef, shape: &[i64]) -> Result<(), MessageError>
     Err(MessageError::Length { shape: shape.to_vec(), expected, found: array.len() })
 }
 
-/// libtorch's type with the elements of an array.
+/// libtorch's type for the elements of an array.
 ///
 /// # Errors
-/// [`MessageError::Type`] for an array of anything but Float32, Float16 or UInt8.
+/// [`MessageError::Type`] unless the array is Float32, Float16 or UInt8.
 pub fn tensor_kind(array: &ArrayRef) -> Result<Kind, MessageError> {
     match array.data_type() {
         DataType::Float32 => Ok(Kind::Float),
@@ -68,19 +69,20 @@ pub fn tensor_kind(array: &ArrayRef) -> Result<Kind, MessageError> {
     }
 }
 
-/// The same for what travels between the parts of a network in training, where UInt16 is the bits of bfloat16.
+/// As [`tensor_kind`], and UInt16 for bfloat16, which only training uses.
 ///
 /// # Errors
-/// [`MessageError::Type`] for an array of anything but Float32, Float16, UInt8 or UInt16.
+/// [`MessageError::Type`] unless the array is Float32, Float16, UInt8 or UInt16.
 pub fn activation_kind(array: &ArrayRef) -> Result<Kind, MessageError> {
     if *array.data_type() == DataType::UInt16 { Ok(Kind::BFloat16) } else { tensor_kind(array) }
 }
 
-/// Copies a message with slices of `shape` into `window`, from slice `places.start` on, converting to the window's type
-/// where it is another: the one copy of a hop. UInt16 is taken as bfloat16: whether it may come is the caller's to say.
+/// Copies a message with slices of `shape` into `window`, from slice `places.start` on, and converts it to the
+/// window's type. This is the only copy per hop. UInt16 is read as bfloat16; the caller checks whether this
+/// edge may carry it.
 ///
 /// # Errors
-/// [`MessageError`] for another type, nulls, or a length or shape that does not fit.
+/// [`MessageError`] for another type, nulls, or a length or shape that does not match.
 pub fn copy_slices(
     array: &ArrayRef,
     shape: &[i64],
@@ -100,9 +102,10 @@ pub fn copy_slices(
             target.copy_(slice);
             return;
         }
-        // On this thread alone: libtorch would share even a small copy out among threads of its own.
+        // Copy on this thread: libtorch would distribute even a small copy among its threads.
         let bytes = target.numel() * target.kind().elt_size_in_bytes();
-        // SAFETY: both are contiguous on the CPU with the same shape and type, and the window is no part of a message.
+        // SAFETY: both are contiguous on the CPU with the same shape and type, and the window is not part of a
+        // message.
         unsafe {
             std::ptr::copy_nonoverlapping(
                 slice.data_ptr().cast::<u8>(),
@@ -113,10 +116,11 @@ pub fn copy_slices(
     })
 }
 
-/// Lends an array as a tensor of `shape` to `use_it`, without a copy, UInt16 as bfloat16. The tensor must not be kept or changed.
+/// Lends an array to `use_it` as a tensor of `shape`, without a copy. UInt16 is read as bfloat16. The tensor
+/// must not be kept or changed.
 ///
 /// # Errors
-/// [`MessageError`] for another type, nulls, or a length that does not fit.
+/// [`MessageError`] for another type, nulls, or a length that does not match.
 pub fn view_tensor<R>(
     array: &ArrayRef,
     shape: &[i64],
@@ -144,7 +148,7 @@ pub fn encode_text(text: &str) -> ArrayRef {
     Arc::new(StringArray::from(vec![text]))
 }
 
-/// The one string of an array.
+/// The only string of an array.
 ///
 /// # Errors
 /// [`MessageError::Type`] and [`MessageError::Length`].

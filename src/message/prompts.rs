@@ -1,5 +1,5 @@
-//! The prompts of a slice as one Arrow struct array: a row a class (background first), a field a kind of
-//! prompt. `label` is always there; `point`, `box` and `mask` are there when that kind is used.
+//! The prompts of a slice as one Arrow struct array, with a row per class (background first) and a field per
+//! kind of prompt. `label` is required; `point`, `box` and `mask` are there if that kind of prompt is used.
 
 use std::sync::Arc;
 
@@ -43,8 +43,7 @@ pub fn encode_prompts(prompts: &SlicePrompts) -> ArrayRef {
 /// A struct array to prompts of `classes` classes with masks of `mask_size` (height, width).
 ///
 /// # Errors
-/// [`MessageError`] where rows, fields or their widths are not those of the contract, or a value is not
-/// finite.
+/// [`MessageError`] if rows, fields or their widths do not follow the contract, or a value is not finite.
 pub fn decode_prompts(
     array: &ArrayRef,
     classes: usize,
@@ -86,7 +85,7 @@ fn list(rows: &StructArray, name: &'static str, width: usize) -> Result<Option<V
     if lists.value_length() as usize != width {
         return Err(MessageError::Shape {
             found: vec![i64::from(lists.value_length())],
-            expected: format!("`{name}` of {width} values a class"),
+            expected: format!("`{name}` of {width} values per class"),
         });
     }
     let values = lists.values().as_primitive_opt::<Float32Type>().ok_or_else(|| MessageError::Type {

@@ -1,4 +1,4 @@
-//! In which type a tensor travels.
+//! The element types of tensors in messages.
 
 use tch::{Device, Kind, Tensor};
 
@@ -9,10 +9,10 @@ use crate::compute::Compute;
 pub enum WireKind {
     /// 32-bit float.
     Float32,
-    /// 16-bit float (IEEE), for big tensors when compute has no more precision.
+    /// 16-bit float (IEEE), for big tensors if the compute type is no more precise.
     Float16,
-    /// 16-bit float with the range of 32 bits, between the parts of a network in training. Arrow has no such type: its bits
-    /// travel as UInt16.
+    /// bfloat16, between the parts of a network in training. Arrow has no such type: its bits are sent as
+    /// UInt16.
     BFloat16,
     /// Labels.
     UInt8,
@@ -34,12 +34,12 @@ impl WireKind {
 }
 
 impl Compute {
-    /// Type in which big tensors travel: half the size where the network has no more precision to offer.
+    /// The type in which big tensors are sent: Float32 for fp32 compute, else Float16, which is half the size.
     pub fn wire(self) -> WireKind {
         if self.kind == Kind::Float { WireKind::Float32 } else { WireKind::Float16 }
     }
 
-    /// Type in which nothing is lost, for what travels between the parts of a network in training.
+    /// The type in which tensors are sent without loss, between the parts of a network in training.
     pub fn exact_wire(self) -> WireKind {
         match self.kind {
             Kind::BFloat16 => WireKind::BFloat16,
@@ -49,14 +49,14 @@ impl Compute {
     }
 }
 
-/// A tensor of any shape on the CPU, in C order and in its wire type: itself where it is all that already, else one
-/// copy. What is beyond the range of Float16 (infinities of wider types, too) becomes ±65504.
+/// A tensor of any shape in its wire type, on the CPU and in C order. Copies only if it is not so already.
+/// Values beyond the range of Float16, infinities of wider types included, become ±65504.
 pub fn to_wire(tensor: &Tensor, kind: WireKind) -> Tensor {
     let (tensor, kind) = (tensor.detach(), kind.kind());
     if (tensor.kind(), tensor.device()) == (kind, Device::Cpu) && tensor.is_contiguous() {
         return tensor;
     }
-    // One pass for type, order and device.
+    // One pass converts type, order and device.
     let mut wire = Tensor::empty(tensor.size(), (kind, Device::Cpu));
     wire.copy_(&tensor);
     if kind == Kind::Half && tensor.kind() != Kind::Half {
@@ -77,6 +77,6 @@ mod tests {
             assert_eq!(Vec::<f32>::try_from(sent).unwrap(), [65504.0, -65504.0, 2.0, 65504.0]);
         }
         let nan = to_wire(&Tensor::from_slice(&[f32::NAN]), WireKind::Float16);
-        assert!(nan.isnan().all().int64_value(&[]) == 1, "what is no number must not look like one");
+        assert!(nan.isnan().all().int64_value(&[]) == 1, "NaN must stay NaN");
     }
 }

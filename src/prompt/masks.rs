@@ -1,13 +1,13 @@
-//! Mask prompts: logits on the grid that SAM's prompt encoder expects, and which class each pixel is of.
+//! Mask prompts: logits on the grid that SAM's prompt encoder expects, and the class of each pixel.
 
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis, Zip};
 
-/// Logit of a pixel that is of the class in a label map, and minus that of one that is not: what SAM 2 makes
-/// of a mask given by hand before it uses it as logits (`sam2_base.py`, `_use_mask_as_output`).
+/// Mask logit of a pixel that belongs to the class of a label map; other pixels get the negative. SAM 2
+/// converts a user's mask to logits with the same value (`sam2_base.py`, `_use_mask_as_output`).
 pub const LABEL_LOGIT: f32 = 10.0;
 
-/// Class of each pixel: the one with the largest logit (and so the largest softmax), of equals the first.
-/// `[N, H, W]` with N from 1 to 255 to `[H, W]`.
+/// The class of each pixel: the one with the largest logit; the first in case of a tie. `[N, H, W]` with N from
+/// 1 to 255 to `[H, W]`.
 pub fn labels_from_logits(logits: ArrayView3<'_, f32>) -> Array2<u8> {
     let (_, height, width) = logits.dim();
     let mut largest = Array2::from_elem((height, width), f32::NEG_INFINITY);
@@ -22,8 +22,8 @@ pub fn labels_from_logits(logits: ArrayView3<'_, f32>) -> Array2<u8> {
     labels
 }
 
-/// Mask logits of each class of a label map: [`LABEL_LOGIT`] where a pixel is of the class and minus that
-/// elsewhere. `[H, W]` to `[N, H, W]`.
+/// Mask logits per class of a label map: [`LABEL_LOGIT`] for pixels of the class, the negative elsewhere. `[H,
+/// W]` to `[N, H, W]`.
 pub fn logits_from_labels(labels: ArrayView2<'_, u8>, classes: usize) -> Array3<f32> {
     let (height, width) = labels.dim();
     Array3::from_shape_fn((classes, height, width), |(class, y, x)| {
@@ -57,7 +57,7 @@ pub fn resize_bilinear(images: ArrayView3<'_, f32>, [height, width]: [usize; 2])
     resized
 }
 
-/// The two source pixels of a target pixel, and the weight of the second.
+/// The two source pixels of a target pixel, and the weight of the second one.
 struct Source {
     first: usize,
     second: usize,
@@ -70,12 +70,13 @@ impl Source {
     }
 }
 
-/// The sources of each of `target` pixels along an axis of `source` pixels.
+/// The source pixels of each of `target` pixels, along an axis of `source` pixels.
 fn sources(source: usize, target: usize) -> Vec<Source> {
     let scale = source as f32 / target as f32;
     (0..target)
         .map(|index| {
-            // Rounded once, as torch's kernels do: twice is up to 2e-5 off on logits of 20.
+            // `mul_add` rounds once, as torch's kernels do. Rounding twice is off by up to 2e-5 for logits of
+            // 20.
             let position = (index as f32 + 0.5).mul_add(scale, -0.5).max(0.0);
             let first = (position as usize).min(source - 1);
             let second = (first + 1).min(source - 1);

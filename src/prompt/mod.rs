@@ -1,4 +1,4 @@
-//! Prompts for the mask decoder: made by the MSPGenerator's auxiliary masks or by a label volume
+//! Prompts for the mask decoder, made from the auxiliary masks of the MSPGenerator or from a label volume
 //! (paper section 3.1, Figures 1 and 3).
 
 mod boxes;
@@ -18,7 +18,7 @@ pub use strategy::{ConfiguredPrompts, PromptError, PromptStrategy, SliceMasks};
 /// Prompts of the N classes of one slice, background included, in pixels of the square model input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlicePrompts {
-    /// For each class 1 where the class is in the slice, -1 where it is not ("not a point").
+    /// For each class 1 if the class is in the slice, else -1 ("not a point").
     pub labels: Vec<f32>,
     /// Point of each class, `(x, y)`.
     pub points: Option<Vec<[f32; 2]>>,

@@ -1,6 +1,6 @@
-//! Point prompts: one pixel of each class (paper section 3.1 and Figure 3a).
+//! Point prompts: one pixel per class (paper section 3.1 and Figure 3a).
 //!
-//! The paper's choice is the pixel farthest from the mask's border by the exact Euclidean distance transform
+//! The paper chooses the pixel farthest from the mask's border, by the exact Euclidean distance transform
 //! (Felzenszwalb and Huttenlocher 2012, in `imageproc`).
 
 use image::{GrayImage, Luma};
@@ -10,7 +10,7 @@ use ndarray::{Array2, ArrayView2};
 use super::regions::Region;
 use crate::bundle::PointRule;
 
-/// Point `(x, y)` of a region in pixel indices of the slice; half indices are possible for the box's centre.
+/// Point `(x, y)` of a region in slice pixel indices. The centre of a box can lie on half indices.
 pub fn region_point(region: &Region, rule: PointRule) -> [f32; 2] {
     let Region { bounds, mask } = region;
     let [row, column] = match rule {
@@ -23,7 +23,8 @@ pub fn region_point(region: &Region, rule: PointRule) -> [f32; 2] {
     [(bounds.x[0] + column) as f32, (bounds.y[0] + row) as f32]
 }
 
-/// `[row, column]` of the pixel farthest from the border of `mask`; of several the first in row-major order.
+/// `[row, column]` of the pixel farthest from the border of `mask`; the first in row-major order in case of a
+/// tie.
 fn deepest_pixel(mask: ArrayView2<'_, bool>) -> [usize; 2] {
     let mut deepest = ([0, 0], 0.0);
     for ((row, column), &distance) in squared_distance_to_border(mask).indexed_iter() {
@@ -34,8 +35,8 @@ fn deepest_pixel(mask: ArrayView2<'_, bool>) -> [usize; 2] {
     deepest.0
 }
 
-/// Squared distance, pixels², of every pixel of `mask` `[H, W]` to the nearest pixel not in it; 0 outside
-/// the mask. What lies beyond the edges of the array is not in the mask.
+/// Squared distance (pixels²) of every pixel of `mask` `[H, W]` to the nearest pixel outside the mask; 0 for
+/// pixels outside it. Everything beyond the edges of the array counts as outside.
 pub fn squared_distance_to_border(mask: ArrayView2<'_, bool>) -> Array2<f64> {
     let (height, width) = mask.dim();
     let outside = GrayImage::from_fn(width as u32 + 2, height as u32 + 2, |x, y| {
@@ -47,7 +48,7 @@ pub fn squared_distance_to_border(mask: ArrayView2<'_, bool>) -> Array2<f64> {
     Array2::from_shape_fn((height, width), |(y, x)| squared.get_pixel(x as u32 + 1, y as u32 + 1)[0])
 }
 
-/// `[row, column]` of a pixel that depends on nothing but the region: every pixel is equally likely.
+/// `[row, column]` of a pseudo-random pixel, each equally likely. It depends only on the region.
 fn random_pixel(region: &Region) -> [usize; 2] {
     let Region { bounds, mask } = region;
     let pixels: Vec<[usize; 2]> =
@@ -59,7 +60,8 @@ fn random_pixel(region: &Region) -> [usize; 2] {
     pixels.get(index as usize).copied().unwrap_or_default()
 }
 
-/// Mixes `value` into `seed` (the finaliser of SplitMix64), the same on every machine and in every release.
+/// Mixes `value` into `seed` with the finaliser of SplitMix64: same result on every machine and in every
+/// release.
 fn mix(seed: u64, value: u64) -> u64 {
     let mut bits = seed.wrapping_add(value).wrapping_add(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,19 +1,19 @@
-//! Where each class is in a slice: its connected components and their bounding box. Points and boxes are
-//! both made from these pixels, so that the point is always in the box.
+//! Where each class is in a slice: its connected components and their bounding box. Points and boxes both come
+//! from these pixels, so a point always lies in its box.
 
 use ndarray::{Array2, ArrayView2, s};
 
-/// Which connected components (8-connectivity) of a class count.
+/// Which connected components (8-connectivity) of a class are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Components {
-    /// Those at least half as large as the largest: what a network predicts has stray islands, yet an organ
-    /// may be cut into two parts of like size.
+    /// Components at least half as large as the largest one. Predictions have stray islands, but an organ may
+    /// consist of two parts of similar size.
     Largest,
-    /// All: in a label volume every pixel is meant.
+    /// All components, for label volumes.
     All,
 }
 
-/// Box in pixel indices, both corners inside.
+/// A box in pixel indices, both corners inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PixelBox {
     /// First and last column.
@@ -36,34 +36,34 @@ impl PixelBox {
     }
 }
 
-/// The pixels of one class that count, at least one.
+/// The kept pixels of one class, at least one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Region {
     /// Their bounding box.
     pub bounds: PixelBox,
-    /// Which pixels of the box they are, `[height, width]` of the box.
+    /// Which pixels of the box belong to the region, `[height, width]` of the box.
     pub mask: Array2<bool>,
 }
 
-/// Pixels of one class side by side in a row.
+/// Adjacent pixels of one class in a row.
 struct Run {
     class: u8,
     row: usize,
     first: usize,
     last: usize,
-    /// An earlier run of the same component, or the run itself where it is the component's first.
+    /// Index of an earlier run of the same component, or of the run itself if it is the first.
     parent: usize,
 }
 
-/// A component, counted at its first run.
+/// Size of a component, stored at the index of its first run.
 #[derive(Clone, Copy, Default)]
 struct Component {
     pixels: usize,
     bounds: Option<PixelBox>,
 }
 
-/// The region of each of `classes` classes in `labels` `[H, W]`; `None` where a class is not in the slice.
-/// Labels of `classes` and more are passed over.
+/// The region of each class below `classes` in `labels` `[H, W]`; `None` if a class is not in the slice. Labels
+/// of `classes` and above are ignored.
 pub fn class_regions(labels: ArrayView2<'_, u8>, classes: usize, keep: Components) -> Vec<Option<Region>> {
     let runs = connected_runs(labels);
     let mut components = vec![Component::default(); runs.len()];
@@ -91,7 +91,7 @@ pub fn class_regions(labels: ArrayView2<'_, u8>, classes: usize, keep: Component
     (0..classes).map(region_of).collect()
 }
 
-/// The runs of all rows, each with the first run of its component as parent (union-find over runs).
+/// The runs of all rows. The parent of each is the first run of its component (union-find over runs).
 fn connected_runs(labels: ArrayView2<'_, u8>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let mut above = 0..0;
@@ -105,7 +105,8 @@ fn connected_runs(labels: ArrayView2<'_, u8>) -> Vec<Run> {
         }
         let mut next = above.start;
         for run in start..runs.len() {
-            // Runs that touch at a corner are connected, so one of the row above may serve two of this row.
+            // Runs that touch at a corner are connected, so a run of the row above can connect to two runs of
+            // this row.
             while next < above.end && runs[next].last + 1 < runs[run].first {
                 next += 1;
             }
@@ -130,7 +131,7 @@ fn join(runs: &mut [Run], a: usize, b: usize) {
     runs[a.max(b)].parent = a.min(b);
 }
 
-/// The first run of a run's component; shortens the way there.
+/// Index of the first run of a run's component. Shortens the path to it.
 fn first_of(runs: &mut [Run], mut run: usize) -> usize {
     while runs[run].parent != run {
         runs[run].parent = runs[runs[run].parent].parent;
@@ -158,7 +159,7 @@ mod tests {
         assert_eq!(bounds(Components::All), Some(PixelBox { x: [0, 5], y: [0, 2] }));
     }
 
-    /// Pixels of each class that count, by `imageproc`'s components of the class alone.
+    /// The kept pixels of a class, computed with `imageproc`'s connected components.
     fn expected_pixels(labels: &Array2<u8>, class: u8) -> Vec<(usize, usize)> {
         let (height, width) = labels.dim();
         let image = GrayImage::from_fn(width as u32, height as u32 + 1, |x, y| {

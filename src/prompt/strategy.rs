@@ -1,4 +1,4 @@
-//! Prompt strategies: from the masks of one slice to the prompts of its classes (paper section 3.1 and the
+//! Prompt strategies: from the masks of a slice to the prompts of its classes (paper section 3.1 and the
 //! combinations of Figures 1 and 3).
 
 use ndarray::{ArrayView2, ArrayView3};
@@ -11,7 +11,7 @@ use super::points::region_point;
 use super::regions::{Components, class_regions};
 use crate::bundle::PromptConfig;
 
-/// Why masks cannot be made into prompts.
+/// Why no prompts can be made from masks.
 #[derive(Debug, Error, PartialEq)]
 pub enum PromptError {
     /// An axis of the masks is empty, or there are more classes than labels.
@@ -20,24 +20,26 @@ pub enum PromptError {
     /// A logit is NaN or infinite.
     #[error("auxiliary mask of class {class}: logit at x {x}, y {y} is {value}")]
     NotFinite { class: usize, x: usize, y: usize, value: f32 },
-    /// A label stands for no class.
-    #[error("label {label} at x {x}, y {y}: there are {classes} classes (0 is the background)")]
+    /// A label is not one of the classes.
+    #[error("label {label} at x {x}, y {y}: there are only {classes} classes (0 is the background)")]
     UnknownLabel { label: u8, x: usize, y: usize, classes: usize },
-    /// The size of the model input or of the mask prompt cannot be used.
-    #[error("prompts for a model input of {image_size} pixels and masks of {mask_size:?}: not positive")]
+    /// The size of the model input or of the mask prompt is not positive.
+    #[error(
+        "prompts for a model input of {image_size} pixels and masks of {mask_size:?}: sizes must be positive"
+    )]
     Size { image_size: i64, mask_size: [usize; 2] },
 }
 
-/// Where the masks of one slice come from. The background is class 0 and is prompted like any other.
+/// The masks of one slice. The background is class 0 and is prompted like any other class.
 #[derive(Debug, Clone, Copy)]
 pub enum SliceMasks<'a> {
-    /// The generator's logits `[N, imgH, imgW]`: a pixel is of the class with the largest.
+    /// The generator's logits `[N, imgH, imgW]`. A pixel belongs to the class with the largest logit.
     Logits(ArrayView3<'a, f32>),
-    /// Labels `[imgH, imgW]` of a label volume (the paper's oracle), each under `classes`.
+    /// Labels `[imgH, imgW]` of a label volume (the paper's oracle), each below `classes`.
     Labels { labels: ArrayView2<'a, u8>, classes: usize },
 }
 
-/// Makes the prompts of a slice. Swap it for your own.
+/// Makes the prompts of a slice. Implement it to use your own prompts.
 pub trait PromptStrategy {
     /// Prompts of all classes of one slice.
     ///
@@ -46,14 +48,14 @@ pub trait PromptStrategy {
     fn prompts(&self, masks: &SliceMasks<'_>) -> Result<SlicePrompts, PromptError>;
 }
 
-/// Point, box and mask, each as the configuration wants it.
+/// Point, box and mask prompts as configured.
 ///
-/// Points and boxes come from the components of a class that count: of predicted masks
-/// [`Components::Largest`], of labels [`Components::All`]. A class that is not in the slice has label -1 and
-/// zeros for point and box; its mask logits stay.
+/// Points and boxes come from the connected components of a class: [`Components::Largest`] of predicted masks,
+/// [`Components::All`] of labels. A class that is not in the slice gets label -1 and zeros for point and box,
+/// but keeps its mask logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConfiguredPrompts {
-    /// Which prompts.
+    /// Which prompts to make.
     pub config: PromptConfig,
     /// Side of the square model input, pixels.
     pub image_size: i64,

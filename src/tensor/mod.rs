@@ -1,5 +1,5 @@
-//! What libtorch's tensors lack in tch: operations with a gradient of their own, memory layouts, packed weights, the
-//! values as a slice.
+//! What tch's tensors lack: operations with a custom gradient, memory layouts, packed weights, the values as a
+//! slice.
 
 mod layout;
 mod operation;

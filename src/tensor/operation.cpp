@@ -1,4 +1,4 @@
-// A node of libtorch's graph whose gradient Rust computes (operation.rs): what tch has no way to make.
+// A node of libtorch's autograd graph whose gradient Rust computes (operation.rs). tch cannot make one.
 
 #include <memory>
 #include <mutex>
@@ -12,7 +12,8 @@ namespace {
 
 using torch::autograd::variable_list;
 
-// What Rust does with a gradient for the output: a fresh tensor, the gradient for the input, or null where that failed.
+// A gradient function of Rust. `backward` takes the gradient w.r.t. the output and returns a new tensor, the
+// gradient w.r.t. the input, or null on failure.
 struct Closure {
   void* state;
   at::Tensor* (*backward)(void* state, const at::Tensor* gradient);
@@ -28,7 +29,7 @@ struct Operation : torch::autograd::Node {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!gradients[0].defined()) return {at::Tensor()};
     if (at::GradMode::is_enabled()) throw std::runtime_error("an operation of Rust has no second derivative");
-    if (!closure.state) throw std::runtime_error("backward a second time through an operation that keeps nothing for it");
+    if (!closure.state) throw std::runtime_error("a second backward pass through an operation whose state was freed");
     const std::unique_ptr<at::Tensor> gradient(closure.backward(closure.state, &gradients[0]));
     if (!gradient) throw std::runtime_error("the gradient of an operation of Rust failed");
     return {*gradient};
@@ -44,14 +45,14 @@ struct Operation : torch::autograd::Node {
 
 }  // namespace
 
-// Whether a gradient will pass to the tensor: it wants one, and graphs are being made.
+// Whether a gradient will flow to the tensor: it requires one, and gradients are enabled.
 extern "C" bool spsam_passes_gradient(const at::Tensor* tensor) { return torch::autograd::compute_requires_grad(*tensor); }
 
-// Tells whoever has kept the tensor for a gradient that its values have changed.
+// Marks the tensor as changed, so that a backward pass that saved it fails.
 extern "C" void spsam_bump_version(const at::Tensor* tensor) { tensor->unsafeGetTensorImpl()->bump_version(); }
 
-// Makes `output` the result of an operation on `input`, where a gradient is to pass. Returns whether that worked; the
-// closure's state is still Rust's where not.
+// Makes `output` the result of an operation on `input` if a gradient will flow to it. On failure returns false
+// and leaves the closure's state with Rust.
 extern "C" bool spsam_operation(const at::Tensor* input, const at::Tensor* output, Closure closure) try {
   if (!torch::autograd::compute_requires_grad(*input)) {
     closure.drop(closure.state);

@@ -1,4 +1,4 @@
-//! Operations with a gradient of their own, which tch cannot make: the node of the graph is `operation.cpp`.
+//! Operations with a custom gradient, which tch cannot make. The node of the graph is in `operation.cpp`.
 
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,7 +6,7 @@ use std::ptr;
 
 use tch::Tensor;
 
-/// From the gradient for an operation's output, which may have any layout, to that for its input.
+/// Takes the gradient w.r.t. an operation's output, in any layout, and returns the gradient w.r.t. its input.
 type Backward = Box<dyn Fn(&Tensor) -> Tensor + Send>;
 
 #[repr(C)]
@@ -25,12 +25,12 @@ unsafe extern "C" {
 extern "C" fn backward(state: *mut c_void, gradient: *mut c_void) -> *mut c_void {
     let run = || {
         let _guard = tch::no_grad_guard();
-        // SAFETY: the node passes the state that it was given and a tensor that outlives the call.
+        // SAFETY: the node passes the state it was given and a tensor that outlives the call.
         let (backward, gradient) =
             unsafe { (&*state.cast::<Backward>(), Tensor::clone_from_ptr(gradient.cast())) };
         let mut result = backward(&gradient);
         let pointer = result.as_mut_ptr();
-        // The node takes it over.
+        // The node takes ownership.
         std::mem::forget(result);
         pointer.cast()
     };
@@ -38,30 +38,31 @@ extern "C" fn backward(state: *mut c_void, gradient: *mut c_void) -> *mut c_void
 }
 
 extern "C" fn drop_state(state: *mut c_void) {
-    // SAFETY: the node gives back once what `with_backward` made.
+    // SAFETY: `with_backward` made the state, and the node returns it exactly once.
     drop(unsafe { Box::from_raw(state.cast::<Backward>()) });
 }
 
-/// Whether a gradient will pass to `tensor`: it wants one, and graphs are being made. False of a parameter within
+/// Whether a gradient will flow to `tensor`: it requires one, and gradients are enabled. False within
 /// [`tch::no_grad`].
 pub fn passes_gradient(tensor: &Tensor) -> bool {
     // SAFETY: a tensor that outlives the call.
     unsafe { spsam_passes_gradient(tensor.as_ptr().cast()) }
 }
 
-/// To be called when the values of `tensor` have been changed in place without libtorch: who has kept it for a gradient
-/// then fails instead of using them.
+/// Must be called after changing the values of `tensor` in place without libtorch. A backward pass that saved
+/// the tensor then fails instead of using the new values.
 pub fn mark_changed(tensor: &Tensor) {
     // SAFETY: as above.
     unsafe { spsam_bump_version(tensor.as_ptr().cast()) }
 }
 
-/// `output`, computed from `input` outside of the graph, as the result of an operation whose gradient `gradient` makes of
-/// that for the output. What it holds lives until the graph's backward has been there, and must not change until then.
-/// Where no gradient passes, `output` stays as it is. There is no second derivative.
+/// Makes `output`, computed from `input` outside the graph, the result of an operation with a custom gradient.
+/// `gradient` maps the gradient w.r.t. the output to the gradient w.r.t. the input. What the closure captures
+/// lives until the backward pass and must not change before. If no gradient flows to `input`, `output` is
+/// returned unchanged. There is no second derivative.
 ///
 /// # Panics
-/// Where `output` belongs to a graph already, or its type has no gradients.
+/// If `output` already belongs to a graph, or its type has no gradients.
 pub fn with_backward(
     input: &Tensor,
     output: Tensor,
@@ -71,7 +72,8 @@ pub fn with_backward(
     let state: Box<Backward> = Box::new(Box::new(gradient));
     let state = Box::into_raw(state).cast();
     let closure = Closure { state, backward, drop: drop_state };
-    // SAFETY: both tensors live through the call; the state becomes the node's, and fits the two functions.
+    // SAFETY: both tensors outlive the call; the node takes ownership of the state, whose type both functions
+    // expect.
     let worked = unsafe { spsam_operation(input.as_ptr().cast(), output.as_ptr().cast(), closure) };
     if !worked {
         drop_state(state);
@@ -102,8 +104,8 @@ mod tests {
         (&z * Tensor::from_slice(&[1f32, 10.0, 100.0])).sum(Kind::Float).backward();
         // d(4x²)/dx = 8x
         assert_eq!(Vec::<f32>::try_from(x.grad()).unwrap(), [8.0, 160.0, 2400.0]);
-        assert_eq!(Arc::strong_count(&held), 1, "given up after backward");
-        assert!(z.sum(Kind::Float).f_backward().is_err(), "nothing is left for a second time");
+        assert_eq!(Arc::strong_count(&held), 1, "dropped after backward");
+        assert!(z.sum(Kind::Float).f_backward().is_err(), "a second backward pass has no state");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-// Products with weights that oneDNN has laid out once (packed.rs). libtorch has the two operations for its compiler
-// of Python models; they are found by name, as no header declares them.
+// Linear layers with weights that oneDNN has packed once (packed.rs). libtorch has both operations for its
+// compiler of Python models. No header declares them, so they are looked up by name.
 
 #include <exception>
 #include <optional>
@@ -28,7 +28,7 @@ c10::OperatorHandle find(const char* name) {
   return *operation;
 }
 
-// Why the last call of this thread failed.
+// Why the last failed call of this thread failed.
 thread_local std::string reason;
 
 template <typename Work>
@@ -47,7 +47,7 @@ at::Tensor* attempt(Work work) {
 
 extern "C" const char* spsam_packing_failed() { return reason.c_str(); }
 
-// `weight` [out, in] as it is fastest for inputs of `rows` vectors; null where that failed.
+// `weight` [out, in], packed for inputs of `rows` vectors; null on failure.
 extern "C" at::Tensor* spsam_pack_weight(const at::Tensor* weight, int64_t rows) {
   return attempt([&] {
     static const auto operation = find("mkldnn::_reorder_linear_weight");
@@ -55,7 +55,7 @@ extern "C" at::Tensor* spsam_pack_weight(const at::Tensor* weight, int64_t rows)
   });
 }
 
-// x · weightᵀ + bias, where there is a bias; null where that failed.
+// x · weightᵀ + bias, or x · weightᵀ without a bias; null on failure.
 extern "C" at::Tensor* spsam_packed_linear(const at::Tensor* x, const at::Tensor* weight, const at::Tensor* bias) {
   return attempt([&] {
     static const auto operation = find("mkldnn::_linear_pointwise");

@@ -1,4 +1,4 @@
-//! Weights of products as a CPU reads them fastest.
+//! Weights of linear layers, packed for fast products on the CPU.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
@@ -11,35 +11,35 @@ unsafe extern "C" {
     fn spsam_packing_failed() -> *const c_char;
 }
 
-/// A copy of W `[out, in]` on the CPU, laid out by oneDNN: fastest for inputs of about `rows` vectors and right for any.
-/// Nothing but [`packed_linear`] can read it.
+/// A copy of W `[out, in]` on the CPU, packed by oneDNN. It is fastest for inputs of about `rows` vectors and
+/// correct for any number. Only [`packed_linear`] can read it.
 ///
 /// # Errors
-/// What libtorch says; that it lacks the operation where it was built without oneDNN.
+/// libtorch's message, also if libtorch was built without oneDNN.
 pub fn pack_weight(weight: &Tensor, rows: i64) -> Result<Tensor, String> {
-    // SAFETY: a tensor that outlives the call.
+    // SAFETY: the tensor outlives the call.
     taken(unsafe { spsam_pack_weight(weight.as_ptr().cast(), rows) })
 }
 
-/// x · Wᵀ + b of a packed W, `[…, in]` to `[…, out]`, outside of any graph.
+/// x · Wᵀ + b with a packed W, `[…, in]` to `[…, out]`, outside any graph.
 ///
 /// # Errors
-/// What libtorch says of x or b.
+/// libtorch's message, for instance for a wrong shape of x or b.
 pub fn packed_linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, String> {
     let (x, bias) = (x.detach(), bias.map(Tensor::detach));
     let bias = bias.as_ref().map_or(ptr::null(), Tensor::as_ptr);
-    // SAFETY: tensors that outlive the call, or null for a bias that is not there.
+    // SAFETY: the tensors outlive the call; a missing bias is null.
     taken(unsafe { spsam_packed_linear(x.as_ptr().cast(), weight.as_ptr().cast(), bias.cast()) })
 }
 
-/// A fresh tensor, or why there is none.
+/// Takes ownership of a new tensor, or returns why there is none.
 fn taken(tensor: *mut c_void) -> Result<Tensor, String> {
     if tensor.is_null() {
-        // SAFETY: a text that lives until this thread's next call.
+        // SAFETY: the text lives until this thread's next call.
         let reason = unsafe { CStr::from_ptr(spsam_packing_failed()) };
         return Err(reason.to_string_lossy().into_owned());
     }
-    // SAFETY: the call made it for us.
+    // SAFETY: the call made the tensor for us.
     Ok(unsafe { Tensor::from_ptr(tensor.cast()) })
 }
 

@@ -1,12 +1,12 @@
-//! The values of a tensor as a slice. `unsafe` is here because libtorch's memory is lent.
+//! The values of a tensor as a slice. `unsafe` code lends libtorch's memory.
 
 use std::ptr::NonNull;
 
 use tch::kind::Element;
 use tch::{Device, Tensor};
 
-/// Lends the values of a tensor of any shape, type and order as `T` in C order, without a copy where it is on the CPU
-/// and holds them so.
+/// Lends the values of any tensor to `use_them` as `T` in C order. Copies only if the tensor is not on the CPU,
+/// contiguous and of type `T`.
 pub fn view_values<T: Element, R>(tensor: &Tensor, use_them: impl FnOnce(&[T]) -> R) -> R {
     let tensor = tensor.detach();
     let tensor = match (tensor.kind(), tensor.device()) == (T::KIND, Device::Cpu) && tensor.is_contiguous() {
