@@ -1,4 +1,4 @@
-//! Compiles what tch cannot reach of libtorch (`src/tensor/*.cpp`), and sets the rpath.
+//! Compiles what tch cannot reach of libtorch (`src/tensor/*.cpp`), sets the rpath, and tells the versions of dora and tch.
 
 #[path = "nodes/build.rs"]
 mod rpath;
@@ -7,13 +7,14 @@ use std::path::PathBuf;
 
 fn main() {
     rpath::main();
+    locked_versions();
     let Some(libtorch) = std::env::var_os("LIBTORCH").map(PathBuf::from) else {
         println!(
             "cargo::error=LIBTORCH is not set; .cargo/config.toml sets it where cargo runs within the project"
         );
         return;
     };
-    let sources = ["src/tensor/operation.cpp", "src/tensor/packed.cpp"];
+    let sources = ["src/tensor/operation.cpp", "src/tensor/packed.cpp", "src/tensor/version.cpp"];
     for source in sources {
         println!("cargo::rerun-if-changed={source}");
     }
@@ -32,4 +33,17 @@ fn main() {
         .warnings(false)
         .files(sources)
         .compile("spsam_libtorch");
+}
+
+/// The versions that cargo has locked, as environment variables of the compiler (`src/versions.rs`).
+fn locked_versions() {
+    println!("cargo::rerun-if-changed=Cargo.lock");
+    let lock = std::fs::read_to_string("Cargo.lock").unwrap_or_default();
+    for (package, variable) in [("dora-node-api", "SPSAM_DORA_VERSION"), ("tch", "SPSAM_TCH_VERSION")] {
+        let entry = lock.split_once(&format!("name = \"{package}\"\nversion = \""));
+        match entry.and_then(|(_, rest)| rest.split_once('"')) {
+            Some((version, _)) => println!("cargo::rustc-env={variable}={version}"),
+            None => println!("cargo::error=Cargo.lock has no version of {package}"),
+        }
+    }
 }

@@ -116,8 +116,9 @@ pub enum Normalisation {
     ZScoreRegion,
     /// Clip to `[low, high]`, then subtract `mean` and divide by `std`, all of the dataset (CT, HU).
     Clip { low: f64, high: f64, mean: f64, std: f64 },
-    /// Clip to the given percentiles (0 to 100) of the volume's voxels that are not 0, then scale to
-    /// `[0, 1]` by minimum and maximum (what MedSAM does with MR).
+    /// Clip to the given percentiles (0 to 100) of the volume's voxels that are not background, then scale to `[0, 1]` by
+    /// minimum and maximum (what MedSAM does with MR). The background is 0, or the volume's smallest value where more
+    /// voxels have that (air at -1024 HU); it becomes 0.
     Percentile { low: f64, high: f64 },
     /// Clip to a window in stored units (HU), then scale to `[0, 1]` (what MedSAM does with CT).
     Window { low: f64, high: f64 },

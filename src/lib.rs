@@ -13,6 +13,7 @@ pub mod report;
 pub mod runtime;
 pub mod tensor;
 pub mod training;
+pub mod versions;
 pub mod volume;
 pub mod weights;
 

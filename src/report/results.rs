@@ -14,6 +14,7 @@ use super::{
 use crate::bundle::Bundle;
 use crate::message::control::CaseOpen;
 use crate::metrics::{CaseMetrics, ClassMetrics, DEFAULT_TOLERANCE_MM, Summary, evaluate_case};
+use crate::versions;
 use crate::volume::{self, Header, Image};
 
 /// What a run has produced so far.
@@ -53,10 +54,10 @@ impl Results {
             },
             device,
             versions: Versions {
-                self_prompt_sam: env!("CARGO_PKG_VERSION").into(),
-                dora: "1.1.0".into(),
-                torch: "2.11.0".into(),
-                tch: "0.24.0".into(),
+                self_prompt_sam: versions::SELF_PROMPT_SAM.into(),
+                dora: versions::DORA.into(),
+                torch: versions::torch().into(),
+                tch: versions::TCH.into(),
             },
             timings: Timings::default(),
         };

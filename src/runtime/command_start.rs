@@ -6,9 +6,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-/// Clock ticks a second in `/proc/<pid>/stat` (`USER_HZ`, proc(5)): 100 on every platform of ours.
-const TICKS_PER_SECOND: u64 = 100;
-
 /// Milliseconds since 1970 at which the command began: the start of `dora run` where that is this process's parent, else
 /// the time in the dataflow's id (a UUID of version 7), which dora makes when it takes a dataflow on.
 pub(super) fn command_start(dataflow: &Uuid) -> Option<u64> {
@@ -33,12 +30,25 @@ fn is_dora_run(process: u32) -> bool {
 /// When a process began, milliseconds since 1970.
 fn start_of(process: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // After the program's name, which may hold anything, `starttime` is the 20th field (proc(5): the 22nd of all).
-    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
     let uptime: f64 = fs::read_to_string("/proc/uptime").ok()?.split_whitespace().next()?.parse().ok()?;
-    let since_boot = Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND);
+    let since_boot = started_after_boot(&stat, ticks_per_second()?)?;
     let age = Duration::try_from_secs_f64(uptime).ok()?.saturating_sub(since_boot);
     millis(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.checked_sub(age)?)
+}
+
+/// From the system's start to a process's, of its `/proc/<pid>/stat`.
+fn started_after_boot(stat: &str, ticks_per_second: u64) -> Option<Duration> {
+    // After the program's name, which may hold anything, `starttime` is the 20th field (proc(5): the 22nd of all).
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let nanoseconds = u128::from(ticks) * 1_000_000_000 / u128::from(ticks_per_second);
+    u64::try_from(nanoseconds).ok().map(Duration::from_nanos)
+}
+
+/// Clock ticks a second in `/proc/<pid>/stat` (proc(5)).
+fn ticks_per_second() -> Option<u64> {
+    // SAFETY: asks for a number; nothing is passed or kept.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    u64::try_from(ticks).ok().filter(|&ticks| ticks > 0)
 }
 
 fn millis(time: Duration) -> Option<u64> {
@@ -61,8 +71,20 @@ mod tests {
         let start = start_of(child.id());
         child.kill().unwrap();
         child.wait().unwrap();
-        let slack = 50; // two ticks of 10 ms each, and the clocks are read one after the other
+        let slack = 50; // two ticks of 10 ms each at the usual rate, and the clocks are read one after the other
         assert!((before - slack..=after + slack).contains(&start.unwrap()), "{before} {start:?} {after}");
+    }
+
+    #[test]
+    fn ticks_are_counted_at_the_rate_of_the_system() {
+        // A program may be called anything.
+        let fields: Vec<String> = (3..=52).map(|field| (field * 1000).to_string()).collect();
+        let stat = format!("42 (a) b (c) {}", fields.join(" "));
+        let started = |rate| started_after_boot(&stat, rate).unwrap();
+        assert_eq!(started(100), Duration::from_secs(220));
+        assert_eq!(started(250), Duration::from_secs(88));
+        assert_eq!(started(1024), Duration::from_nanos(21_484_375_000));
+        assert_eq!(started_after_boot("42 (a", 100), None);
     }
 
     #[test]

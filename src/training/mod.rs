@@ -21,7 +21,7 @@ mod record;
 mod state;
 mod trainer;
 
-pub use config::{DataConfig, Divided, ModelConfig, PrefetchConfig, Split, TrainingConfig};
+pub use config::{DataConfig, Divided, ModelConfig, PrefetchConfig, Split, TrainingConfig, patients};
 pub use course::{
     AblationRow, Checkpoint, Course, Outcome, UnknownVariant, Variant, ablate, divide, run, table,
 };

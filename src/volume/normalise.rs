@@ -21,28 +21,69 @@ pub fn normalise(voxels: &mut [f32], normalisation: &Normalisation) {
             let std = std.max(LEAST_STD);
             change(voxels, |value| (value.max(low).min(high) - mean) / std);
         }
-        Normalisation::Percentile { low, high } => {
-            let mut foreground: Vec<f32> = voxels.iter().copied().filter(|&value| value != 0.0).collect();
-            if !foreground.is_empty() {
-                let low = percentile(&mut foreground, low);
-                let high = percentile(&mut foreground, high);
-                drop(foreground);
-                change(voxels, |value| value.max(low).min(high));
-            }
-            let (low, high) = voxels
-                .par_iter()
-                .map(|&value| (value, value))
-                .reduce(|| (f32::INFINITY, f32::NEG_INFINITY), |a, b| (a.0.min(b.0), a.1.max(b.1)));
-            to_unit_range(voxels, f64::from(low), f64::from(high));
-        }
+        Normalisation::Percentile { low, high } => percentiles(voxels, low, high),
         Normalisation::Window { low, high } => to_unit_range(voxels, low, high),
+    }
+}
+
+/// MedSAM's `pre_MR.py`: clips to percentiles of what is not background, scales to `[0, 1]` by minimum and maximum, and
+/// makes the background 0.
+fn percentiles(voxels: &mut [f32], low: f64, high: f64) {
+    let background = background(voxels);
+    let is_background = |value: f32| background == Some(value);
+    let mut foreground: Vec<f32> = voxels.iter().copied().filter(|&value| !is_background(value)).collect();
+    if foreground.is_empty() {
+        voxels.fill(0.0);
+        return;
+    }
+    let (low, high) = (percentile(&mut foreground, low), percentile(&mut foreground, high));
+    drop(foreground);
+    let clipped = |value: f32| f64::from(value).max(low).min(high) as f32;
+    let (low, high) = voxels
+        .par_iter()
+        .map(|&value| (clipped(value), clipped(value)))
+        .reduce(|| (f32::INFINITY, f32::NEG_INFINITY), |a, b| (a.0.min(b.0), a.1.max(b.1)));
+    let (low, high) = (f64::from(low), f64::from(high));
+    let scale = scale(low, high);
+    voxels.par_iter_mut().for_each(|value| {
+        *value = match is_background(*value) {
+            true => 0.0,
+            false => ((f64::from(clipped(*value)) - low) * scale) as f32,
+        };
+    });
+}
+
+/// The value of what lies around the body, if it is a constant.
+///
+/// MedSAM takes percentiles over `image > 0`, as the images that it knows are nowhere negative and 0 around the body. Here
+/// it is the value 0 or the smallest value of the image, whichever more voxels have: air at -1024 HU, a constant offset of
+/// the scanner, a normalised image that is 0 around the brain and negative in it. On images that are nowhere negative and
+/// 0 somewhere that is MedSAM's. A smallest value other than 0 must be that of one voxel in 20; else there is no constant
+/// background, and all voxels count, as with MedSAM.
+fn background(voxels: &[f32]) -> Option<f32> {
+    const LEAST_SHARE: f64 = 0.05;
+    let lowest = voxels.par_iter().copied().reduce(|| f32::INFINITY, f32::min);
+    let count = |of: f32| voxels.par_iter().filter(|&&value| value == of).count();
+    let (zeros, at_lowest) = (count(0.0), count(lowest));
+    let is_constant = at_lowest as f64 >= LEAST_SHARE * voxels.len() as f64;
+    if zeros > 0 && zeros >= at_lowest {
+        Some(0.0)
+    } else if is_constant {
+        Some(lowest)
+    } else {
+        (zeros > 0).then_some(0.0)
     }
 }
 
 /// Clips to `[low, high]` and maps that to `[0, 1]`; an empty range gives 0.
 fn to_unit_range(voxels: &mut [f32], low: f64, high: f64) {
-    let scale = if high > low { 1.0 / (high - low) } else { 0.0 };
+    let scale = scale(low, high);
     change(voxels, |value| (value.max(low).min(high) - low) * scale);
+}
+
+/// What maps `high - low` to 1; 0 of an empty range.
+fn scale(low: f64, high: f64) -> f64 {
+    if high > low { 1.0 / (high - low) } else { 0.0 }
 }
 
 fn change(voxels: &mut [f32], to: impl Fn(f64) -> f64 + Sync) {
@@ -110,5 +151,44 @@ mod tests {
         let got = normalised(&voxels, Normalisation::Percentile { low: 0.0, high: 50.0 });
         assert_eq!(got, [0.0, 0.0, 0.0, 0.0, 1.0, 1.0]);
         assert_eq!(normalised(&[0.0; 3], Normalisation::Percentile { low: 1.0, high: 99.0 }), [0.0; 3]);
+    }
+
+    /// MedSAM's `pre_MR.py` on `[-1024, …, 100, 200, 300]` with the background at 0 and at other values.
+    #[test]
+    fn percentile_leaves_the_background_out_whatever_its_value() {
+        let image = |background: f32, shift: f32| {
+            let mut voxels = vec![background; 30];
+            voxels.extend((0..10).map(|value| shift + 10.0 * value as f32));
+            voxels
+        };
+        let median_up = || Normalisation::Percentile { low: 10.0, high: 50.0 };
+        let expected = normalised(&image(0.0, 100.0), median_up());
+        // Of 100, 110, … 190 the percentiles are 109 and 145.
+        assert!(
+            expected[..31].iter().all(|&value| value == 0.0) && expected[35..] == [1.0; 5],
+            "{expected:?}"
+        );
+        for (background, shift) in [(-1024.0, -900.0), (-1024.0, 100.0), (32.0, 132.0), (-0.8, -0.5)] {
+            let got = normalised(&image(background, shift), median_up());
+            for (got, expected) in got.iter().zip(&expected) {
+                assert!((got - expected).abs() < 1e-5, "{background} {shift}: {got} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn percentile_takes_zeros_around_a_normalised_organ_as_background() {
+        let mut voxels = vec![0.0; 20];
+        voxels.extend([-2.0, -1.0, 1.0, 2.0]);
+        let got = normalised(&voxels, Normalisation::Percentile { low: 0.0, high: 100.0 });
+        assert_eq!(got[..20], [0.0; 20]);
+        assert_eq!(got[20..], [0.0, 0.25, 0.75, 1.0]);
+    }
+
+    #[test]
+    fn percentile_counts_all_voxels_where_no_background_is_constant() {
+        let voxels: Vec<f32> = (0..=100).map(|value| value as f32 - 50.5).collect();
+        let got = normalised(&voxels, Normalisation::Percentile { low: 10.0, high: 90.0 });
+        assert_eq!((got[10], got[50], got[90]), (0.0, 0.5, 1.0));
     }
 }

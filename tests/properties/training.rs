@@ -65,6 +65,7 @@ fn config(folder: &Path, cases: usize) -> TrainingConfig {
         folder: folder.join("data"),
         labels: None,
         split: Split::EveryNth { n: 2, offset: 0 },
+        patient: None,
         foreground: 0.5,
         memory_mib: 64,
     };
@@ -229,6 +230,28 @@ fn a_new_run_does_not_begin_over_an_old_one() {
     run(&config, fp32(), false, &AtomicBool::new(true)).unwrap();
     let error = run(&config, fp32(), false, &AtomicBool::new(true)).unwrap_err().to_string();
     assert!(error.contains("resume"), "{error}");
+}
+
+#[test]
+fn a_run_goes_on_only_as_it_was_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let begun = config(folder.path(), 4);
+    let go_on = |config: &TrainingConfig| run(config, fp32(), true, &AtomicBool::new(true));
+    run(&begun, fp32(), false, &AtomicBool::new(true)).unwrap();
+    let other = TrainingConfig { seed: 5, ..begun.clone() };
+    let error = go_on(&other).unwrap_err().to_string();
+    assert!(error.contains("seed was 0 and is 5") && error.contains("output"), "{error}");
+    let mut other = begun.clone();
+    other.data.split = Split::EveryNth { n: 2, offset: 1 };
+    let error = go_on(&other).unwrap_err().to_string();
+    assert!(error.contains("data.split.every_nth.offset was 0 and is 1"), "{error}");
+    assert!(error.contains("case case_000 was to validate on and is to learn from"), "{error}");
+    let mut longer = begun.clone();
+    longer.schedule.epochs += 1;
+    longer.data.memory_mib += 1;
+    assert_eq!(go_on(&longer).unwrap(), Outcome::Stopped { step: 2 });
+    let error = go_on(&TrainingConfig { seed: 5, ..longer }).unwrap_err().to_string();
+    assert!(error.contains("seed") && !error.contains("epochs"), "{error}");
 }
 
 #[test]

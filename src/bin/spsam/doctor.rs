@@ -4,9 +4,7 @@ use std::process::Command;
 
 use eyre::{Result, bail};
 use self_prompt_sam::runtime::{Settings, compute};
-
-/// dora's version that the nodes are built with.
-const DORA: &str = "1.1.0";
+use self_prompt_sam::versions::{self, DORA};
 
 pub fn run() -> Result<()> {
     let mut missing = 0;
@@ -17,7 +15,7 @@ pub fn run() -> Result<()> {
             println!("missing  {what}: {how}");
         }
     };
-    line("self-prompt-sam", Ok(env!("CARGO_PKG_VERSION").into()));
+    line("self-prompt-sam", Ok(versions::SELF_PROMPT_SAM.into()));
     line("project folder", super::project().map(|p| p.display().to_string()).map_err(|e| e.to_string()));
     let dora = super::dora();
     let version = Command::new(&dora).arg("--version").output();
@@ -46,7 +44,8 @@ pub fn run() -> Result<()> {
     line(
         "libtorch",
         Ok(format!(
-            "{} threads, {} CUDA devices, cuDNN {}",
+            "{}, {} threads, {} CUDA devices, cuDNN {}",
+            versions::torch(),
             tch::get_num_threads(),
             devices,
             if tch::Cuda::cudnn_is_available() { "yes" } else { "no" }

@@ -58,7 +58,8 @@ impl Train {
             None => super::project()?.join("dataflows/train.yml"),
         };
         // Checked before anything starts: a dataset that is not there is best said at once.
-        training::divide(config)?;
+        let cases = training::divide(config)?;
+        config.check_resumed(Some(&cases))?;
         let file = config.output.join("config.yml");
         fs::create_dir_all(&config.output).wrap_err_with(|| config.output.display().to_string())?;
         config.write(&file)?;

@@ -20,7 +20,7 @@ use crate::runtime::events::{Flow, Happening, send, serve};
 use crate::runtime::number;
 use crate::runtime::startup::compute_here;
 use crate::training::{
-    Best, Course, Divided, PartName, Stage, StepReport, Trainer, TrainingConfig, TrainingError, divide,
+    Best, Course, PartName, Stage, StepReport, Trainer, TrainingConfig, TrainingError, divide,
 };
 
 /// A step whose messages are lost so often ends the run.
@@ -60,8 +60,7 @@ enum Reply {
 /// Whatever a node cannot go on from; the newest whole checkpoint is where the run can be resumed.
 pub fn run_writer(run: &TrainingRun, compute: Compute) -> Result<()> {
     let config = run.config.clone();
-    let Divided { validation, .. } = divide(&config)?;
-    let (course, last) = Course::begin(&config, validation, run.resume)?;
+    let (course, last) = Course::begin(&config, &divide(&config)?, run.resume)?;
     let first = last.map_or(0, |(manifest, _)| manifest.step);
     let output = config.output.clone();
     let stop_file = output.join(STOP_FILE);

@@ -1,7 +1,9 @@
 //! Everything that a training run is told, in one YAML file (`configs/`). Unknown fields are refused.
 
+mod patients;
 mod split;
 
+pub use patients::patients;
 pub use split::{Divided, Split};
 
 use std::fs;
@@ -122,6 +124,10 @@ pub struct DataConfig {
     /// Which cases validate.
     #[serde(with = "serde_yaml::with::singleton_map")]
     pub split: Split,
+    /// Regular expression whose first group is the patient in a case's name, such as `^(s[0-9]+)_`. All cases of a patient
+    /// stand on one side of the split. Default: told by the names ([`patients()`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patient: Option<String>,
     /// Part of the windows that is centred on a voxel of a class other than the background, 0 to 1; the other
     /// windows lie anywhere. Default 0.33 (nnU-Net's `oversample_foreground_percent`).
     #[serde(default = "default_foreground")]
@@ -201,6 +207,9 @@ impl TrainingConfig {
             self.learning_rate.check()?;
             self.loss.check()?;
             self.augmentation.check()?;
+            if let Some(rule) = &data.patient {
+                patients::parse(rule)?;
+            }
             data.split.check()
         }
     }

@@ -1,6 +1,6 @@
 //! Which cases are learned from and which validate.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rand::SeedableRng;
@@ -8,17 +8,18 @@ use rand::seq::SliceRandom;
 use rand_pcg::Pcg64;
 use serde::{Deserialize, Serialize};
 
+use super::patients::patients;
 use crate::training::error::TrainingError;
 use crate::volume::CaseFiles;
 
-/// A rule that divides the cases of a dataset, which come in natural order of their names. A patient is the first
-/// number in a case's name (`patient012_frame01` and `patient012_frame13` are one), or the whole name without any.
+/// A rule that divides the patients of a dataset, in natural order of their cases' names: all cases of a patient are on the
+/// same side. What a patient is, [`patients`] says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Split {
-    /// Case number `offset`, `offset + n`, … validate, counted from 0.
+    /// Patient number `offset`, `offset + n`, … validate, counted from 0.
     EveryNth {
-        /// Distance between validation cases, at least 2.
+        /// Distance between validation patients, at least 2.
         n: usize,
         /// The first of them. Default 0.
         #[serde(default)]
@@ -61,54 +62,23 @@ pub struct Divided {
 }
 
 impl Split {
-    /// Divides the cases found in `folder`.
+    /// Divides the cases found in `folder`; `patient` is `data.patient`.
     ///
     /// # Errors
-    /// [`TrainingError::Split`] where nothing is left to learn from or to validate on, or a name in a list is no
-    /// case's, or is in both lists.
-    pub fn divide(&self, cases: Vec<CaseFiles>, folder: &Path) -> Result<Divided, TrainingError> {
+    /// [`TrainingError::Split`] where nothing is left to learn from or to validate on, a name in a list is no case's, or a
+    /// patient is in both lists.
+    pub fn divide(
+        &self,
+        cases: Vec<CaseFiles>,
+        patient: Option<&str>,
+        folder: &Path,
+    ) -> Result<Divided, TrainingError> {
         let wrong = |reason: String| TrainingError::Split { path: folder.into(), reason };
-        let roles: Vec<Option<bool>> = match self {
-            Self::EveryNth { n, offset } => {
-                (0..cases.len()).map(|index| Some(index % n == offset % n)).collect()
-            }
-            Self::LastDigit { validation, left_out } => {
-                let role = |case: &CaseFiles| {
-                    let last = patient(&case.case_id).chars().last().and_then(|last| last.to_digit(10));
-                    let is_in = |digits: &[u8]| {
-                        last.is_some_and(|last| digits.iter().any(|&digit| u32::from(digit) == last))
-                    };
-                    (!is_in(left_out)).then(|| is_in(validation))
-                };
-                cases.iter().map(role).collect()
-            }
-            Self::Lists { training, validation } => {
-                for name in training.iter().chain(validation) {
-                    if !cases.iter().any(|case| is_named(&case.case_id, name)) {
-                        return Err(wrong(format!("no case is called {name}")));
-                    }
-                }
-                let named =
-                    |case: &CaseFiles, list: &[String]| list.iter().any(|name| is_named(&case.case_id, name));
-                if let Some(case) = cases.iter().find(|case| named(case, training) && named(case, validation))
-                {
-                    return Err(wrong(format!("case {} is in both lists", case.case_id)));
-                }
-                let role = |case| match (named(case, training), named(case, validation)) {
-                    (false, false) => None,
-                    (_, validates) => Some(validates),
-                };
-                cases.iter().map(role).collect()
-            }
-            Self::Folds { count, index, seed } => {
-                let patients: BTreeSet<&str> = cases.iter().map(|case| patient(&case.case_id)).collect();
-                let mut dealt: Vec<&str> = patients.into_iter().collect();
-                dealt.shuffle(&mut Pcg64::seed_from_u64(*seed));
-                let validates: BTreeSet<&str> = dealt.into_iter().skip(*index).step_by(*count).collect();
-                cases.iter().map(|case| Some(validates.contains(patient(&case.case_id)))).collect()
-            }
-        };
+        let names: Vec<&str> = cases.iter().map(|case| case.case_id.as_str()).collect();
+        let patients = patients(&names, patient).map_err(wrong)?;
+        let roles = self.roles(&names, &patients).map_err(wrong)?;
         let mut divided = Divided { training: Vec::new(), validation: Vec::new() };
+        let found = cases.len();
         for (case, role) in cases.into_iter().zip(roles) {
             match role {
                 Some(true) => divided.validation.push(case),
@@ -116,12 +86,44 @@ impl Split {
                 None => {}
             }
         }
+        let count = patients.iter().collect::<BTreeSet<_>>().len();
+        let of = format!("of the {found} cases (of {count} patients) that were found");
         if divided.training.is_empty() {
-            return Err(wrong("the split leaves no case to learn from".into()));
+            return Err(wrong(format!("the split leaves no case to learn from {of}")));
         } else if divided.validation.is_empty() {
-            return Err(wrong("the split leaves no case to validate on".into()));
+            return Err(wrong(format!("the split leaves no case to validate on {of}")));
         }
         Ok(divided)
+    }
+
+    /// Whether each case validates; `None` for cases that are left out.
+    fn roles(&self, names: &[&str], patients: &[String]) -> Result<Vec<Option<bool>>, String> {
+        match self {
+            Self::EveryNth { n, offset } => {
+                let mut numbers = BTreeMap::new();
+                let role = |patient| {
+                    let next = numbers.len();
+                    Some(*numbers.entry(patient).or_insert(next) % n == offset % n)
+                };
+                Ok(patients.iter().map(role).collect())
+            }
+            Self::LastDigit { validation, left_out } => {
+                let role = |patient: &String| {
+                    let last = patient.bytes().rfind(u8::is_ascii_digit).map(|digit| digit - b'0');
+                    let is_in = |digits: &[u8]| last.is_some_and(|last| digits.contains(&last));
+                    (!is_in(left_out)).then(|| is_in(validation))
+                };
+                Ok(patients.iter().map(role).collect())
+            }
+            Self::Lists { training, validation } => by_lists(names, patients, [training, validation]),
+            Self::Folds { count, index, seed } => {
+                let all: BTreeSet<&String> = patients.iter().collect();
+                let mut dealt: Vec<&String> = all.into_iter().collect();
+                dealt.shuffle(&mut Pcg64::seed_from_u64(*seed));
+                let validates: BTreeSet<&String> = dealt.into_iter().skip(*index).step_by(*count).collect();
+                Ok(patients.iter().map(|patient| Some(validates.contains(patient))).collect())
+            }
+        }
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
@@ -139,16 +141,38 @@ fn is_named(case_id: &str, name: &str) -> bool {
     case_id.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
 }
 
-/// The first number in a name, or the name.
-fn patient(case_id: &str) -> &str {
-    let is_digit = |c: char| c.is_ascii_digit();
-    match case_id.find(is_digit) {
-        Some(start) => {
-            let number = &case_id[start..];
-            &number[..number.find(|c| !is_digit(c)).unwrap_or(number.len())]
+/// Roles by lists of names, to learn from and to validate on.
+fn by_lists(
+    names: &[&str],
+    patients: &[String],
+    lists: [&Vec<String>; 2],
+) -> Result<Vec<Option<bool>>, String> {
+    for name in lists.into_iter().flatten() {
+        if !names.iter().any(|case| is_named(case, name)) {
+            return Err(format!("no case is called {name}"));
         }
-        None => case_id,
     }
+    let mut roles = Vec::with_capacity(names.len());
+    // Of each patient a case and whether it validates.
+    let mut seen: BTreeMap<&String, (&str, bool)> = BTreeMap::new();
+    for (case, patient) in names.iter().zip(patients) {
+        let role = match lists.map(|list| list.iter().any(|name| is_named(case, name))) {
+            [false, false] => None,
+            [true, true] => return Err(format!("case {case} is in both lists")),
+            [_, validates] => Some(validates),
+        };
+        if let Some(validates) = role {
+            let (other, role) = *seen.entry(patient).or_insert((case, validates));
+            if role != validates {
+                return Err(format!(
+                    "the cases {other} and {case} are of one patient ({patient}) and stand on both sides of the split; \
+                     if they are not, let data.patient say what a patient is"
+                ));
+            }
+        }
+        roles.push(role);
+    }
+    Ok(roles)
 }
 
 #[cfg(test)]
@@ -166,7 +190,7 @@ mod tests {
     }
 
     fn validation(split: &Split, cases: Vec<CaseFiles>) -> Vec<String> {
-        let divided = split.divide(cases, Path::new("data")).unwrap();
+        let divided = split.divide(cases, None, Path::new("data")).unwrap();
         divided.validation.into_iter().map(|case| case.case_id).collect()
     }
 
@@ -186,14 +210,21 @@ mod tests {
             found,
             ["patient003_frame01", "patient003_frame12", "patient013_frame01", "patient013_frame12"]
         );
-        let divided = last_digit(vec![0, 5]).divide(acdc(), Path::new("data")).unwrap();
+        let divided = last_digit(vec![0, 5]).divide(acdc(), None, Path::new("data")).unwrap();
         assert_eq!((divided.training.len(), divided.validation.len()), (28, 4), "70 : 10 : 20");
         let folds: Vec<Vec<String>> =
             (0..4).map(|index| validation(&Split::Folds { count: 4, index, seed: 7 }, acdc())).collect();
         let mut all = folds.concat();
         all.sort();
         assert_eq!(all.len(), 40);
-        assert!(folds.iter().all(|fold| fold.chunks(2).all(|pair| patient(&pair[0]) == patient(&pair[1]))));
+        assert!(folds.iter().all(|fold| fold.chunks(2).all(|pair| pair[0][..10] == pair[1][..10])));
+        let every = |n, offset| validation(&Split::EveryNth { n, offset }, acdc());
+        assert_eq!(every(10, 2), found, "patients 3 and 13, with both frames");
+        let all: BTreeSet<String> = (0..3).flat_map(|offset| every(3, offset)).collect();
+        assert_eq!(all.len(), 40, "every patient validates once");
+        for offset in 0..3 {
+            assert!(every(3, offset).chunks(2).all(|pair| pair[0][..10] == pair[1][..10]), "{offset}");
+        }
     }
 
     #[test]
@@ -203,11 +234,21 @@ mod tests {
             validation: validation.iter().map(|name| (*name).into()).collect(),
         };
         let split = lists(&["patient001", "patient002_frame01"], &["patient003"]);
-        let divided = split.divide(acdc(), Path::new("data")).unwrap();
+        let divided = split.divide(acdc(), None, Path::new("data")).unwrap();
         assert_eq!((divided.training.len(), divided.validation.len()), (3, 2));
-        let error = |split: Split| split.divide(acdc(), Path::new("data")).unwrap_err().to_string();
+        let error = |split: Split| split.divide(acdc(), None, Path::new("data")).unwrap_err().to_string();
         assert_eq!(error(lists(&["patient00"], &["patient003"])), "data: no case is called patient00");
         assert!(error(lists(&["patient003"], &["patient003_frame01"])).contains("both"));
+        let divides = error(lists(&["patient003_frame12"], &["patient003_frame01"]));
+        assert!(
+            divides.contains("patient003_frame01 and patient003_frame12 are of one patient"),
+            "{divides}"
+        );
+        let split = lists(&["patient003_frame12"], &["patient003_frame01"]);
+        assert!(
+            split.divide(acdc(), Some(".*"), Path::new("data")).is_ok(),
+            "each case a patient of its own"
+        );
         assert!(error(lists(&[], &["patient003"])).contains("learn from"));
     }
 }

@@ -116,9 +116,8 @@ pub fn ablate(
         of_variant.model.name = format!("{}-{}", config.model.name, variant.name());
         tracing::info!("{}: {}", variant.name(), variant.parts());
         let begun = !of_variant.checkpoints().is_empty();
-        if begun && TrainingConfig::open(&of_variant.output.join("config.yml"))? != of_variant {
-            let reason = "it was begun with other settings: choose another output folder".into();
-            return Err(TrainingError::Config { path: of_variant.output, reason });
+        if begun {
+            of_variant.check_resumed(None)?;
         }
         let steps = config.schedule.steps();
         let history = || History::read(&of_variant.output.join("history.json"), steps);

@@ -1,6 +1,7 @@
 //! What goes with the steps of a run, wherever they are made: validations, checkpoints, curves, and the bundle at the end.
 
 mod ablation;
+mod resume;
 mod run;
 
 pub use ablation::{AblationRow, UnknownVariant, Variant, ablate, table};
@@ -18,7 +19,7 @@ use super::record::Watch;
 use super::state::{Best, Checkpoints, Manifest, Shards};
 use super::trainer::{StepReport, Trainer, Validator, export_bundle};
 use crate::files::write_atomically;
-use crate::volume::{CaseFiles, discover};
+use crate::volume::discover;
 
 /// A run and where it stands.
 pub struct Course {
@@ -35,22 +36,25 @@ pub struct Course {
 pub type Checkpoint = (Manifest, Shards);
 
 impl Course {
-    /// Begins a run with its validation cases, or goes on with the one in the output folder: then its newest whole
-    /// checkpoint is returned.
+    /// Begins a run on its cases, or goes on with the one in the output folder: then its newest whole checkpoint is
+    /// returned.
     ///
     /// # Errors
-    /// An output folder that holds checkpoints already, unless `resume`; files that cannot be read or written.
+    /// An output folder that holds checkpoints already, unless `resume`; with it, checkpoints of a run that was begun
+    /// otherwise ([`TrainingConfig::check_resumed`]); files that cannot be read or written.
     pub fn begin(
         config: &TrainingConfig,
-        validation: Vec<CaseFiles>,
+        cases: &Divided,
         resume: bool,
     ) -> Result<(Self, Option<Checkpoint>), TrainingError> {
         let checkpoints = config.checkpoints();
         if !resume {
             config.check_is_new()?;
         }
+        config.check_resumed(Some(cases))?;
         fs::create_dir_all(&config.output).map_err(TrainingError::io(&config.output))?;
         config.write(&config.output.join("config.yml"))?;
+        config.write_record(cases)?;
         let last = if resume { checkpoints.newest()? } else { None };
         match &last {
             Some((manifest, _)) => tracing::info!("goes on after step {}", manifest.step),
@@ -63,7 +67,7 @@ impl Course {
         let best = last.as_ref().and_then(|(manifest, _)| manifest.best);
         let course = Self {
             watch: Watch::new(&config.output, &config.model.name, &config.schedule, behind)?,
-            validator: Validator::new(validation, config.model.without_files()),
+            validator: Validator::new(cases.validation.clone(), config.model.without_files()),
             best,
             kept: best,
             config: config.clone(),
@@ -179,7 +183,7 @@ pub fn divide(config: &TrainingConfig) -> Result<Divided, TrainingError> {
     let data = &config.data;
     let labels = data.labels.as_deref().unwrap_or(&data.folder);
     let cases = discover(&data.folder, Some(labels), config.model.modalities.len())?;
-    data.split.divide(cases, &data.folder)
+    data.split.divide(cases, data.patient.as_deref(), &data.folder)
 }
 
 impl TrainingConfig {

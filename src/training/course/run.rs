@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::{Course, divide};
 use crate::compute::Compute;
-use crate::training::config::{Divided, TrainingConfig};
+use crate::training::config::TrainingConfig;
 use crate::training::data::{Prefetch, Sample, Sampler};
 use crate::training::error::TrainingError;
 use crate::training::state::Best;
@@ -41,11 +41,11 @@ pub fn run(
     resume: bool,
     stop: &AtomicBool,
 ) -> Result<Outcome, TrainingError> {
-    let Divided { training, validation } = divide(config)?;
-    let (cases, others) = (training.len(), validation.len());
-    tracing::info!("{}: {cases} cases to learn from, {others} to validate on", config.model.name);
-    let sampler = Arc::new(Sampler::of_config(config, training));
-    let (mut course, last) = Course::begin(config, validation, resume)?;
+    let cases = divide(config)?;
+    let (learned, others) = (cases.training.len(), cases.validation.len());
+    tracing::info!("{}: {learned} cases to learn from, {others} to validate on", config.model.name);
+    let (mut course, last) = Course::begin(config, &cases, resume)?;
+    let sampler = Arc::new(Sampler::of_config(config, cases.training));
     let mut trainer = match last {
         None => Trainer::new(config, compute)?,
         Some((manifest, shards)) => {

@@ -168,6 +168,12 @@ impl Checkpoints {
         self.steps().is_ok_and(|steps| steps.is_empty())
     }
 
+    /// Whether a step has its manifest.
+    pub fn has_complete(&self) -> bool {
+        let has_manifest = |step: &u64| self.step_folder(*step).join(MANIFEST).exists();
+        self.steps().is_ok_and(|steps| steps.iter().any(has_manifest))
+    }
+
     /// Steps that have a folder, ascending.
     fn steps(&self) -> Result<Vec<u64>, TrainingError> {
         let entries = match fs::read_dir(&self.folder) {

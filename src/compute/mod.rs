@@ -1,5 +1,7 @@
 //! Where libtorch computes, and how precisely.
 
+mod capability;
+
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +13,8 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// bf16 where the hardware multiplies it (CPUs with AVX512-BF16 or AMX, CUDA), fp32 elsewhere.
+    /// bf16 where the hardware multiplies it (CPUs with AVX512-BF16 or AMX, CUDA from compute capability 8.0 on), fp32
+    /// elsewhere.
     #[default]
     Auto,
     /// 32-bit floats.
@@ -60,14 +63,7 @@ pub struct Compute {
 impl Compute {
     /// What `precision` means on `device`.
     pub fn new(device: Device, precision: Precision) -> Self {
-        let kind = match precision {
-            Precision::Fp32 => Kind::Float,
-            Precision::Bf16 => Kind::BFloat16,
-            Precision::Fp16 => Kind::Half,
-            Precision::Auto if multiplies_bf16(device) => Kind::BFloat16,
-            Precision::Auto => Kind::Float,
-        };
-        Self { device, kind }
+        Self { device, kind: kind(precision, || multiplies_bf16(device)) }
     }
 
     /// 32-bit floats on `device`.
@@ -100,10 +96,21 @@ impl Compute {
     }
 }
 
+/// The type of a precision; asks whether the hardware multiplies bf16 only where it depends on that.
+fn kind(precision: Precision, multiplies_bf16: impl FnOnce() -> bool) -> Kind {
+    match precision {
+        Precision::Fp32 => Kind::Float,
+        Precision::Bf16 => Kind::BFloat16,
+        Precision::Fp16 => Kind::Half,
+        Precision::Auto if multiplies_bf16() => Kind::BFloat16,
+        Precision::Auto => Kind::Float,
+    }
+}
+
 fn multiplies_bf16(device: Device) -> bool {
     match device {
         Device::Cpu => cpu_multiplies_bf16(),
-        Device::Cuda(_) => true,
+        Device::Cuda(number) => capability::capability_of(number).is_some_and(capability::multiplies_bf16),
         _ => false,
     }
 }
@@ -129,6 +136,17 @@ mod tests {
             "float".parse::<Precision>().unwrap_err().to_string(),
             "`float` is none of auto, fp32, bf16, fp16"
         );
+    }
+
+    #[test]
+    fn auto_is_bf16_only_where_the_hardware_multiplies_it() {
+        for (multiplies, expected) in [(true, Kind::BFloat16), (false, Kind::Float)] {
+            assert_eq!(kind(Precision::Auto, || multiplies), expected);
+            assert_eq!(kind(Precision::Bf16, || multiplies), Kind::BFloat16, "what is asked for counts");
+            assert_eq!(kind(Precision::Fp32, || multiplies), Kind::Float);
+        }
+        // No GPU has this number: nothing is known of it.
+        assert_eq!(Compute::new(Device::Cuda(1 << 20), Precision::Auto).kind, Kind::Float);
     }
 
     #[test]
