@@ -1,5 +1,5 @@
-//! The network: SAM's parts, what the paper adds to them, the generator of auxiliary masks, and on top the parts that the
-//! nodes run ([`segmenter`]).
+//! The network: SAM's parts, the modules that the paper adds, the generator of auxiliary masks, and the parts that
+//! the nodes run ([`segmenter`]).
 
 pub mod adapter;
 pub mod generator;

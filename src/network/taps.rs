@@ -1,6 +1,6 @@
-//! What the prompt generator must know of the features that an image encoder gives.
+//! What the prompt generator needs to know of the image encoder's features.
 
-/// Shape of one level of features, without the slices.
+/// Shape of one feature level, for one slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TapShape {
     /// C.

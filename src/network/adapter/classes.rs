@@ -1,4 +1,4 @@
-//! Adapter from one binary mask a class to a segmentation into classes (MC-Adapter, paper section 3.2).
+//! MC-Adapter: turns one binary mask per class into a multi-class segmentation (paper section 3.2).
 
 use tch::Tensor;
 use tch::nn::{self, Module};
@@ -9,7 +9,7 @@ use crate::network::layers::gelu;
 /// Inner channels.
 const HIDDEN: i64 = 64;
 
-/// Two volume convolutions with a skip over them, so that freshly made it gives the masks as they are.
+/// Two volume convolutions with a skip connection. Newly initialised, it returns the masks unchanged.
 #[derive(Debug)]
 pub struct ClassesAdapter {
     expand: nn::Conv3D,
@@ -18,7 +18,7 @@ pub struct ClassesAdapter {
 }
 
 impl ClassesAdapter {
-    /// For N = `classes`, background included.
+    /// Adapter for N = `classes` classes, background included.
     pub fn new(vs: &nn::Path, classes: i64) -> Self {
         let same = nn::ConvConfig { padding: 1, ..Default::default() };
         let zero = nn::ConvConfig { ws_init: nn::Init::Const(0.0), bs_init: nn::Init::Const(0.0), ..same };

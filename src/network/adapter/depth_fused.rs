@@ -1,6 +1,7 @@
-//! DFusedAdapter and the adapters it is compared with (paper section 3.1 and Table 3, S3 to S6).
+//! DFusedAdapter and the adapters that the paper compares it with (section 3.1 and Table 3, S3 to S6).
 //!
-//! Bottleneck of Houlsby et al. (2019) with, in its middle, an inverted bottleneck along depth with a skip.
+//! The bottleneck of Houlsby et al. (2019), with an inverted bottleneck along depth and a skip connection in its
+//! middle.
 
 use tch::Tensor;
 use tch::nn::{self, Module};
@@ -11,11 +12,11 @@ use crate::network::layers::{Linear, gelu};
 /// Sizes of an [`Adapter`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdapterConfig {
-    /// Which adapter.
+    /// Kind of adapter.
     pub kind: AdapterKind,
     /// Slices in a window, D.
     pub depth: i64,
-    /// Width of the bottleneck as a fraction of the channels; the paper's relatives use 0.25.
+    /// Width of the bottleneck as a fraction of the channels; 0.25 in the works that the paper builds on.
     pub ratio: f64,
     /// Width of the depth MLP as a multiple of D.
     pub depth_ratio: i64,
@@ -28,8 +29,8 @@ impl AdapterConfig {
     }
 }
 
-/// An adapter on features `[B·D, …, C]`; its output is added to what it adapts by the caller and is exactly
-/// zero when freshly made, so that the network starts as SAM.
+/// An adapter on features `[B·D, …, C]`. The caller adds its output to the adapted features. Newly initialised, its
+/// output is exactly zero, so the network starts as SAM.
 #[derive(Debug)]
 pub struct Adapter {
     down: Linear,
@@ -39,7 +40,7 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// An adapter for `channels` features; `None` where the configuration has no adapter.
+    /// An adapter for features with `channels` channels; `None` if the configuration has no adapter.
     pub fn new(vs: &nn::Path, channels: i64, config: &AdapterConfig) -> Option<Self> {
         let hidden = ((channels as f64 * config.ratio) as i64).max(1);
         let zero = nn::LinearConfig {
@@ -63,7 +64,7 @@ impl Adapter {
         })
     }
 
-    /// `[B·D, …, C]` to the same shape. The skip over the adapter is the caller's.
+    /// `[B·D, …, C]` to the same shape. The caller adds the skip connection.
     pub fn forward(&self, features: &Tensor) -> Tensor {
         let bottleneck = |x: &Tensor| gelu(self.down.forward(x));
         match (&self.depth_mlp, self.kind) {
@@ -75,7 +76,7 @@ impl Adapter {
     }
 }
 
-/// Linear D→4D→D along depth with GELU (exact) and a skip; slices are the only thing it mixes.
+/// Linear layers D→4D→D along depth with exact GELU and a skip connection. It mixes only slices.
 #[derive(Debug)]
 struct DepthMlp {
     expand: nn::Linear,
@@ -93,8 +94,8 @@ impl DepthMlp {
         }
     }
 
-    /// `[B·D, …, C]` to the same shape. The layers multiply from the left, which spares transposing the features
-    /// (`matmul` would transpose them to make one matrix of the batch).
+    /// `[B·D, …, C]` to the same shape. Multiplying the weights from the left avoids transposing the features, which
+    /// `matmul` would do to merge the batch into one matrix.
     fn forward(&self, features: &Tensor) -> Tensor {
         let by_slice = features.view([-1, self.depth, features.numel() as i64 / features.size()[0]]);
         let along_depth = |layer: &nn::Linear, x: &Tensor| {

@@ -1,5 +1,5 @@
-//! What the paper adds to SAM (section 3): adapters in every transformer block, depth position
-//! embeddings, the adapter from modalities to RGB and the adapter from binary masks to classes.
+//! The modules that the paper adds to SAM (section 3): adapters in every transformer block, depth position
+//! embeddings, MAdapter (modalities to RGB) and MC-Adapter (binary masks to classes).
 
 mod classes;
 mod depth_fused;

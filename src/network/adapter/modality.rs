@@ -1,4 +1,4 @@
-//! Adapter from volumes of any number of modalities and any size to SAM's input (MAdapter, paper section 3.2).
+//! MAdapter: turns a volume of any size with any number of modalities into SAM's input (paper section 3.2).
 
 use tch::Tensor;
 use tch::nn::{self, Module};
@@ -8,7 +8,7 @@ use crate::network::layers::gelu;
 
 /// Channels of SAM's input.
 const RGB: i64 = 3;
-/// Channels before and after the last doubling.
+/// Channels before and after the last 2× upsampling.
 const HIDDEN: [i64; 2] = [16, 32];
 
 /// Sizes of a [`ModalityAdapter`].
@@ -23,15 +23,16 @@ pub struct ModalityAdapterConfig {
 }
 
 impl ModalityAdapterConfig {
-    /// Learned doublings that fit between the patch and the model input: 2 for 256 to 1024, 0 for 1 to 1.
+    /// Number of learned 2× upsamplings that fit between patch and model input: 2 for 256 to 1024, 0 for equal
+    /// sizes.
     fn doublings(&self) -> u32 {
         let longest = self.patch[0].max(self.patch[1]).max(1);
         (self.image_size / longest).max(1).ilog2()
     }
 }
 
-/// The volume resized as it is, plus what volume convolutions and learned upsampling make of it. The last
-/// convolution starts at zero, so that freshly made the adapter is plain resizing and SAM sees what it knows.
+/// The resized volume plus a correction by volume convolutions and learned upsampling. The last convolution starts
+/// at zero, so a newly initialised adapter only resizes, and SAM sees input it knows.
 #[derive(Debug)]
 pub struct ModalityAdapter {
     first: nn::Conv3D,
@@ -44,7 +45,7 @@ pub struct ModalityAdapter {
 }
 
 impl ModalityAdapter {
-    /// Weights below `vs`.
+    /// Creates the weights below `vs`.
     pub fn new(vs: &nn::Path, config: &ModalityAdapterConfig) -> Self {
         let [narrow, wide] = HIDDEN;
         let same = nn::ConvConfig { padding: 1, ..Default::default() };
@@ -77,7 +78,7 @@ impl ModalityAdapter {
     }
 }
 
-/// Transposed convolution (1, 2, 2) that doubles height and width, normalisation and exact GELU.
+/// Transposed convolution (1, 2, 2) that doubles height and width, then normalisation and exact GELU.
 #[derive(Debug)]
 struct Doubling {
     weight: Tensor,
@@ -108,8 +109,8 @@ impl Doubling {
     }
 }
 
-/// A volume as SAM's input without anything learned: `[B, M, D, height, width]` to `[B·D, 3, S, S]`. One modality is
-/// repeated, three are taken as the channels, of any other number the mean is repeated. Bilinear with
+/// Converts a volume to SAM's input without learned parameters: `[B, M, D, height, width]` to `[B·D, 3, S, S]`. One
+/// modality is repeated, three become the channels, and of any other number the mean is repeated. Bilinear with
 /// `align_corners = false` and antialiasing, as SAM resizes images (`ResizeLongestSide`).
 pub fn resize_to_rgb(volume: &Tensor, image_size: i64) -> Tensor {
     let modalities = volume.size()[1];

@@ -1,15 +1,15 @@
-//! Where adapters sit in a transformer block (paper section 3.1, after Yang et al. 2023, AIM): after attention and
-//! beside the MLP.
+//! Where the adapters are in a transformer block (paper section 3.1, after Yang et al. 2023, AIM): after the
+//! attention and parallel to the MLP.
 
 use tch::Tensor;
 
 use super::Adapter;
 
-/// Weight of an adapter beside an MLP.
+/// Weight of the adapter parallel to the MLP.
 const BESIDE: f64 = 0.5;
 
-/// What attention gave, `[B·D·N, …, C]`, plus its adaptation; of each of the N = `classes` separately
-/// (1 where there are no classes), slices of a volume mixed with each other. Contiguous.
+/// Adds the adapter's output to the output of the attention, `[B·D·N, …, C]` (contiguous). The adapter processes
+/// each of the N = `classes` classes separately (1 if there are none) and may mix the slices of a volume.
 pub fn add_after(adapter: &Option<Adapter>, attended: Tensor, classes: i64) -> Tensor {
     match adapter {
         Some(adapter) => &attended + adapt(adapter, &attended, classes),
@@ -17,7 +17,7 @@ pub fn add_after(adapter: &Option<Adapter>, attended: Tensor, classes: i64) -> T
     }
 }
 
-/// What the MLP made of `normed`, plus half of what the adapter makes of it; shapes as in [`add_after`].
+/// Adds half of the adapter's output for `normed` to the MLP's output for it. Shapes as in [`add_after`].
 pub fn add_beside(adapter: &Option<Adapter>, mlp: Tensor, normed: &Tensor, classes: i64) -> Tensor {
     match adapter {
         Some(adapter) => mlp + adapt(adapter, normed, classes) * BESIDE,

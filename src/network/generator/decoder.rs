@@ -1,4 +1,5 @@
-//! The hierarchy both generators share: start from the deepest tap, double the size, let shallower taps join.
+//! The decoder of both generators: starts at the deepest tap, doubles the size in steps, and merges the shallower
+//! taps.
 
 use tch::nn::{self, Module};
 use tch::{Kind, Tensor};
@@ -9,14 +10,14 @@ use super::{AuxiliaryMasks, MspGeneratorConfig};
 use crate::network::TapShape;
 use crate::tensor::channels_last;
 
-/// Convolution blocks from the deepest tap's size to the patch's, with a head at each.
+/// Convolution blocks from the size of the deepest tap to that of the patch, with a head at each size.
 #[derive(Debug)]
 pub(super) struct Decoder {
     levels: Vec<Level>,
     config: MspGeneratorConfig,
 }
 
-/// One size and one tap.
+/// One size, and the tap that is merged at it.
 #[derive(Debug)]
 struct Level {
     doubling: Option<Doubling>,
@@ -27,7 +28,7 @@ struct Level {
 }
 
 impl Decoder {
-    /// A decoder of `config.taps`, with a convolution along depth at the deepest level where `mixes_depth`.
+    /// A decoder for `config.taps`. If `mixes_depth`, the deepest level has a convolution along depth.
     pub fn new(vs: &nn::Path, config: &MspGeneratorConfig, mixes_depth: bool) -> Self {
         let mut levels: Vec<Level> = Vec::new();
         let plan = steps(&config.taps, config.patch);
@@ -61,7 +62,7 @@ impl Decoder {
         Self { levels, config: config.clone() }
     }
 
-    /// Taps, shallowest first, each `[B·D, C, h, w]`, to masks.
+    /// Taps, each `[B·D, C, h, w]`, shallowest first, to masks.
     pub fn forward(&self, taps: &[Tensor]) -> AuxiliaryMasks {
         let mut features: Option<Tensor> = None;
         let mut heads = Vec::with_capacity(self.levels.len());
@@ -102,25 +103,25 @@ impl Decoder {
     }
 }
 
-/// 1×1 convolution to the classes, small enough that training starts from nearly equal probabilities.
+/// 1×1 convolution to the classes. Its weights are small, so that training starts from nearly equal probabilities.
 fn head(vs: nn::Path, width: i64, classes: i64) -> nn::Conv2D {
     let bound = 1.0 / (width as f64).sqrt();
     let ws_init = nn::Init::Uniform { lo: -bound, up: bound };
     nn::conv2d(vs, width, classes, 1, nn::ConvConfig { ws_init, ..Default::default() })
 }
 
-/// Brings a tap to the channels and the size at which it joins: 1×1 convolution first, then doublings.
+/// Brings a tap to the channels and size of the step that merges it: a 1×1 convolution, then 2× upsamplings.
 #[derive(Debug)]
 struct Tap {
     index: usize,
-    /// Channels when it joins.
+    /// Channels after the conversion.
     channels: i64,
     reduce: Convolution,
     doublings: Vec<Doubling>,
 }
 
 impl Tap {
-    /// Tap number `index`, joining at `step`; `width_at` gives its channels at each size.
+    /// For tap number `index`, merged at `step`. `width_at` gives the channels at each size.
     fn new(
         vs: &nn::Path,
         config: &MspGeneratorConfig,
@@ -157,7 +158,7 @@ impl Tap {
     }
 }
 
-/// Bilinear, `align_corners = false`; the image itself where the size is right.
+/// Bilinear resizing with `align_corners = false`. Returns the image itself if it already has the size.
 fn resize(x: Tensor, [height, width]: [i64; 2]) -> Tensor {
     if x.size()[2..] == [height, width] {
         x

@@ -1,10 +1,10 @@
-//! Layers of the generators: convolutions, each followed by instance normalisation and LeakyReLU (slope 0.01) as
-//! in nnU-Net.
+//! Layers of the generators: convolutions, each followed by instance normalisation and LeakyReLU (slope 0.01), as in
+//! nnU-Net.
 
 use tch::nn::{self, Module};
 use tch::{Kind, Tensor};
 
-/// Instance normalisation over the slices of a window and their pixels, then LeakyReLU.
+/// Instance normalisation over all slices and pixels of a window, then LeakyReLU.
 #[derive(Debug)]
 struct NormAct {
     weight: Tensor,
@@ -19,7 +19,7 @@ impl NormAct {
         Self { weight: vs.ones("weight", &[channels]), bias: vs.zeros("bias", &[channels]), depth }
     }
 
-    /// `[D, C, h, w]`: batch normalisation by the batch's own statistics is instance normalisation of the window.
+    /// `[D, C, h, w]`: batch normalisation with the statistics of the batch is instance normalisation of the window.
     fn normalise(&self, window: &Tensor) -> Tensor {
         let no_running = None::<&Tensor>;
         window.batch_norm(
@@ -65,7 +65,7 @@ impl Convolution {
         }
     }
 
-    /// Type that it computes in.
+    /// The type in which the layer computes.
     pub fn kind(&self) -> Kind {
         self.conv.ws.kind()
     }
@@ -125,7 +125,7 @@ impl Module for Doubling {
     }
 }
 
-/// A 3×3×3 convolution, the one place where a generator mixes slices by learned weights.
+/// A 3×3×3 convolution, the only layer of a generator that mixes slices with learned weights.
 #[derive(Debug)]
 pub(super) struct DepthConvolution {
     conv: nn::Conv3D,

@@ -1,10 +1,10 @@
-//! Generators of auxiliary masks: the MSPGenerator (paper section 3.2, Figure 2) and the stacked convolutions it
-//! is compared with (Table 3, S1).
+//! Generators of auxiliary masks: the MSPGenerator (paper section 3.2, Figure 2) and the stacked convolutions that
+//! the paper compares it with (Table 3, S1).
 //!
-//! Decided here, where the paper is silent. Convolutions are 3×3 within a slice, which medical volumes with
-//! thick slices and CPUs both favour; depth enters through one 3×3×3 convolution at the deepest level and
-//! through the normalisation, whose statistics are those of a whole window of slices, so that an empty slice
-//! stays darker than its neighbours. Each level has a head (1×1 convolution) for deep supervision.
+//! The paper leaves some details open; these are our choices. Convolutions are 3×3 within a slice, which suits
+//! medical volumes with thick slices and CPUs. Depth enters through one 3×3×3 convolution at the deepest level and
+//! through the normalisation: its statistics cover all slices of a window, so an empty slice stays darker than its
+//! neighbours. Each level has a head (1×1 convolution) for deep supervision.
 
 mod decoder;
 mod layers;
@@ -20,33 +20,33 @@ pub use stacked::StackedGenerator;
 
 use crate::bundle::GeneratorKind;
 
-/// Masks of all classes, not yet normalised by softmax.
+/// Masks of all classes, as logits.
 #[derive(Debug)]
 pub struct AuxiliaryMasks {
     /// `[B, N, D, imgH, imgW]`.
     pub logits: Tensor,
-    /// For deep supervision: those of the deeper levels, finest first, each `[B, N, D, h_i, w_i]`.
+    /// Logits of the deeper levels for deep supervision, finest first, each `[B, N, D, h_i, w_i]`.
     pub deep: Vec<Tensor>,
 }
 
-/// Weights of the losses at `levels` levels, the final output first: 1, 1/2, 1/4, … divided by their sum.
+/// Loss weights of `levels` levels, the final output first: 1, 1/2, 1/4, …, divided by their sum.
 pub fn deep_supervision_weights(levels: usize) -> Vec<f64> {
     let halves: Vec<f64> = (0..levels).map(|level| 0.5f64.powi(level as i32)).collect();
     let sum: f64 = halves.iter().sum();
     halves.iter().map(|weight| weight / sum).collect()
 }
 
-/// Whichever generator a network has.
+/// The generator of a network.
 #[derive(Debug)]
 pub enum Generator {
-    /// From all taps.
+    /// Uses all taps.
     MultiScale(MspGenerator),
-    /// From the embedding alone.
+    /// Uses only the embedding.
     Stacked(StackedGenerator),
 }
 
 impl Generator {
-    /// A generator of the given kind; `None` where prompts come from outside.
+    /// A generator of the given kind; `None` if prompts come from outside.
     pub fn new(vs: &nn::Path, kind: GeneratorKind, config: &MspGeneratorConfig) -> Option<Self> {
         match kind {
             GeneratorKind::None => None,
@@ -55,7 +55,7 @@ impl Generator {
         }
     }
 
-    /// All taps of the encoder, shallowest first, each `[B·D, C, h, w]`, to masks.
+    /// All taps of the encoder, each `[B·D, C, h, w]`, shallowest first, to masks.
     pub fn forward(&self, taps: &[Tensor]) -> AuxiliaryMasks {
         match self {
             Self::MultiScale(generator) => generator.forward(taps),

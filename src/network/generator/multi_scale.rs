@@ -7,7 +7,7 @@ use super::decoder::Decoder;
 use super::plan::Widths;
 use crate::network::TapShape;
 
-/// What a generator is given and what it shall make.
+/// Inputs and outputs of a generator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MspGeneratorConfig {
     /// Features of the encoder, shallowest first, the embedding last.
@@ -22,19 +22,19 @@ pub struct MspGeneratorConfig {
     pub widths: Widths,
 }
 
-/// A hierarchy of convolutions and transposed convolutions from the deepest tap to the size of the masks.
+/// Convolutions and transposed convolutions from the deepest tap to the size of the masks.
 #[derive(Debug)]
 pub struct MspGenerator {
     decoder: Decoder,
 }
 
 impl MspGenerator {
-    /// A generator for `config.taps`, of which there must be at least one.
+    /// A generator for `config.taps`, which must not be empty.
     pub fn new(vs: &nn::Path, config: &MspGeneratorConfig) -> Self {
         Self { decoder: Decoder::new(vs, config, true) }
     }
 
-    /// Taps, shallowest first, each `[B·D, C, h, w]`, to masks.
+    /// Taps, each `[B·D, C, h, w]`, shallowest first, to masks.
     pub fn forward(&self, taps: &[Tensor]) -> AuxiliaryMasks {
         self.decoder.forward(taps)
     }

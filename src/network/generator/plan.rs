@@ -1,14 +1,16 @@
-//! Which sizes a generator passes through, and where each tap joins.
+//! The sizes that a generator passes through, and the size at which it merges each tap.
 //!
-//! A pyramid of taps (TinyViT) is followed as it is. Taps of one size (plain ViT) are spread: the shallowest
-//! joins at the finest size, each deeper one at half the size of the one before, the rest at the deepest size.
+//! If the taps form a pyramid (TinyViT), its sizes are used. If all taps have one size (plain ViT), they are spread
+//! out: the shallowest is merged at the finest size, each deeper one at half the size of the one before, and the
+//! rest at the deepest size.
 
 use crate::network::TapShape;
 
-/// Channels of a generator's levels: `finest` at the finest size, twice as many at each halving, at most `widest`.
+/// Channels of a generator's levels: `finest` at the finest size, doubled at each halving of the size, at most
+/// `widest`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Widths {
-    /// Default 16: at 256 × 256 the whole generator then costs about a tenth of LiteMedSAM's encoder.
+    /// Default 16. At 256 × 256 pixels the generator then costs about a tenth of LiteMedSAM's encoder.
     pub finest: i64,
     /// Default 256.
     pub widest: i64,
@@ -21,24 +23,24 @@ impl Default for Widths {
 }
 
 impl Widths {
-    /// Channels at a size that is the finest one halved `halvings` times.
+    /// Channels after `halvings` halvings of the finest size.
     pub(super) fn at(self, halvings: u32) -> i64 {
         let width = 1i64.checked_shl(halvings).and_then(|factor| self.finest.checked_mul(factor));
         width.unwrap_or(self.widest).min(self.widest)
     }
 }
 
-/// A step of a generator.
+/// One step of a generator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Step {
-    /// How often the deepest tap's size has been doubled.
+    /// Number of 2× upsamplings since the deepest tap.
     pub doublings: u32,
-    /// The tap that joins; in the first step, the one that everything starts from.
+    /// The tap that is merged; in the first step, the tap that the generator starts from.
     pub tap: Option<usize>,
 }
 
-/// The steps from the deepest tap to the finest size, that one being the power of two times the deepest tap's
-/// size that is nearest to the patch's longer side.
+/// The steps from the deepest tap to the finest size. The finest size is the deepest tap's size times the power of
+/// two that comes closest to the longer side of the patch.
 pub(super) fn steps(taps: &[TapShape], patch: [i64; 2]) -> Vec<Step> {
     let Some((deepest, shallower)) = taps.split_last() else { return Vec::new() };
     let side = |height: i64, width: i64| height.max(width);

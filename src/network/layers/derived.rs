@@ -1,4 +1,4 @@
-//! What is computed once from frozen parameters.
+//! Tensors computed once from frozen parameters.
 
 use std::cell::RefCell;
 
@@ -6,16 +6,16 @@ use tch::{Device, Kind, Tensor};
 
 use crate::tensor::passes_gradient;
 
-/// A tensor computed from parameters. It is kept until one of them changes, and computed anew each time that a gradient
-/// is to pass through it.
+/// A tensor computed from parameters. It is kept until one of them changes. If a gradient must flow through it, it
+/// is recomputed on each call.
 #[derive(Debug, Default)]
 pub struct Derived(RefCell<Option<(Vec<Stamp>, Tensor)>>);
 
-/// What tells one state of a parameter from another: address, version, type and place.
+/// Identifies the state of a parameter: address, version, type and device.
 type Stamp = (usize, i64, Kind, Device);
 
 impl Derived {
-    /// What `compute` makes of `parameters`.
+    /// The result of `compute` for `parameters`.
     pub fn of(&self, parameters: &[&Tensor], compute: impl FnOnce() -> Tensor) -> Tensor {
         if parameters.iter().any(|parameter| passes_gradient(parameter)) {
             return compute();

@@ -1,12 +1,12 @@
-//! Exact GELU in the layout in which it is fast.
+//! Exact GELU, in the memory layout in which it is fast.
 
 use tch::Tensor;
 
 use crate::kernel;
 
-/// Exact GELU (`approximate = "none"`) of a tensor that nobody else needs: its memory is reused where no gradient has to
-/// be kept. Images with the channels of a pixel adjacent are taken as tokens, for which there is our kernel, or libtorch uses
-/// oneDNN: three times as fast on a CPU.
+/// Exact GELU (`approximate = "none"`) of a tensor without other users: its memory is reused if no gradient is
+/// needed. Images with adjacent channels are processed as tokens, for which our kernel or oneDNN is used: three
+/// times as fast on a CPU.
 pub fn gelu(mut x: Tensor) -> Tensor {
     if x.dim() == 4 && !x.is_contiguous() {
         let tokens = x.permute([0, 2, 3, 1]);

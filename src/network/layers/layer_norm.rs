@@ -14,12 +14,12 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// For `channels` channels; parameters `weight` and `bias`.
+    /// Creates the parameters `weight` and `bias` for `channels` channels.
     pub fn new(vs: &nn::Path, channels: i64, eps: f64) -> Self {
         Self { weight: vs.ones("weight", &[channels]), bias: vs.zeros("bias", &[channels]), eps }
     }
 
-    /// What zeros become, `[C]`.
+    /// The bias `[C]`, which is the result for zeros.
     pub fn bias(&self) -> &Tensor {
         &self.bias
     }
@@ -43,7 +43,7 @@ pub struct LayerNorm2d(LayerNorm);
 impl LayerNorm2d {
     const EPS: f64 = 1e-6;
 
-    /// For `channels` channels; parameters `weight` and `bias`.
+    /// Creates the parameters `weight` and `bias` for `channels` channels.
     pub fn new(vs: &nn::Path, channels: i64) -> Self {
         Self(LayerNorm::new(vs, channels, Self::EPS))
     }

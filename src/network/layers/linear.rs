@@ -1,4 +1,4 @@
-//! Linear layers whose frozen weights lie in memory as a CPU's bf16 products read them.
+//! Linear layers that keep frozen weights packed for bf16 products on the CPU.
 
 use std::sync::Once;
 
@@ -9,15 +9,16 @@ use super::derived::Derived;
 use crate::kernel;
 use crate::tensor::{pack_weight, packed_linear, passes_gradient, with_backward};
 
-/// x · Wᵀ + b. As libtorch's own, but that frozen weights in bf16 on a CPU that multiplies it are laid out once, in a copy,
-/// instead of at every call, and that the bias is added to the product where it is made instead of being copied there first.
+/// x · Wᵀ + b. Differs from libtorch's layer for frozen bf16 weights on a CPU with AVX512-BF16: the weights are
+/// packed once into a copy instead of on each call, and the bias is added within the product instead of being copied
+/// into the result first.
 #[derive(Debug)]
 pub struct Linear {
     /// W `[out, in]`.
     pub ws: Tensor,
     /// b `[out]`.
     pub bs: Option<Tensor>,
-    /// For the number of vectors that came first.
+    /// Packed for the number of vectors of the first call.
     packed: Derived,
     packed_backward: Derived,
 }
@@ -36,7 +37,7 @@ impl Module for Linear {
 }
 
 impl Linear {
-    /// `None` where a gradient is to pass to the weights, or this machine or libtorch cannot.
+    /// `None` if a gradient must flow to the weights, or the machine or libtorch does not support packing.
     fn packed_forward(&self, x: &Tensor) -> Option<Tensor> {
         let is_frozen = !passes_gradient(&self.ws) && !self.bs.as_ref().is_some_and(passes_gradient);
         if !is_frozen || !kernel::is_bf16_here(x) || self.ws.kind() != Kind::BFloat16 {
@@ -60,12 +61,15 @@ impl Linear {
     }
 }
 
-/// What is kept of `weight`, made by `pack` where there is nothing yet; `None` where libtorch cannot, which is said once.
+/// The packed copy of `weight`, made by `pack` on the first call. `None` if libtorch cannot pack, which is logged
+/// once.
 fn kept(place: &Derived, weight: &Tensor, pack: impl FnOnce() -> Result<Tensor, String>) -> Option<Tensor> {
     static SAID: Once = Once::new();
     let packed = place.of(&[weight], || {
         pack().unwrap_or_else(|reason| {
-            SAID.call_once(|| tracing::warn!("linear layers are slower than they could be: {reason}"));
+            SAID.call_once(|| {
+                tracing::warn!("linear layers run without packed weights and are slower: {reason}")
+            });
             Tensor::new()
         })
     });
@@ -81,7 +85,7 @@ mod tests {
     use crate::kernel::NO_AVX512_BF16;
     use crate::skip::skipped;
 
-    /// A layer, its frozen weights converted to bf16.
+    /// A layer with frozen weights in bf16.
     fn frozen(bias: bool) -> (VarStore, Linear) {
         tch::manual_seed(1);
         let mut store = VarStore::new(Device::Cpu);
@@ -120,7 +124,7 @@ mod tests {
             assert!(layer.packed_forward(&x).is_some(), "not packed");
             assert_eq!(found.size(), [2, 5, 7, 33]);
             assert!(difference(&found.detach(), &expected.detach()) < 1e-2);
-            // Another layout on the way back.
+            // The transposed output gives the gradient another layout.
             let weights = Tensor::randn([5, 2, 7, 33], (Kind::Float, Device::Cpu));
             for output in [&found, &expected] {
                 (float(output).transpose(0, 1) * &weights).sum(Kind::Float).backward();
@@ -144,7 +148,7 @@ mod tests {
         assert!(layer.packed_forward(&x).is_none());
         layer.forward(&x).sum(Kind::Float).backward();
         assert!(layer.ws.grad().defined());
-        // Without a graph they count as frozen.
+        // Without a graph, trainable weights count as frozen.
         let without_graph = tch::no_grad(|| layer.packed_forward(&x));
         assert_eq!(without_graph.is_some(), kernel::is_bf16_here(&x));
     }

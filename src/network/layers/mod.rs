@@ -1,4 +1,4 @@
-//! Layers that several networks share.
+//! Layers used by several networks.
 
 mod derived;
 mod gelu;

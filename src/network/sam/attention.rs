@@ -10,7 +10,7 @@ use super::window;
 use crate::kernel::{self, AttentionShape, PositionBias, QkvOrder};
 use crate::network::layers::Linear;
 
-/// Most attention logits held at once; above it, queries are taken some image rows at a time.
+/// Most attention scores held at once. For larger inputs, queries are processed a few image rows at a time.
 const MAX_LOGITS: i64 = 1 << 24;
 
 /// Self-attention over all positions or within windows.
@@ -24,7 +24,7 @@ pub(super) struct Attention {
 }
 
 impl Attention {
-    /// For `channels` features and relative tables made for `table_size` positions a side.
+    /// For `channels` channels, with relative position tables for `table_size` positions per side.
     pub(super) fn new(vs: &nn::Path, channels: i64, heads: i64, table_size: i64) -> Self {
         let table = |name| PositionTable::new(vs.zeros(name, &[2 * table_size - 1, channels / heads]));
         Self {
@@ -36,9 +36,10 @@ impl Attention {
         }
     }
 
-    /// `[B, H, W, C]` to the same shape, each token attending to its window of `window` × `window` tokens, or to all.
+    /// `[B, H, W, C]` to the same shape. Each token attends to its window of `window` × `window` tokens, or to all.
     ///
-    /// Windows are filled up with zeros at the right and the bottom, as upstream: the projection of a zero is the bias.
+    /// Windows are padded with zeros at the right and the bottom, as upstream. The projection of a padding token is
+    /// the bias.
     pub(super) fn forward(&self, x: &Tensor, window: Option<i64>) -> Tensor {
         let [_, height, width, channels] = dims(x);
         let qkv = self.qkv.forward(x);
@@ -54,7 +55,7 @@ impl Attention {
         let attended = if !gets_gradient && kernel::is_supported(&qkv, head_channels) {
             let shape = AttentionShape::new(&qkv, [window_h, window_w], self.heads, QkvOrder::ByRole);
             let position = PositionBias::Decomposed { along_h: &along_h, along_w: &along_w };
-            // A parameter in training needs a gradient even where none is computed.
+            // The bias may be in training and require a gradient even if none is computed here.
             kernel::attention(&shape, &qkv, &bias.detach(), position)
         } else {
             match window {
@@ -68,7 +69,7 @@ impl Attention {
         self.proj.forward(&attended)
     }
 
-    /// Projected `[B, H, W, 3·C]`, all positions attending to all, to `[B, H, W, C]`.
+    /// Global attention of projected `[B, H, W, 3·C]` to `[B, H, W, C]`.
     fn attend(&self, qkv: &Tensor) -> Tensor {
         let [batch, height, width, channels] = dims(qkv);
         let (positions, channels) = (height * width, channels / 3);

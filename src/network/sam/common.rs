@@ -6,13 +6,13 @@ use tch::nn::{self, Module};
 
 use crate::network::layers::{Linear, gelu};
 
-/// The first sizes of a tensor, N of them.
+/// The first N sizes of a tensor.
 pub(super) fn dims<const N: usize>(x: &Tensor) -> [i64; N] {
     let size = x.size();
     std::array::from_fn(|dim| size[dim])
 }
 
-/// PyTorch's default for linear and convolution weights and biases; `nn::Init`'s own default is wider by √6.
+/// PyTorch's default for weights and biases of linear layers and convolutions; `nn::Init`'s default is wider by √6.
 fn uniform(fan_in: i64) -> nn::Init {
     let bound = 1.0 / (fan_in as f64).sqrt();
     nn::Init::Uniform { lo: -bound, up: bound }

@@ -13,7 +13,7 @@ use super::{Encoded, VitConfig};
 /// Image channels.
 const CHANNELS: i64 = 3;
 
-/// Patches, positions, transformer blocks and a convolutional neck.
+/// Patch embedding, positions, transformer blocks and a convolutional neck.
 #[derive(Debug)]
 pub struct ImageEncoderVit {
     patch_embed: nn::Conv2D,
@@ -26,7 +26,8 @@ pub struct ImageEncoderVit {
 }
 
 impl ImageEncoderVit {
-    /// Weights of SAM below `vs`, what the paper adds below `adapters`, which may belong to another store.
+    /// Creates SAM's weights below `vs` and those of the paper's modules below `adapters`, which may belong to
+    /// another store.
     pub fn new(vs: &nn::Path, adapters: &nn::Path, config: &VitConfig) -> Self {
         let VitConfig { patch_size, embed_dim, table_grid, .. } = *config;
         let table = vs.zeros("pos_embed", &[1, table_grid, table_grid, embed_dim]);
@@ -44,8 +45,8 @@ impl ImageEncoderVit {
         }
     }
 
-    /// Normalised slices `[B·D, 3, S, S]` of B volumes, slices of one volume adjacent, to their embedding and
-    /// the tapped block inputs.
+    /// Normalised slices `[B·D, 3, S, S]` of B volumes, the slices of a volume adjacent, to their embedding and the
+    /// tapped block inputs.
     pub fn forward(&self, image: &Tensor) -> Encoded {
         let image = image.to_kind(self.patch_embed.ws.kind());
         let patches = self.patch_embed.forward(&image).permute([0, 2, 3, 1]).contiguous();
@@ -70,7 +71,7 @@ impl ImageEncoderVit {
     }
 }
 
-/// `[B, H, W, C]` seen as `[B, C, H, W]`.
+/// View of `[B, H, W, C]` as `[B, C, H, W]`.
 fn channels_first(x: &Tensor) -> Tensor {
     x.permute([0, 3, 1, 2])
 }

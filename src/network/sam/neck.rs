@@ -6,7 +6,7 @@ use tch::nn::{self, Module};
 use super::common::same_conv;
 use crate::network::layers::LayerNorm2d;
 
-/// Two convolutions that bring the tokens to the decoder's channels.
+/// Two convolutions that convert the tokens to the decoder's number of channels.
 #[derive(Debug)]
 pub(super) struct Neck {
     project: nn::Conv2D,

@@ -1,16 +1,16 @@
-//! Learned position tables of the image encoder, brought to the size they are used at
-//! (`get_rel_pos` in `segment_anything/modeling/image_encoder.py`).
+//! Learned position tables of the image encoder, resized to the grid in use (`get_rel_pos` in
+//! `segment_anything/modeling/image_encoder.py`).
 //!
-//! Official checkpoints hold the tables of a 64 × 64 grid (1024-pixel input). They are kept at that size, so
-//! that such files load as they are, and interpolated where the grid is another: relative tables linearly, as
-//! upstream, the absolute one bicubically (upstream has no rule for it; SAM 2 and DINO do so), both with
-//! `align_corners = false` and without antialiasing.
+//! Official checkpoints hold tables for a 64 × 64 grid (1024-pixel input). They are kept at that size, so that such
+//! files load directly, and are interpolated for other grids: relative tables linearly as upstream, the absolute
+//! table bicubically as in SAM 2 and DINO (upstream has no rule for it). Both use `align_corners = false` and no
+//! antialiasing.
 
 use tch::{Kind, Tensor};
 
 use crate::network::layers::Derived;
 
-/// A position table at the size it is used at.
+/// A position table, resized to the size in use.
 #[derive(Debug)]
 pub(super) struct PositionTable {
     parameter: Tensor,
@@ -22,7 +22,7 @@ impl PositionTable {
         Self { parameter, derived: Derived::default() }
     }
 
-    /// An absolute table `[1, h0, w0, C]` as `[1, grid, grid, C]`.
+    /// The absolute table `[1, h0, w0, C]`, resized to `[1, grid, grid, C]`.
     pub(super) fn absolute(&self, grid: i64) -> Tensor {
         self.derive(|table| {
             if table.size()[1] == grid {
@@ -38,7 +38,8 @@ impl PositionTable {
         })
     }
 
-    /// A relative table `[L, C]` as `[length, length, C]`: the embedding of each query's distance to each key.
+    /// The relative table `[L, C]`, expanded to `[length, length, C]`: the embedding of the distance of each query
+    /// to each key.
     pub(super) fn relative(&self, length: i64) -> Tensor {
         self.derive(|table| {
             let distances = 2 * length - 1;

@@ -1,4 +1,4 @@
-//! Prompt encoder: points, boxes and masks to embeddings for the mask decoder
+//! Prompt encoder: converts points, boxes and masks to embeddings for the mask decoder
 //! (`segment_anything/modeling/prompt_encoder.py`).
 
 use tch::nn::{self, Module};
@@ -29,11 +29,11 @@ impl PromptEncoderConfig {
     }
 }
 
-/// Points and boxes become tokens, masks become an embedding of the image's size.
+/// Converts points and boxes to tokens, and masks to an embedding of the size of the image embedding.
 #[derive(Debug)]
 pub struct PromptEncoder {
     pe_layer: RandomPosition,
-    /// Background point, foreground point, first and second corner of a box.
+    /// Embeddings of a background point, a foreground point, and the first and second corner of a box.
     point_embeddings: [Tensor; 4],
     not_a_point_embed: Tensor,
     mask_downscaling: MaskDownscaling,
@@ -42,7 +42,7 @@ pub struct PromptEncoder {
 }
 
 impl PromptEncoder {
-    /// Weights below `vs`.
+    /// Creates the weights below `vs`.
     pub fn new(vs: &nn::Path, config: &PromptEncoderConfig) -> Self {
         let embedding = |vs: nn::Path| vs.randn_standard("weight", &[1, config.embed_dim]);
         Self {
@@ -55,8 +55,8 @@ impl PromptEncoder {
         }
     }
 
-    /// Prompts of `count` = P slices and classes to sparse embeddings `[P, n, C]`, n = 0 without points and
-    /// boxes, and dense embeddings `[P, C, h, w]`.
+    /// Prompts of `count` = P slices and classes to sparse embeddings `[P, n, C]` (n = 0 without points and boxes)
+    /// and dense embeddings `[P, C, h, w]`.
     pub fn forward(&self, prompts: &PromptTensors, count: i64) -> (Tensor, Tensor) {
         let PromptEncoderConfig { embed_dim, grid, .. } = self.config;
         let mut sparse = vec![
@@ -82,7 +82,7 @@ impl PromptEncoder {
         self.pe_layer.of_grid(self.config.grid).unsqueeze(0).to_kind(self.kind())
     }
 
-    /// `[P, K, 2]` and labels `[P, K]` to `[P, K, C]`; `pad` appends a not-a-point.
+    /// `[P, K, 2]` and labels `[P, K]` to `[P, K, C]`. `pad` appends a not-a-point.
     fn embed_points(&self, points: &Tensor, labels: &Tensor, pad: bool) -> Tensor {
         let appended = i64::from(pad);
         let points = self.to_unit(points).constant_pad_nd([0, 0, 0, appended]);
@@ -96,7 +96,7 @@ impl PromptEncoder {
         self.not_a_point_embed.where_self(&is(-1), &embedded)
     }
 
-    /// `[P, 4]` and which of them are there `[P]` to the two corners `[P, 2, C]`.
+    /// `[P, 4]`, and which of them are valid `[P]`, to the two corners `[P, 2, C]`.
     fn embed_boxes(&self, boxes: &Tensor, valid: Option<&Tensor>) -> Tensor {
         let [.., first, second] = &self.point_embeddings;
         let corners = self.pe_layer.forward(&self.to_unit(&boxes.view([-1, 2, 2]))).to_kind(self.kind())
@@ -107,18 +107,18 @@ impl PromptEncoder {
         }
     }
 
-    /// Type that it computes in.
+    /// The type in which the encoder computes.
     pub fn kind(&self) -> Kind {
         self.no_mask_embed.kind()
     }
 
-    /// Pixel indices to the fraction of the image at the pixel's centre.
+    /// Converts pixel indices to the position of the pixel's centre as a fraction of the image.
     fn to_unit(&self, pixels: &Tensor) -> Tensor {
         (pixels + 0.5) / self.config.image_size
     }
 }
 
-/// Mask logits to the size and channels of the image embedding.
+/// Converts mask logits to the size and channels of the image embedding.
 #[derive(Debug)]
 struct MaskDownscaling {
     first: nn::Conv2D,

@@ -1,38 +1,38 @@
-//! Prompts of all classes and slices of a window as tensors for the prompt encoder.
+//! The prompts of all classes and slices of a window, as tensors for the prompt encoder.
 
 use tch::{Device, Tensor};
 use thiserror::Error;
 
 use crate::prompt::SlicePrompts;
 
-/// Prompts in pixels of the square model input, one entry for each of P = B·D·N slices and classes, classes
-/// fastest. What is `None` is not given to the decoder.
+/// Prompts in pixels of the square model input, one entry for each of the P = B·D·N pairs of slice and class,
+/// classes fastest. `None` means that the decoder gets no prompts of this kind.
 #[derive(Debug, Default)]
 pub struct PromptTensors {
     /// Points `[P, K, 2]` as (x, y), and their labels `[P, K]`: 1 foreground, 0 background, -1 not a point.
     pub points: Option<(Tensor, Tensor)>,
     /// Boxes `[P, 4]` as (x0, y0, x1, y1).
     pub boxes: Option<Tensor>,
-    /// Which boxes are there, `[P]`, bool; both corners of the others are not-a-point. `None` = all.
+    /// Which boxes are valid, `[P]`, bool. Both corners of the others are not-a-points. `None` = all.
     pub box_valid: Option<Tensor>,
     /// Mask logits `[P, 1, 4h, 4w]` for an embedding grid of h × w.
     pub masks: Option<Tensor>,
 }
 
-/// Why the prompts of several slices do not go together.
+/// Why the prompts of several slices cannot be combined.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum PromptTensorsError {
-    /// One slice has a kind of prompt that the first has not, or the other way round.
+    /// Some slices have this kind of prompt and others do not.
     #[error("slice {slice}: {prompt} are given for some slices and not for others")]
     Mixed { slice: usize, prompt: &'static str },
-    /// A slice has another number of classes or another mask size than the first.
+    /// A slice has a different number of classes or mask size than the first slice.
     #[error("slice {slice}: {prompt} have shape {found:?}, expected {expected:?}")]
     Shape { slice: usize, prompt: &'static str, found: Vec<usize>, expected: Vec<usize> },
 }
 
 impl PromptTensors {
-    /// Prompts of D slices as tensors of P = D·N entries in the order (slice, class), on `device`. A class that
-    /// is absent from a slice gets not-a-point for its point and its box; its mask logits are kept.
+    /// The prompts of D slices as tensors of P = D·N entries in the order (slice, class), on `device`. A class that
+    /// is absent from a slice gets not-a-points for its point and box, but keeps its mask logits.
     ///
     /// # Errors
     /// [`PromptTensorsError::Mixed`] and [`PromptTensorsError::Shape`] name the first slice that differs.
@@ -68,7 +68,7 @@ impl PromptTensors {
     }
 }
 
-/// One kind of prompt of all slices; `None` where no slice has it. `shape` is what each must have.
+/// One kind of prompt of all slices, each of which must have `shape`; `None` if no slice has it.
 fn gather(
     slices: &[SlicePrompts],
     prompt: &'static str,

@@ -5,15 +5,15 @@ use std::f64::consts::TAU;
 
 use tch::{Kind, Tensor, nn};
 
-/// Fixed random frequencies; the same for prompts and for the image grid. Computed in fp32 at any weight type,
-/// because the frequencies turn rounding of a coordinate into a large phase.
+/// Fixed random frequencies, the same for prompts and the image grid. Always computed in fp32, because the
+/// frequencies turn the rounding error of a coordinate into a large phase error.
 #[derive(Debug)]
 pub(super) struct RandomPosition {
     frequencies: Tensor,
 }
 
 impl RandomPosition {
-    /// For `channels` channels; the frequencies are a buffer that is stored with the weights but not trained.
+    /// For `channels` channels. The frequencies are a buffer: stored with the weights but not trained.
     pub(super) fn new(vs: &nn::Path, channels: i64) -> Self {
         let frequencies = Tensor::randn([2, channels / 2], (Kind::Float, vs.device()));
         Self { frequencies: vs.add("positional_encoding_gaussian_matrix", frequencies, false) }

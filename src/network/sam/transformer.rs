@@ -13,7 +13,7 @@ use crate::network::layers::LayerNorm;
 /// Sizes of a [`TwoWayTransformer`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct TwoWayTransformerConfig {
-    /// Blocks. 2 in SAM.
+    /// Number of blocks. 2 in SAM.
     pub layers: usize,
     /// Channels of tokens and image, C. 256 in SAM.
     pub embedding_dim: i64,
@@ -21,7 +21,7 @@ pub struct TwoWayTransformerConfig {
     pub heads: i64,
     /// Width of the MLPs. 2048 in SAM.
     pub mlp_dim: i64,
-    /// Divisor of the channels inside attention between tokens and image. 2 in SAM.
+    /// Divisor of the channels within the attention between tokens and image. 2 in SAM.
     pub downsample_rate: i64,
     /// Adapters in every block and after the last attention. Default none.
     pub adapter: AdapterConfig,
@@ -41,7 +41,7 @@ impl TwoWayTransformerConfig {
     }
 }
 
-/// Prompt tokens attend to the image and the image to the tokens.
+/// Prompt tokens attend to the image, and the image attends to the tokens.
 #[derive(Debug)]
 pub struct TwoWayTransformer {
     layers: Vec<TwoWayBlock>,
@@ -51,7 +51,7 @@ pub struct TwoWayTransformer {
 }
 
 impl TwoWayTransformer {
-    /// Weights of SAM below `vs`, adapters below `adapters`, which may belong to another store.
+    /// Creates SAM's weights below `vs` and the adapters below `adapters`, which may belong to another store.
     pub fn new(vs: &nn::Path, adapters: &nn::Path, config: &TwoWayTransformerConfig) -> Self {
         let layer =
             |index| TwoWayBlock::new(&(vs / "layers" / index), &(adapters / "layers" / index), config, index);
@@ -69,9 +69,9 @@ impl TwoWayTransformer {
         }
     }
 
-    /// Image embeddings `[P, C, h, w]`, or `[B·D, C, h, w]` where they are the same for all classes, and prompt tokens
-    /// `[P, T, C]` of P = B·D·N slices and classes, and the encoding of the image's positions, `[1, C, h, w]` or
-    /// `[D, C, h, w]`, to tokens `[P, T, C]` and image `[P, h·w, C]`.
+    /// Inputs: image embeddings `[P, C, h, w]`, or `[B·D, C, h, w]` if they are the same for all classes; prompt
+    /// tokens `[P, T, C]`; position encoding of the image, `[1, C, h, w]` or `[D, C, h, w]`. P = B·D·N slices and
+    /// classes. Returns tokens `[P, T, C]` and image `[P, h·w, C]`.
     pub fn forward(
         &self,
         image_embedding: &Tensor,

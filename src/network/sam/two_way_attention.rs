@@ -7,7 +7,7 @@ use super::TwoWayTransformerConfig;
 use super::common::{dims, linear};
 use crate::network::layers::Linear;
 
-/// Multi-head attention from one sequence to another, in a space that may have fewer channels.
+/// Multi-head attention from one sequence to another, with possibly fewer channels inside.
 #[derive(Debug)]
 pub(super) struct TwoWayAttention {
     q_proj: Linear,
@@ -18,7 +18,7 @@ pub(super) struct TwoWayAttention {
 }
 
 impl TwoWayAttention {
-    /// With the channels of the embedding divided by `downsample_rate` inside.
+    /// The number of channels inside is that of the embedding divided by `downsample_rate`.
     pub(super) fn new(vs: &nn::Path, config: &TwoWayTransformerConfig, downsample_rate: i64) -> Self {
         let TwoWayTransformerConfig { embedding_dim, heads, .. } = *config;
         let internal_dim = embedding_dim / downsample_rate;
@@ -32,13 +32,13 @@ impl TwoWayAttention {
         }
     }
 
-    /// Queries `[P, T, C]`, keys and values `[P, S, C]` to `[P, T, C]`. Either side may be the same for the P / G prompts
-    /// of a slice and is then given once, `[G, …]`: it is projected once.
+    /// Queries `[P, T, C]`, keys and values `[P, S, C]` to `[P, T, C]`. If one side is the same for all P / G
+    /// prompts of a slice, pass it as `[G, …]`: it is then projected only once.
     pub(super) fn forward(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
         let [asking, tokens, channels] = dims(query);
         let [asked, _, _] = dims(key);
         if asked < asking {
-            // All prompts of a slice ask together.
+            // Process the queries of all prompts of a slice together.
             let together = query.reshape([asked, asking / asked * tokens, channels]);
             return self.forward(&together, key, value).view([asking, tokens, channels]);
         }
@@ -68,7 +68,7 @@ impl TwoWayAttention {
     }
 }
 
-/// What is the same for all prompts of a slice, `[G, S, C]`, as `[P, S, C]`.
+/// Expands `[G, S, C]`, the same for all prompts of a slice, to `[P, S, C]`.
 pub(super) fn for_each_prompt(x: &Tensor, prompts: i64) -> Tensor {
     let [slices, tokens, channels] = dims(x);
     x.unsqueeze(1)
@@ -76,8 +76,9 @@ pub(super) fn for_each_prompt(x: &Tensor, prompts: i64) -> Tensor {
         .reshape([prompts, tokens, channels])
 }
 
-/// Attention of `[P, heads, T, c]` to `[P, heads, S, c]` by batched products. libtorch's fused attention on CPUs is slow
-/// for the few tokens of a prompt; their scores lie along the columns, so that softmax runs over many at once.
+/// Attention of queries `[P, heads, T, c]` to keys and values `[P, heads, S, c]` by batched products, because
+/// libtorch's fused attention is slow on CPUs for the few tokens of a prompt. If there are fewer keys than queries,
+/// the scores of a query lie along a column, so that softmax processes many queries at once.
 fn attend_in_turn(query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
     let [.., keys, channels] = dims::<4>(key);
     let query = query * (channels as f64).sqrt().recip();

@@ -1,5 +1,5 @@
-//! Block of the two-way transformer (`TwoWayAttentionBlock` in `segment_anything/modeling/transformer.py`) with
-//! the paper's adapters: after each of the three attentions and beside the MLP (section 3.2).
+//! Block of the two-way transformer (`TwoWayAttentionBlock` in `segment_anything/modeling/transformer.py`) with the
+//! paper's adapters: after each of the three attentions and parallel to the MLP (section 3.2).
 
 use tch::Tensor;
 use tch::nn::{self, Module};
@@ -13,19 +13,19 @@ use crate::network::layers::LayerNorm;
 /// Eps of every layer normalisation of the two-way transformer.
 pub(super) const NORM_EPS: f64 = 1e-5;
 
-/// What the tokens and the image keep throughout the transformer.
+/// Inputs that stay the same throughout the transformer.
 pub(super) struct Positions<'a> {
-    /// The prompt tokens as they came in, `[P, T, C]`.
+    /// The initial prompt tokens, `[P, T, C]`.
     pub tokens: &'a Tensor,
     /// Encoding of the image's positions, `[1, S, C]`, or `[D, S, C]` if slices differ.
     pub image: &'a Tensor,
-    /// Classes, N, of P = B·D·N.
+    /// Number of classes, N, in P = B·D·N.
     pub classes: i64,
 }
 
 impl Positions<'_> {
-    /// Image tokens `[P, S, C]`, or `[B·D, S, C]` where they are the same for all classes, plus the encoding of their
-    /// positions.
+    /// Image tokens `[P, S, C]`, or `[B·D, S, C]` if they are the same for all classes, plus their position
+    /// encoding.
     pub(super) fn add_to_image(&self, image: &Tensor) -> Tensor {
         let [slices, positions, channels] = dims(self.image);
         let classes = if image.size()[0] == self.tokens.size()[0] { self.classes } else { 1 };
@@ -34,7 +34,7 @@ impl Positions<'_> {
     }
 }
 
-/// Self-attention of the tokens, tokens to image, MLP of the tokens, image to tokens.
+/// Self-attention of the tokens, attention from tokens to image, MLP of the tokens, attention from image to tokens.
 #[derive(Debug)]
 pub(super) struct TwoWayBlock {
     self_attn: TwoWayAttention,
@@ -53,7 +53,7 @@ pub(super) struct TwoWayBlock {
 }
 
 impl TwoWayBlock {
-    /// Block number `index`; the first has no position encoding and no skip in its self-attention.
+    /// Block number `index`. The self-attention of the first block has no position encoding and no skip connection.
     pub(super) fn new(
         vs: &nn::Path,
         adapters: &nn::Path,
@@ -81,8 +81,8 @@ impl TwoWayBlock {
         }
     }
 
-    /// Tokens `[P, T, C]` and contiguous image `[P, S, C]` to the same shapes. The image may be given once for all
-    /// classes of a slice, `[B·D, S, C]`.
+    /// Tokens `[P, T, C]` and contiguous image `[P, S, C]` to the same shapes. If the image is the same for all
+    /// classes of a slice, it may be passed as `[B·D, S, C]`.
     pub(super) fn forward(&self, tokens: &Tensor, image: &Tensor, positions: &Positions) -> (Tensor, Tensor) {
         let classes = positions.classes;
         let tokens = self.norm1.forward(&self.attend_to_self(tokens, positions));

@@ -1,5 +1,5 @@
-//! Transformer block of the image encoder (`Block` in `segment_anything/modeling/image_encoder.py`) with the
-//! paper's two adapters: after attention and beside the MLP (section 3.1).
+//! Transformer block of the image encoder (`Block` in `segment_anything/modeling/image_encoder.py`) with the paper's
+//! two adapters: after the attention and parallel to the MLP (section 3.1).
 
 use tch::Tensor;
 use tch::nn::{self, Module};
@@ -13,7 +13,7 @@ use crate::network::layers::LayerNorm;
 /// Eps of every layer normalisation of the image encoder.
 const NORM_EPS: f64 = 1e-6;
 
-/// Attention, global or within windows, and MLP, each with a skip.
+/// Attention (global or within windows) and MLP, each with a skip connection.
 #[derive(Debug)]
 pub(super) struct Block {
     norm1: LayerNorm,
@@ -26,7 +26,7 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Block number `index`; frozen weights below `vs`, adapters below `adapters`.
+    /// Block number `index`, with frozen weights below `vs` and adapters below `adapters`.
     pub(super) fn new(vs: &nn::Path, adapters: &nn::Path, config: &VitConfig, index: usize) -> Self {
         let VitConfig { embed_dim, heads, mlp_ratio, window_size, table_grid, .. } = *config;
         let window = (!config.global_blocks.contains(&index)).then_some(window_size);
@@ -43,7 +43,7 @@ impl Block {
 
     /// Contiguous `[B·D, H, W, C]` to the same shape.
     pub(super) fn forward(&self, x: &Tensor) -> Tensor {
-        // Windows are put together again, so that whoever mixes slices afterwards meets positions of whole slices.
+        // Windows are merged again, so that an adapter that mixes slices afterwards sees whole slices.
         let attended = self.attn.forward(&self.norm1.forward(x), self.window);
         let x = x + add_after(&self.adapter_attn, attended, 1);
         let normed = self.norm2.forward(&x);

@@ -7,8 +7,8 @@ use crate::network::adapter::AdapterConfig;
 /// Grid side of the position tables in official checkpoints.
 const OFFICIAL_GRID: i64 = 64;
 
-/// Sizes of an [`ImageEncoderVit`](super::ImageEncoderVit). The constructors give plain SAM; the paper's parts
-/// are switched on by `adapter`, `depth_position` and `taps`.
+/// Sizes of an [`ImageEncoderVit`](super::ImageEncoderVit). The constructors give plain SAM; `adapter`,
+/// `depth_position` and `taps` switch the paper's modules on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VitConfig {
     /// Side of the square input, pixels.
@@ -17,7 +17,7 @@ pub struct VitConfig {
     pub patch_size: i64,
     /// Channels of the tokens, C.
     pub embed_dim: i64,
-    /// Transformer blocks.
+    /// Number of transformer blocks.
     pub blocks: usize,
     /// Attention heads.
     pub heads: i64,
@@ -29,19 +29,19 @@ pub struct VitConfig {
     pub window_size: i64,
     /// Blocks with global attention; all others attend within windows.
     pub global_blocks: Vec<usize>,
-    /// Grid side that the position tables are stored for; where it is not the grid of `image_size`, they are
-    /// interpolated. 64 in SAM.
+    /// Grid side for which the position tables are stored; for another `image_size` they are interpolated. 64 in
+    /// SAM.
     pub table_grid: i64,
     /// Adapters in every block. Default none.
     pub adapter: AdapterConfig,
-    /// Whether a learned embedding of the slice's place in the window is added (DPosEmbed). Default false.
+    /// Whether a learned embedding of the slice's position in the window is added (DPosEmbed). Default false.
     pub depth_position: bool,
-    /// Blocks whose inputs are given out, ascending. Default none: the neck's output alone.
+    /// Blocks whose inputs are returned, ascending. Default none: only the neck's output.
     pub taps: Vec<usize>,
 }
 
 impl VitConfig {
-    /// SAM ViT-B for an input of `image_size` pixels a side.
+    /// SAM ViT-B for an input of `image_size` × `image_size` pixels.
     pub fn vit_b(image_size: i64) -> Self {
         Self::official(image_size, 768, 12, 12)
     }
@@ -56,9 +56,9 @@ impl VitConfig {
         Self::official(image_size, 1280, 32, 16)
     }
 
-    /// Six blocks of 160 channels, two of them global, for tests and training from scratch. Patches of 4 pixels
-    /// at every input size keep the grid a quarter of it (16, 32 or 64 for 64, 128 or 256), which windows of 8
-    /// divide; the tables are stored at that size, for there is no checkpoint of another.
+    /// Six blocks of 160 channels, two of them global, for tests and training from scratch. Patches have 4 pixels at
+    /// every input size, so the grid is a quarter of it (16, 32 or 64 for 64, 128 or 256), which windows of 8
+    /// divide. The position tables are stored at that size, because no checkpoint has another.
     pub fn vit_tiny(image_size: i64) -> Self {
         let patch_size = 4;
         Self {
@@ -94,9 +94,9 @@ impl VitConfig {
     }
 }
 
-/// Blocks whose inputs feed the prompt generator: 0, n, 2n, … with n = blocks · grid / patch_height to the nearest
-/// whole number and at least 1 (paper Equation 1; ViT-B with patches 256 pixels high has n = 3). `grid` is the
-/// side of the embedding, `patch_height` that of the volume's windows.
+/// Blocks whose inputs feed the prompt generator: 0, n, 2n, … with n = blocks · grid / patch_height, rounded and at
+/// least 1 (paper Equation 1; ViT-B with patches 256 pixels high has n = 3). `grid` is the side of the embedding,
+/// `patch_height` that of the volume's windows.
 pub fn default_taps(blocks: usize, grid: usize, patch_height: usize) -> Vec<usize> {
     let every = ((2 * blocks * grid + patch_height) / (2 * patch_height).max(1)).max(1);
     (0..blocks).step_by(every).collect()

@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use super::common::dims;
 
-/// Cuts `[B, H, W, C]` into windows `[B·n, window, window, C]`, filling up with `outside` `[C]` at the right and the
+/// Divides `[B, H, W, C]` into windows `[B·n, window, window, C]`, padded with `outside` `[C]` at the right and the
 /// bottom.
 pub(super) fn partition(x: &Tensor, window: i64, outside: &Tensor) -> Tensor {
     let [batch, height, width, channels] = dims(x);
@@ -39,25 +39,25 @@ pub(super) fn unpartition(windows: &Tensor, [height, width]: [i64; 2]) -> Tensor
         .contiguous()
 }
 
-/// Neighbouring windows along an axis that have equally many tokens within the image.
+/// Neighbouring windows along an axis that have the same number of tokens within the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Run {
     /// First token.
     pub start: i64,
-    /// Windows.
+    /// Number of windows.
     pub windows: i64,
-    /// Tokens of each that are within the image.
+    /// Tokens per window that are within the image.
     pub tokens: i64,
 }
 
 impl Run {
-    /// Tokens of all of them.
+    /// Number of tokens of all these windows.
     pub fn length(self) -> i64 {
         self.windows * self.tokens
     }
 }
 
-/// The whole windows along an axis of `length` tokens, and the one that reaches over its end, if there is one.
+/// The whole windows along an axis of `length` tokens, and the cut one at its end, if any.
 pub(super) fn runs(length: i64, window: i64) -> Vec<Run> {
     let whole = Run { start: 0, windows: length / window, tokens: window };
     let last = Run { start: whole.length(), windows: 1, tokens: length % window };

@@ -15,25 +15,25 @@ use crate::prompt::SlicePrompts;
 
 /// Channels of the image embedding.
 const EMBEDDING: i64 = 256;
-/// Logit of a class that is not in a slice, where nothing trained weighs the classes against each other.
+/// Logit of a class that is not in a slice, for plain SAM (decision 5).
 const ABSENT: f64 = -20.0;
 
-/// Prompts decoded at a time.
+/// Most prompts decoded at once.
 const MAX_PROMPTS: i64 = 16;
 
-/// Embedding and prompts to logits.
+/// Turns embedding and prompts into logits.
 pub struct Decoder {
     prompt_encoder: PromptEncoder,
     mask_decoder: MaskDecoder,
     classes_adapter: Option<ClassesAdapter>,
-    /// Masks stand for themselves: background is where no mask is.
+    /// Whether the bundle is plain SAM: the masks are combined by rule (decision 5).
     plain: bool,
     sizes: Sizes,
     device: Device,
 }
 
 impl Decoder {
-    /// Loads the decoder's share of a bundle.
+    /// Loads the decoder's part of a bundle.
     ///
     /// # Errors
     /// Weights that are missing, wrong or damaged.
@@ -44,7 +44,7 @@ impl Decoder {
         Ok(decoder)
     }
 
-    /// Frozen weights in `sam`, trained ones in `trained`.
+    /// Takes frozen weights from `sam` and trained ones from `trained`.
     pub fn new(config: &BundleConfig, sam: &VarStore, trained: &VarStore) -> Self {
         let sizes = Sizes::of(config);
         let network = &config.network;
@@ -81,12 +81,12 @@ impl Decoder {
 
     /// Embedding `[D, 256, h, w]` and the prompts of D slices to logits `[D, N, imgH, imgW]` fp32.
     ///
-    /// Without trained parts the masks stand for themselves: the background has logit 0, a class that has no
-    /// prompt in a slice is not there, and where masks overlap the one with the smaller box (without boxes: the
-    /// smaller mask) wins, as logits of different prompts cannot be compared (paper Figure 3b).
+    /// In plain SAM the binary masks are combined by rule: the background has logit 0, a class without a prompt in a
+    /// slice is absent, and where masks overlap the one with the smaller box (without boxes: the smaller mask) wins,
+    /// because logits of different prompts cannot be compared (paper Figure 3b).
     ///
     /// # Errors
-    /// Shapes that do not fit, prompts that do not go together.
+    /// Wrong shapes, or prompts that cannot be combined.
     pub fn forward(&self, embedding: &Tensor, prompts: &[SlicePrompts]) -> Result<Tensor, SegmenterError> {
         let Sizes { grid, patch: [height, width], depth: fixed, .. } = self.sizes;
         let depth = prompts.len() as i64;
@@ -135,8 +135,9 @@ impl Decoder {
 }
 
 impl Decoder {
-    /// Masks `[D, N, 4h, 4w]`, some prompts at a time, as all of a window at once would take gigabytes: some slices, or,
-    /// where adapters mix the slices of a window, some classes, which do not know of each other before the MC-Adapter.
+    /// Masks `[D, N, 4h, 4w]`, decoded in chunks, because a whole window at once would take gigabytes. A chunk is
+    /// some slices; or, if adapters mix the slices of a window, some classes, which are independent before the
+    /// MC-Adapter.
     fn decode(
         &self,
         embedding: &Tensor,
@@ -168,7 +169,7 @@ impl Decoder {
     }
 }
 
-/// Turns a mask's logit negative where a smaller one covers the pixel too. `masks` is `[D, N, H, W]`, `sizes` `[D, N]`.
+/// Negates a mask's logit where a smaller mask also covers the pixel. `masks` is `[D, N, H, W]`, `sizes` `[D, N]`.
 fn yield_to_smaller(masks: &Tensor, sizes: &Tensor) -> Tensor {
     let covers = masks.gt(0.0);
     let classes = masks.size()[1];
@@ -176,7 +177,7 @@ fn yield_to_smaller(masks: &Tensor, sizes: &Tensor) -> Tensor {
     for one in 0..classes {
         for other in (0..classes).filter(|&other| other != one) {
             let difference = sizes.select(1, other) - sizes.select(1, one);
-            // Of two equals the later class wins.
+            // In case of a tie the later class wins.
             let smaller = if other > one { difference.le(0.0) } else { difference.lt(0.0) };
             let lost = covers
                 .select(1, one)

@@ -10,7 +10,7 @@ use crate::network::TapShape;
 use crate::network::adapter::{ModalityAdapter, ModalityAdapterConfig, resize_to_rgb};
 use crate::network::sam::{Encoded, ImageEncoderVit, TinyVit, TinyVitConfig};
 
-/// Mean and standard deviation of the RGB values 0 to 255 that SAM was trained with
+/// Mean and standard deviation of the RGB values (0 to 255) that SAM was trained with
 /// (`segment_anything/modeling/sam.py`).
 const PIXEL_MEAN: [f32; 3] = [123.675, 116.28, 103.53];
 const PIXEL_STD: [f32; 3] = [58.395, 57.12, 57.375];
@@ -20,7 +20,7 @@ enum Network {
     TinyVit(TinyVit),
 }
 
-/// Slices to features.
+/// Turns slices into features.
 pub struct Encoder {
     network: Network,
     modality_adapter: Option<ModalityAdapter>,
@@ -32,7 +32,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Loads the encoder's share of a bundle.
+    /// Loads the encoder's part of a bundle.
     ///
     /// # Errors
     /// Weights that are missing, wrong or damaged.
@@ -43,7 +43,7 @@ impl Encoder {
         Ok(encoder)
     }
 
-    /// Frozen weights in `sam`, trained ones in `trained`.
+    /// Takes frozen weights from `sam` and trained ones from `trained`.
     pub fn new(config: &BundleConfig, sam: &VarStore, trained: &VarStore) -> Self {
         let sizes = Sizes::of(config);
         let device = sam.device();
@@ -71,7 +71,7 @@ impl Encoder {
         Self { network, modality_adapter, pixel_statistics, sizes, modalities, device }
     }
 
-    /// Slices `[D, M, imgH, imgW]` of one window, normalised, to their features.
+    /// Normalised slices `[D, M, imgH, imgW]` of one window to their features.
     ///
     /// # Errors
     /// [`SegmenterError::Shape`].
@@ -107,7 +107,7 @@ fn tiny_vit_config(config: &BundleConfig, sizes: &Sizes) -> TinyVitConfig {
     TinyVitConfig { depth_position, ..TinyVitConfig::lite_medsam(sizes.image, sizes.adapter) }
 }
 
-/// Shapes of the features that the bundle's encoder gives, shallowest first.
+/// Shapes of the features of the bundle's encoder, shallowest first.
 pub(super) fn tap_shapes(config: &BundleConfig) -> Vec<TapShape> {
     match vit_config(config) {
         Some(vit) => {

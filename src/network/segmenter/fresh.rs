@@ -1,4 +1,4 @@
-//! Weights that nothing has trained yet: where training starts, and what tests run on.
+//! Newly initialised weights, for the start of training and for tests.
 
 use std::path::Path;
 
@@ -9,9 +9,9 @@ use super::{AuxiliaryGenerator, Decoder, Encoder, SegmenterError};
 use crate::bundle::{BundleConfig, NetworkConfig};
 use crate::weights::{StoredAs, save_safetensors};
 
-/// Writes freshly initialised trained parts of `config` to `adapters`, and, where `backbone` is given, random
-/// weights of its SAM backbone there (for `vit_tiny`, which has no published ones). The same seed gives the same
-/// files.
+/// Writes the newly initialised trainable parts of `config` to `adapters`. If `backbone` is given, also writes
+/// random weights of its SAM backbone there (for `vit_tiny`, which has no published weights). The same seed gives
+/// the same files.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -31,7 +31,7 @@ pub fn write_fresh_weights(
     };
     save_safetensors(&draw(config).1, adapters, StoredAs::Float32)?;
     if let Some(path) = backbone {
-        // Drawn without the paper's parts, so that it is the same whichever of them the network has.
+        // Drawn without the paper's modules, so that the backbone does not depend on which of them the network has.
         let NetworkConfig { backbone, image_size, .. } = config.network;
         let plain = BundleConfig { network: NetworkConfig::plain(backbone, image_size), ..config.clone() };
         save_safetensors(&draw(&plain).0, path, StoredAs::Float32)?;

@@ -9,7 +9,7 @@ use crate::bundle::{Bundle, BundleConfig};
 use crate::compute::Compute;
 use crate::network::generator::{AuxiliaryMasks, Generator, MspGeneratorConfig, Widths};
 
-/// Features to auxiliary masks.
+/// Turns features into auxiliary masks.
 pub struct AuxiliaryGenerator {
     generator: Generator,
     expected: Vec<[i64; 3]>,
@@ -18,10 +18,10 @@ pub struct AuxiliaryGenerator {
 }
 
 impl AuxiliaryGenerator {
-    /// Loads the generator's share of a bundle.
+    /// Loads the generator's part of a bundle.
     ///
     /// # Errors
-    /// A bundle without generator ([`SegmenterError::NoPart`]), weights that are missing, wrong or damaged.
+    /// A bundle without generator ([`SegmenterError::NoPart`]); weights that are missing, wrong or damaged.
     pub fn load(bundle: &Bundle, compute: Compute) -> Result<Self, SegmenterError> {
         let mut trained = VarStore::new(compute.device);
         let generator = Self::new(&bundle.config, &trained).ok_or_else(|| SegmenterError::NoPart {
@@ -33,7 +33,7 @@ impl AuxiliaryGenerator {
         Ok(generator)
     }
 
-    /// Weights in `trained`; `None` where the configuration has no generator.
+    /// Takes weights from `trained`; `None` if the configuration has no generator.
     pub fn new(config: &BundleConfig, trained: &VarStore) -> Option<Self> {
         let sizes = Sizes::of(config);
         let taps = tap_shapes(config);
@@ -58,7 +58,7 @@ impl AuxiliaryGenerator {
         Ok(self.auxiliary_masks(taps)?.logits.squeeze_dim(0).transpose(0, 1))
     }
 
-    /// The same with the coarser heads of deep supervision.
+    /// As [`Self::forward`], with the logits of the coarser heads for deep supervision.
     ///
     /// # Errors
     /// [`SegmenterError::Shape`].
@@ -74,7 +74,7 @@ impl AuxiliaryGenerator {
             return Err(SegmenterError::Shape {
                 what: "features",
                 found: shapes.concat(),
-                expected: format!("levels of {:?} a slice", self.expected),
+                expected: format!("levels of {:?} per slice", self.expected),
             });
         }
         let taps: Vec<Tensor> = taps.iter().map(|tap| tap.to_device(self.device)).collect();

@@ -1,5 +1,5 @@
-//! The whole network in the parts that the nodes run, each loading its own share of a bundle, and all of them
-//! in one process: the reference that the dataflow is tested and timed against.
+//! The network in the parts that the nodes run, each of which loads its own part of a bundle; and all parts in one
+//! process, the reference for tests and timings of the dataflow.
 
 mod decoder;
 mod encoder;
@@ -31,7 +31,7 @@ pub(crate) const SAM_PARTS: [&str; 3] = ["image_encoder.", "prompt_encoder.", "m
 const TRAINED_PARTS: [&str; 5] =
     ["modality_adapter.", "image_encoder.", "generator.", "mask_decoder.", "classes_adapter."];
 
-/// Key prefixes of what one part of the network has in these files.
+/// Key prefixes of one part of the network in these two files.
 pub(crate) struct Share {
     pub sam: &'static [&'static str],
     pub trained: &'static [&'static str],
@@ -46,33 +46,33 @@ pub(crate) const GENERATOR: Share = Share { sam: &[], trained: &["generator."] }
 pub(crate) const DECODER: Share =
     Share { sam: &["prompt_encoder.", "mask_decoder."], trained: &["mask_decoder.", "classes_adapter."] };
 
-/// Why a part cannot be loaded or given a window.
+/// Why a part cannot be loaded or cannot process a window.
 #[derive(Debug, Error)]
 pub enum SegmenterError {
-    /// The bundle.
+    /// An error of the bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// Its weights.
+    /// An error of its weights.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// Masks that make no prompts.
+    /// Masks from which no prompts can be made.
     #[error(transparent)]
     Prompt(#[from] PromptError),
-    /// Prompts that do not go together.
+    /// Prompts that cannot be combined.
     #[error(transparent)]
     PromptTensors(#[from] PromptTensorsError),
-    /// The bundle has no such part.
+    /// The bundle does not have this part.
     #[error("model `{model}` has no {part}: {hint}")]
     NoPart { model: String, part: &'static str, hint: &'static str },
     /// The bundle needs trained parts but names no file with them.
     #[error("model `{model}` has adapters but names no `adapters` file")]
     NoAdapters { model: String },
     /// A tensor of the wrong shape arrived.
-    #[error("{what} of the shape {found:?}, expected {expected}")]
+    #[error("{what} of shape {found:?}, expected {expected}")]
     Shape { what: &'static str, found: Vec<i64>, expected: String },
 }
 
-/// Sizes that follow from a bundle.
+/// Sizes derived from a bundle.
 #[derive(Debug, Clone)]
 struct Sizes {
     image: i64,
@@ -80,7 +80,7 @@ struct Sizes {
     patch: [i64; 2],
     classes: i64,
     adapter: AdapterConfig,
-    /// Slices in a window, where the network depends on it.
+    /// Slices in a window, if the network depends on it.
     depth: Option<i64>,
 }
 
@@ -104,7 +104,7 @@ impl Sizes {
     }
 }
 
-/// The ViT of a bundle; `None` for LiteMedSAM.
+/// The ViT configuration of a bundle; `None` for LiteMedSAM.
 fn vit_config(config: &BundleConfig) -> Option<VitConfig> {
     let network = &config.network;
     let base = match network.backbone {
@@ -127,8 +127,8 @@ fn vit_config(config: &BundleConfig) -> Option<VitConfig> {
     })
 }
 
-/// Loads what `sam` and `trained` hold from the bundle, checks the hashes, freezes everything and brings it to the
-/// type of `compute`.
+/// Loads the variables of `sam` and `trained` from the bundle, checks the hashes, freezes all weights and converts
+/// them to the type of `compute`.
 fn load(
     bundle: &Bundle,
     mut sam: Option<(&mut VarStore, &[&str])>,
@@ -172,7 +172,7 @@ pub(crate) fn load_trained(
     }
 }
 
-/// The strategy that a bundle's prompts are made with.
+/// The prompt strategy of a bundle.
 pub fn prompt_strategy(bundle: &Bundle) -> ConfiguredPrompts {
     let sizes = Sizes::of(&bundle.config);
     let mask_side = 4 * sizes.grid as usize;
@@ -211,7 +211,7 @@ impl Segmenter {
     }
 
     /// Logits `[D, N, imgH, imgW]` of a window `[D, M, imgH, imgW]`. Prompts come from `labels` (`[D, imgH, imgW]`
-    /// with N classes) where they are given, and from the generator otherwise.
+    /// with N classes) if given, else from the generator.
     ///
     /// # Errors
     /// Any [`SegmenterError`] of the parts.
@@ -238,7 +238,7 @@ impl Segmenter {
                     return Err(SegmenterError::NoPart {
                         model: "given".into(),
                         part: "prompt generator",
-                        hint: "give labels to make prompts from",
+                        hint: "give labels, from which prompts can be made",
                     });
                 }
             };
@@ -247,7 +247,7 @@ impl Segmenter {
     }
 }
 
-/// Prompts of every slice from auxiliary masks `[D, N, imgH, imgW]`, slices side by side.
+/// Prompts of every slice from auxiliary masks `[D, N, imgH, imgW]`, in parallel over the slices.
 ///
 /// # Errors
 /// [`SegmenterError::Shape`], [`SegmenterError::Prompt`].
