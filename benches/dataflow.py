@@ -22,16 +22,16 @@ NODES = ["volume-loader", "image-encoder", "prompt-generator", "prompt-extractor
 
 @dataclass
 class Peak:
-    """The most a process has used, bytes."""
+    """Peak memory of a process, bytes."""
 
     rss: int = 0  # resident, shared memory and libraries counted in full
-    anonymous: int = 0  # resident and nobody else's
-    pss: int = 0  # resident, pages of several processes counted in parts
+    anonymous: int = 0  # resident and not shared
+    pss: int = 0  # resident, shared pages divided among their processes
 
 
 @dataclass
 class Run:
-    """What one run of a dataflow took."""
+    """Time and memory of one run of a dataflow."""
 
     wall_s: float
     summary: dict
@@ -39,13 +39,13 @@ class Run:
     peaks: dict[str, Peak] = field(default_factory=dict)
     """By node; `dora` is the daemon."""
     peak_sum_pss: int = 0
-    """Largest sum over all processes at one time, bytes."""
+    """Largest sum over all processes at one moment, bytes."""
     peak_shm: int = 0
-    """Most of /dev/shm in use, less what was before, bytes."""
+    """Peak use of /dev/shm minus the use before the run, bytes."""
 
 
 def run(output: Path, settings: dict[str, str], dataflow: str = "oracle.yml", sample_s: float = 0.0) -> Run:
-    """Runs `dora run` with the settings (`SPSAM_...`); looks at memory every `sample_s` seconds if that is not 0."""
+    """Runs `dora run` with the settings (`SPSAM_...`); samples memory every `sample_s` seconds unless that is 0."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DORA_")}
     environment |= {"SPSAM_OUTPUT": str(output)} | settings
     flow = without_builds(dataflow, output.parent)
@@ -80,7 +80,7 @@ def run(output: Path, settings: dict[str, str], dataflow: str = "oracle.yml", sa
 
 
 def without_builds(dataflow: str, folder: Path) -> Path:
-    """A copy of the dataflow that uses the programs as they are: dora would call cargo for each of them."""
+    """A copy of the dataflow without build commands, because dora would call cargo for each program."""
     missing = [name for name in NODES if not (PROJECT / "target/release" / f"spsam-{name}").exists()]
     if missing:
         raise SystemExit(f"{', '.join(missing)}: not built; run `cargo build --release --workspace`")
@@ -93,7 +93,7 @@ def without_builds(dataflow: str, folder: Path) -> Path:
 
 
 def sample(root: int, result: Run) -> None:
-    """Adds what the process `root` and all below it use now."""
+    """Adds the present memory use of the process `root` and its descendants."""
     total = 0
     for pid in [root, *descendants(root)]:
         try:
@@ -112,7 +112,7 @@ def sample(root: int, result: Run) -> None:
 
 
 def descendants(root: int) -> list[int]:
-    """All processes below `root`."""
+    """All descendants of `root`."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -146,7 +146,7 @@ def shm_used() -> int:
 
 
 def machine() -> dict:
-    """What the figures were measured on."""
+    """Describes the machine."""
     model = next(
         (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.machine(),

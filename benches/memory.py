@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Memory of every node over few and over many cases, and over one large CT: benches/memory.py --help.
+"""Memory of every node for few cases, for many cases and for one large CT: benches/memory.py --help.
 
     .spsam/venv/bin/python benches/memory.py --dataset .../Task04_Hippocampus --ct .../example_ct_sm.nii.gz
 
@@ -36,13 +36,13 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", type=Path, help="folder with imagesTr and labelsTr; without it no first part")
+    parser.add_argument("--dataset", type=Path, help="folder with imagesTr and labelsTr; without it the first part is skipped")
     parser.add_argument("--few", type=int, default=10, help="cases of the first run (default 10)")
     parser.add_argument("--many", type=int, default=100, help="cases of the second run (default 100)")
-    parser.add_argument("--cut", type=int, help="only so many slices of each case, to be quicker")
-    parser.add_argument("--ct", type=Path, help="a CT to bring to the large size; without it no second part")
-    parser.add_argument("--shape", type=int, nargs=3, default=[512, 512, 300], help="of the large CT (default 512 512 300)")
-    parser.add_argument("--classes", type=int, default=14, help="of the large CT, background included (default 14)")
+    parser.add_argument("--cut", type=int, help="use only this many slices of each case, to save time")
+    parser.add_argument("--ct", type=Path, help="a CT that is resampled to the large size; without it the second part is skipped")
+    parser.add_argument("--shape", type=int, nargs=3, default=[512, 512, 300], help="shape of the large CT (default 512 512 300)")
+    parser.add_argument("--classes", type=int, default=14, help="number of classes of the large CT, background included (default 14)")
     parser.add_argument("--model", type=Path, help="model bundle (default: plain LiteMedSAM)")
     parser.add_argument("--folder", type=Path, help="where to put temporary files (default: the system's)")
     options = parser.parse_args()
@@ -57,7 +57,7 @@ def settings(options: argparse.Namespace, images: Path, labels: Path) -> dict[st
 
 
 def cases(options: argparse.Namespace, folder: Path) -> dict:
-    """The dataset's cases, again from the first when there are not enough."""
+    """The dataset's cases, repeated from the first if there are too few."""
     found = sorted(path for path in (options.dataset / "imagesTr").glob("*.nii.gz") if not path.name.startswith("."))
     if not found:
         raise SystemExit(f"{options.dataset}/imagesTr: no volumes")

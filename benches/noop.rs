@@ -1,7 +1,7 @@
-//! What a slice costs on its way through stages that do nothing: `cargo bench --bench noop -- --help`.
+//! The cost of passing a slice through stages that do nothing: `cargo bench --bench noop -- --help`.
 //!
-//! The bench writes a dataflow whose nodes are this program again: a source, stages that join each window and send it on,
-//! and a stage that acknowledges it. They are run, joined and sent by the same code as our own nodes.
+//! The bench writes a dataflow whose nodes are this same program: a source, stages that join each window and send it
+//! on, and a stage that acknowledges it. They use the same code as our own nodes to receive, join and send.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -26,7 +26,7 @@ use dora::{Machine, Spread};
 use timed::Counts;
 
 const IN: Input = Input { name: "in", kind: InputKind::Floats };
-/// Windows before the clock starts.
+/// Windows before timing starts.
 const WARM_UP: usize = 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -39,34 +39,34 @@ enum Role {
 #[derive(Parser)]
 #[command(about = "Times slices through stages that only pass them on")]
 struct Args {
-    /// Stages between source and end
+    /// Number of stages between source and end
     #[arg(long, default_value_t = 3)]
     stages: usize,
     /// Shape of a slice; the default is LiteMedSAM's embedding
     #[arg(long, value_delimiter = ',', default_values_t = [256, 64, 64])]
     shape: Vec<i64>,
-    /// Slices in a window
+    /// Number of slices in a window
     #[arg(long, default_value_t = 8)]
     depth: i64,
-    /// Windows that are timed
+    /// Number of timed windows
     #[arg(long, default_value_t = 100)]
     windows: usize,
-    /// Windows in flight; 1 gives the time that a window waits for
+    /// Number of windows in flight; 1 measures the latency of a window
     #[arg(long, default_value_t = 3)]
     credits: usize,
-    /// Runs of each kind
+    /// Number of runs of each kind
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// File for the figures as JSON; stdout without
+    /// File for the figures as JSON; stdout if not given
     #[arg(long)]
     json: Option<PathBuf>,
-    /// What the bench calls itself with
+    /// Role of this program in the dataflow (set by the bench itself)
     #[arg(long, hide = true, value_enum)]
     role: Option<Role>,
-    /// Where the source leaves its time
+    /// File to which the source writes its time
     #[arg(long, hide = true)]
     report: Option<PathBuf>,
-    /// What cargo adds
+    /// Added by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -78,11 +78,11 @@ struct Figures {
     shape: Vec<i64>,
     depth: i64,
     credits: usize,
-    /// Milliseconds a slice, with `credits` windows in flight.
+    /// Milliseconds per slice, with `credits` windows in flight.
     slice_ms: Spread,
-    /// Milliseconds a slice and hop (from one node to the next).
+    /// Milliseconds per slice and hop (from one node to the next).
     hop_ms: Spread,
-    /// Milliseconds of a window alone on its way, from source to acknowledgement.
+    /// Milliseconds from source to acknowledgement for a single window in flight.
     window_alone_ms: Spread,
 }
 
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Sends each window on as it came.
+/// Sends each window on unchanged.
 struct Pass;
 
 impl Stage for Pass {

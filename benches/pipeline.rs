@@ -1,7 +1,7 @@
-//! The dataflow against the same work in one process, turn by turn: `cargo bench --bench pipeline -- --help`.
+//! Compares the dataflow with the same work in one process, alternating: `cargo bench --bench pipeline -- --help`.
 //!
-//! Both segment the same volumes with the same model, precision and total number of threads, write the same label maps,
-//! figures and report, and their label maps are compared. Each turn of either is a fresh process.
+//! Both segment the same volumes with the same model, precision and total number of threads, and write the same
+//! label maps, figures and report. Their label maps are compared. Each run is a new process.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,8 +23,8 @@ mod dora;
 
 use dora::{Machine, Spread};
 
-/// Share of the voxels that either calls foreground on which both must agree: both compute the same, but what is
-/// rounded to 16 bits on the way differs in the last bit.
+/// Minimum agreement on the voxels that either labels as foreground. Both compute the same, but values sent with 16
+/// bits differ in the last bit.
 const AGREEMENT: f64 = 0.99;
 
 #[derive(Parser)]
@@ -33,22 +33,22 @@ struct Args {
     /// Volume, folder of volumes or dataset folder
     #[arg(long, required_unless_present = "in_process")]
     input: Option<PathBuf>,
-    /// Label file or folder: the prompts of oracle.yml
+    /// Label file or folder, from which oracle.yml makes prompts
     #[arg(long)]
     labels: Option<PathBuf>,
-    /// Model bundle; plain LiteMedSAM without
+    /// Model bundle; plain LiteMedSAM if not given
     #[arg(long)]
     model: Option<PathBuf>,
     /// Dataflow; the default is dataflows/oracle.yml, or infer.yml for a model without labels
     #[arg(long)]
     dataflow: Option<PathBuf>,
-    /// Volumes, the first ones of the input
+    /// Number of volumes, from the first of the input
     #[arg(long, default_value_t = 10)]
     cases: usize,
-    /// Turns of each
+    /// Number of runs of each
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Threads of the process, and of each node; 0 = one a core
+    /// Threads of the process, and of each node; 0 = one per core
     #[arg(long, default_value_t = 0)]
     threads: usize,
     /// auto, fp32, bf16 or fp16
@@ -57,27 +57,27 @@ struct Args {
     /// Windows in flight
     #[arg(long, default_value_t = 3)]
     window: usize,
-    /// File for the figures as JSON; stdout without
+    /// File for the figures as JSON; stdout if not given
     #[arg(long)]
     json: Option<PathBuf>,
-    /// The turn in one process, settings from the environment; what the bench calls itself with
+    /// Run in one process with settings from the environment (set by the bench itself)
     #[arg(long, hide = true)]
     in_process: bool,
-    /// What cargo adds
+    /// Added by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// A turn in one process, seconds.
+/// Times of a run in one process, seconds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct InProcess {
     /// Loading the model.
     load: f64,
-    /// From finding the cases to the last label map.
+    /// From listing the cases to the last label map.
     labels: f64,
-    /// Figures, pictures and report.
+    /// Metrics, pictures and report.
     figures: f64,
-    /// Slices that went through the network.
+    /// Slices processed by the network.
     slices: usize,
 }
 
@@ -87,11 +87,11 @@ struct Round {
     dataflow: f64,
     /// `dora run` as a whole, seconds.
     dataflow_with_start_up: f64,
-    /// Without process start and loading the model, seconds.
+    /// One process without start and loading of the model, seconds.
     in_process: f64,
-    /// The same without figures and report.
+    /// The same without metrics and report.
     in_process_label_maps_only: f64,
-    /// The process as a whole, seconds.
+    /// The whole process, seconds.
     in_process_with_start_up: f64,
     /// Share of foreground voxels on which both agree.
     agreement: f64,
@@ -105,11 +105,11 @@ struct Figures {
     threads: usize,
     precision: String,
     rounds: Vec<Round>,
-    /// Dataflow over one process, same work.
+    /// Time of the dataflow / time of one process, for the same work.
     ratio: Spread,
-    /// Dataflow with figures and report over one process without.
+    /// The same, but the process writes no metrics and no report.
     ratio_to_label_maps_only: Spread,
-    /// `dora run` over a process of its own.
+    /// `dora run` / one process, both with start-up.
     ratio_with_start_up: Spread,
 }
 
@@ -155,7 +155,7 @@ fn compare(args: &Args) -> Result<()> {
         let [flow, alone] = ["dataflow", "alone"].map(|name| folder.path().join(format!("{name}-{round}")));
         let mut command = Command::new(std::env::current_exe()?);
         let command = command.arg("--in-process").envs(settings(&alone)?);
-        // Turn by turn, and who goes first changes: a machine that warms up or is shared favours nobody.
+        // Which of the two goes first alternates, so that a machine that warms up or is shared favours neither.
         let run_alone = |command: &mut Command| dora::run(command.env("SPSAM_PROMPT_SOURCE", from_labels));
         let (flow_seconds, (alone_seconds, said)) = if round % 2 == 1 {
             let seconds = dora::run_dataflow(&dataflow, &settings(&flow)?)?;
@@ -214,7 +214,7 @@ fn print_round(round: usize, figures: &Round) {
     );
 }
 
-/// Share of the voxels that are foreground in either of two folders' label maps on which both agree.
+/// Of the voxels that are foreground in the label maps of either folder, the fraction with the same label in both.
 fn agreement(one: &Path, other: &Path) -> Result<f64> {
     let (mut equal, mut foreground) = (0usize, 0usize);
     for entry in fs::read_dir(one)? {
@@ -235,7 +235,7 @@ fn agreement(one: &Path, other: &Path) -> Result<f64> {
     Ok(equal as f64 / foreground as f64)
 }
 
-/// One turn in this process: what the nodes do, one after the other.
+/// One run in this process: the work of the nodes, one after the other.
 fn in_process() -> Result<()> {
     prepare()?;
     let settings = Settings::from_env()?;
@@ -281,7 +281,7 @@ fn in_process() -> Result<()> {
         };
         let clock = Instant::now();
         results.add_case(&open, &labels, slices)?;
-        figures += clock.elapsed().as_secs_f64() - writing; // it writes the label map, too
+        figures += clock.elapsed().as_secs_f64() - writing; // includes writing the label map
     }
     let finish = Instant::now();
     results.finish()?;

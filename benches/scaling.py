@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How the time of a run grows with slices, classes, overlap of windows and image size: benches/scaling.py --help.
+"""Growth of the time of a run with slices, classes, window overlap and image size: benches/scaling.py --help.
 
     .spsam/venv/bin/python benches/scaling.py --ct .../example_ct_sm.nii.gz
 
@@ -26,12 +26,12 @@ from dataflow import WEIGHTS, WEIGHTS_SHA256, machine, run, table
 from volumes import write_ct
 
 IN_PLANE = 256
-DEPTH = 8  # slices of a window
+DEPTH = 8  # slices per window
 
 
 @dataclass(frozen=True)
 class Point:
-    """One setting of everything that can be varied."""
+    """One setting of all parameters."""
 
     slices: int = 32
     classes: int = 4  # background included
@@ -40,7 +40,7 @@ class Point:
     backbone: str = "lite_medsam"
 
     def seen(self) -> int:
-        """Slices that the network sees: windows spread as src/volume/windows.rs does."""
+        """Slices processed by the network, with windows placed as in src/volume/windows.rs."""
         if self.slices <= DEPTH:
             return self.slices
         steps = int(np.ceil((self.slices - DEPTH) / max(DEPTH * (1 - self.overlap), 1)))
@@ -74,7 +74,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ct", type=Path, required=True, help="the CT that volumes are made from")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each setting (default 3)")
-    parser.add_argument("--slices", type=int, default=32, help="slices where they are not varied (default 32)")
+    parser.add_argument("--slices", type=int, default=32, help="slices unless varied (default 32)")
     names = ["slices", "classes", "overlap", "image_size", "image_size_vit_b"]
     parser.add_argument("--only", nargs="+", choices=names, help="only these (default: all)")
     parser.add_argument("--vit-b", action="store_true", help="also a ViT-B with random weights at 256, 512 and 1024")
@@ -90,7 +90,7 @@ def scaled(slices: list[int], options: argparse.Namespace) -> list[int]:
 
 
 class Bench:
-    """Volumes and bundles, made when they are needed first; times of settings, measured once."""
+    """Volumes and bundles, made when first needed, and times of settings, each measured once."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.ct, self.rounds, self.folder = options.ct, options.rounds, folder
@@ -147,7 +147,7 @@ class Bench:
         return place
 
     def vit_b(self) -> tuple[Path, str]:
-        """A checkpoint of SAM ViT-B with random weights: the time does not depend on them."""
+        """A checkpoint of SAM ViT-B with random weights: they do not affect the time."""
         path = self.folder / "vit_b.pth"
         if not path.exists():
             import torch

@@ -1,6 +1,6 @@
-//! What a trained bundle's prompts are worth (the paper's Figures 1 and 3): the same weights and cases with prompts of the
-//! generator of every kind and combination, with none, with those of the true labels, and the auxiliary masks alone.
-//! `cargo bench --bench self_prompting -- --help`.
+//! The effect of a trained bundle's prompts (the paper's Figures 1 and 3): the same weights and cases with every
+//! kind and combination of the generator's prompts, without prompts, with prompts from the true labels, and the
+//! auxiliary masks alone. `cargo bench --bench self_prompting -- --help`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,21 +19,21 @@ use self_prompt_sam::volume::{CasePlan, LabelAssembler, PreparedCase, read_label
 use tch::Tensor;
 
 #[derive(Parser)]
-#[command(about = "Dice of a trained bundle with prompts of every kind")]
+#[command(about = "Dice of a trained bundle with every kind of prompt")]
 struct Args {
     /// Trained bundle
     #[arg(long)]
     model: PathBuf,
-    /// Configuration that it was trained with: its validation cases are segmented
+    /// Configuration of its training: the validation cases are segmented
     #[arg(long)]
     config: PathBuf,
-    /// Dataset folder, in place of the configuration's
+    /// Dataset folder, instead of the configuration's
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Only so many cases, spread over all
+    /// Use only this many cases, spread over all
     #[arg(long)]
     cases: Option<usize>,
-    /// What cargo adds
+    /// Added by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -72,10 +72,10 @@ fn rows() -> Vec<Row> {
         generator("point + mask", kinds(true, false, true)),
         generator("box + mask", kinds(false, true, true)),
         generator("point + box + mask", kinds(true, true, true)),
-        generator("the same, point at the box's centre", rule(PointRule::BoxCentre)),
-        generator("the same, point at random", rule(PointRule::Random)),
-        oracle("oracle: point + box of the labels", kinds(true, true, false)),
-        oracle("oracle: point + box + mask of the labels", kinds(true, true, true)),
+        generator("point + box + mask, point at the centre of the box", rule(PointRule::BoxCentre)),
+        generator("point + box + mask, point at a random pixel", rule(PointRule::Random)),
+        oracle("oracle: point + box from the labels", kinds(true, true, false)),
+        oracle("oracle: point + box + mask from the labels", kinds(true, true, true)),
     ]
 }
 

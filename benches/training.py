@@ -53,11 +53,11 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="configuration of a training run")
-    parser.add_argument("--data", type=Path, help="dataset folder, in place of the configuration's")
-    parser.add_argument("--steps", type=int, default=30, help="of a turn (default 30)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each (default 3)")
-    parser.add_argument("--windows", type=int, help="windows a step, in place of the configuration's")
-    parser.add_argument("--stage", type=int, choices=[1, 2], default=2, help="1: the generator alone (default 2)")
+    parser.add_argument("--data", type=Path, help="dataset folder, instead of the configuration's")
+    parser.add_argument("--steps", type=int, default=30, help="steps per run (default 30)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each (default 3)")
+    parser.add_argument("--windows", type=int, help="windows per step, instead of the configuration's")
+    parser.add_argument("--stage", type=int, choices=[1, 2], default=2, help="1: the generator only (default 2)")
     return parser.parse_args()
 
 

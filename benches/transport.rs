@@ -1,8 +1,9 @@
-//! Two nodes that exchange slices over real dora against this machine's memory copy: `cargo bench --bench transport -- --help`.
+//! Compares the transport of slices between two nodes over dora with a memory copy on this machine: `cargo bench
+//! --bench transport -- --help`.
 //!
-//! The bench writes a dataflow whose nodes are this program again. The source sends as our nodes do (transport overlay,
-//! shared memory, a bounded number in flight); the sink only looks at each message, or copies it into a window as the
-//! assembler does.
+//! The bench writes a dataflow whose nodes are this same program. The source sends as our nodes do (transport
+//! overlay, shared memory, a bounded number in flight). The sink only reads a value of each message, or copies it
+//! into a window as the assembler does.
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ mod timed;
 use dora::{Machine, Spread};
 use timed::Counts;
 
-/// Messages before the clock starts: every page of the shared memory has been touched by then.
+/// Messages before timing starts, enough to touch every page of the shared memory.
 const WARM_UP: usize = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -41,25 +42,25 @@ struct Args {
     /// Size of a message, MiB
     #[arg(long, default_value_t = 8)]
     mib: usize,
-    /// Messages that are timed
+    /// Number of timed messages
     #[arg(long, default_value_t = 300)]
     messages: usize,
-    /// Messages on their way at a time
+    /// Messages in flight
     #[arg(long, default_value_t = 8)]
     in_flight: usize,
-    /// Runs of each kind
+    /// Number of runs of each kind
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// File for the figures as JSON; stdout without
+    /// File for the figures as JSON; stdout if not given
     #[arg(long)]
     json: Option<PathBuf>,
-    /// What the bench calls itself with
+    /// Role of this program in the dataflow (set by the bench itself)
     #[arg(long, hide = true, value_enum)]
     role: Option<Role>,
-    /// Where the source leaves its time
+    /// File to which the source writes its time
     #[arg(long, hide = true)]
     report: Option<PathBuf>,
-    /// What cargo adds
+    /// Added by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -69,9 +70,9 @@ struct Figures {
     machine: Machine,
     mib: usize,
     in_flight: usize,
-    /// GB/s (10⁹ bytes a second), receiver looks at the message.
+    /// GB/s (10⁹ bytes per second) if the receiver only reads a value.
     lent: Spread,
-    /// GB/s, receiver copies the message.
+    /// GB/s if the receiver copies the message.
     copied: Spread,
     /// GB/s of a copy between two places in memory, on one core.
     memory_copy: Spread,
@@ -111,7 +112,7 @@ fn measure(args: &Args) -> Result<()> {
     dora::write_json(&figures, args.json.as_deref())
 }
 
-/// GB/s of copying buffers of `mib` MiB that no cache holds.
+/// GB/s of copying buffers of `mib` MiB, which no cache can hold.
 fn memory_copy_rate(mib: usize) -> f64 {
     const BUFFERS: usize = 32;
     let from = vec![vec![1u8; mib << 20]; BUFFERS];
@@ -130,7 +131,7 @@ fn run(args: &Args, sink: &str) -> Result<f64> {
     let (flow, report) = (folder.path().join("flow.yml"), folder.path().join("sent.json"));
     let program = std::env::current_exe()?.display().to_string();
     let Args { mib, messages, in_flight, .. } = args;
-    // All that is on its way, and what the receiver has not let go of yet.
+    // Room for all messages in flight, and for those that the receiver has not yet released.
     let pool = 2 * in_flight.max(&1) * (mib + 1);
     let common = format!("--mib {mib} --messages {messages} --in-flight {in_flight}");
     let text = format!(

@@ -1,4 +1,4 @@
-"""Volumes for the benchmarks: a real CT brought to any size, with as many made-up organs as wanted."""
+"""Volumes for the benchmarks: a real CT resampled to any size, with any number of artificial organs."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-# Voxel size of the made-up CT, mm: slices thicker than pixels are wide, as scanners make them.
+# Voxel size of the artificial CT, mm: slices are thicker than pixels are wide, as in clinical scans.
 SPACING_MM = (0.75, 0.75, 1.5)
 
 
@@ -31,7 +31,8 @@ def organs(shape: tuple[int, int, int], count: int) -> np.ndarray:
     for organ in range(count):
         column, row = organ % across, organ // across
         centre = [shape[0] / 4 + (column + 0.5) * cell[0], shape[1] / 4 + (row + 0.5) * cell[1], (shape[2] - 1) / 2]
-        # Reaching beyond the first and last slice, so that every slice has every organ: the most work.
+        # They extend beyond the first and last slice, so that every slice contains every organ, the most expensive
+        # case.
         radius = [0.45 * cell[0], 0.45 * cell[1], 0.6 * shape[2]]
         inside = sum(((a - c) / r) ** 2 for a, c, r in zip((x, y, z), centre, radius)) < 1
         labels[inside] = organ + 1
@@ -39,7 +40,7 @@ def organs(shape: tuple[int, int, int], count: int) -> np.ndarray:
 
 
 def save(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    """Compressed as quickly as gzip can."""
+    """Compressed with gzip's fastest level."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.openers.Opener.default_compresslevel = 1
     nib.save(nib.Nifti1Image(voxels, affine), path)

@@ -22,7 +22,8 @@ class DFusedAdapter(nn.Module):
         self.down = nn.Linear(channels, channels // BOTTLENECK)
         self.depth_expand = nn.Linear(depth, DEPTH_RATIO * depth)
         self.depth_shrink = nn.Linear(DEPTH_RATIO * depth, depth)
-        # Zero at the start of a training; here with values, or nothing below it would get a gradient.
+        # Training starts with zeros here. The benchmark uses other values, because the layers below would get no
+        # gradient.
         self.up = nn.Linear(channels // BOTTLENECK, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

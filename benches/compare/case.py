@@ -1,4 +1,4 @@
-"""What is compared: one computation in several forms."""
+"""A benchmark case: one computation in several forms."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ import torch.nn.functional as F
 class Case:
     """One computation on one input with one set of weights."""
 
-    # PyTorch's forms by name, each giving its outputs by name. `fp32`, the code as shipped, is what speeds and
-    # outputs are compared with.
+    # PyTorch's forms by name; each returns its outputs by name. Speeds and outputs are compared with `fp32`, the
+    # code as shipped.
     references: dict[str, Callable[[], dict[str, torch.Tensor]]]
-    # What our program is told to load, without the precision.
+    # The request that our program gets, without the precision.
     request: dict
 
 

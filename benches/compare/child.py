@@ -1,4 +1,4 @@
-"""A form of a computation in a process of its own: a child that does what it is asked, one line of JSON each way."""
+"""Runs one form of a computation in a child process; requests and answers are one line of JSON each."""
 
 import json
 import os
@@ -43,14 +43,14 @@ class Child:
         return self.ask(op="run")["seconds"]
 
     def output(self, folder: Path) -> dict[str, torch.Tensor]:
-        """What the last run gave."""
+        """The outputs of the last run."""
         path = folder / f"output-{self.process.pid}.safetensors"
         self.ask(op="save", output=str(path))
         return load_file(path)
 
 
 def reference(case: str, form: str, folder: Path, threads: int, device: str) -> Child:
-    """PyTorch's side; weights and inputs that ours needs are put into `folder`."""
+    """PyTorch's process. It writes the weights and inputs that our program needs to `folder`."""
     folder.mkdir()
     program = Path(__file__).with_name("reference.py")
     return Child([sys.executable, str(program), case, form, str(folder), str(threads), device])

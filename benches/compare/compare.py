@@ -25,19 +25,19 @@ import torch
 from child import Child, ours, reference
 from reference import CASES
 
-# Minutes a round and 10 GB on a CPU.
+# These take minutes per round and 10 GB on a CPU.
 CUDA_ONLY = {"vit_h-1024"}
-# A better form than what is shipped, on a GPU; on a CPU entirely bf16 is.
+# On a GPU this form is better than the shipped code; on a CPU the form entirely in bf16 is.
 CUDA_FORMS = {"bf16_sdpa"}
 SIDE = 2048
-# Of a form's part of a round.
+# Duration of a form's runs in a round.
 SECONDS = 1.0
-# Before it: OpenMP's threads of the process that was at work wait for more work for some milliseconds, busily.
+# Pause before a form's runs: OpenMP threads of the previous process keep spinning for some milliseconds.
 PAUSE = 0.05
 
 
 def matrix_peak(device: str) -> dict[str, float]:
-    """FLOP/s of a matrix product of SIDE³, the best of ten."""
+    """FLOP/s of a matrix product of SIDE³, best of ten."""
     peaks = {}
     for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         a, b = (torch.randn(SIDE, SIDE, device=device).to(kind) for _ in range(2))
@@ -53,7 +53,7 @@ def matrix_peak(device: str) -> dict[str, float]:
 
 
 def block(child: Child) -> float:
-    """Seconds of a run, the median of as many as fit into `SECONDS`, at least one."""
+    """Median time of a run, seconds, over the runs that fit into `SECONDS`; at least one."""
     time.sleep(PAUSE)
     seconds, end = [], time.monotonic() + SECONDS
     while not seconds or time.monotonic() < end:
@@ -77,7 +77,7 @@ def errors(found: dict, expected: dict) -> dict[str, float]:
 
 
 def compare(name: str, arguments: argparse.Namespace) -> dict:
-    """All rounds of one case."""
+    """Runs all rounds of one case."""
     threads, device = arguments.threads, arguments.device
     peak = matrix_peak(device)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -87,7 +87,7 @@ def compare(name: str, arguments: argparse.Namespace) -> dict:
             child = stack.enter_context(reference(name, form, folder / form, threads, device))
             return child, child.ask(op="load")
 
-        # fp32 always, for what is right and for the operations.
+        # fp32 is always needed, for the expected outputs and the number of operations.
         fp32, loaded = refer("fp32")
         operations = fp32.ask(op="count")["operations"]
         fp32.run()
@@ -95,7 +95,7 @@ def compare(name: str, arguments: argparse.Namespace) -> dict:
         children, errors_of, peaks = {}, {}, {}
 
         def add(label: str, child: Child, kind: str) -> None:
-            """A form to be timed, after two runs to warm up."""
+            """Adds a form to be timed, after two warm-up runs."""
             child.run(), child.run()
             children[label], peaks[label] = child, peak.get(kind, peak["bf16"])
             errors_of[label] = errors(child.output(folder), truth)

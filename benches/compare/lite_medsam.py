@@ -48,7 +48,7 @@ def features(encoder: torch.nn.Module, image: torch.Tensor) -> list[torch.Tensor
 
 
 def encode(image_size: int, slices: int, folder: Path, device: str) -> Case:
-    """Slices at once through the encoder as shipped, and under autocast."""
+    """A batch of slices through the encoder as shipped and under autocast."""
     encoder, image = build_encoder(image_size).to(device), picture(slices, image_size)
     inputs = folder / "input.safetensors"
     save_file({"image": image}, inputs)

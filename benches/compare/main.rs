@@ -1,8 +1,8 @@
-//! Our side of `benches/compare`, and the one command that starts the comparison:
-//! `cargo bench --bench compare -- [options of compare.py]`.
+//! Our side of `benches/compare`, and the command that starts the comparison: `cargo bench --bench compare --
+//! [options of compare.py]`.
 //!
-//! Called with `serve` (by compare.py), it reads one request a line from stdin and answers each with one line on
-//! stdout, both JSON. `SPSAM_DEVICE` and `SPSAM_THREADS` hold as for the nodes.
+//! With the argument `serve` (used by compare.py) it reads one request per line from stdin and answers each with one
+//! line on stdout, both JSON. `SPSAM_DEVICE` and `SPSAM_THREADS` apply as for the nodes.
 
 mod request;
 #[path = "../support/mod.rs"]
@@ -40,7 +40,7 @@ fn compare(arguments: &[String]) -> Result<()> {
         .arg(std::env::current_exe()?)
         .args(arguments)
         .status()
-        .wrap_err_with(|| format!("{}: `cargo xtask setup --test` makes it", python.display()))?;
+        .wrap_err_with(|| format!("{}: missing; run `cargo xtask setup --test`", python.display()))?;
     if status.success() { Ok(()) } else { bail!("compare.py: {status}") }
 }
 
@@ -49,7 +49,7 @@ fn serve() -> Result<()> {
     let mut task: Option<Task> = None;
     for line in std::io::stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line?)?;
-        let nothing = || eyre!("nothing is loaded");
+        let nothing = || eyre!("no network is loaded");
         let answer: Value = match request {
             Request::Load(load) => {
                 let (loaded, precision) = Task::load(&load, device)?;

@@ -1,4 +1,4 @@
-"""What bf16 costs in Dice: oracle runs over the ACDC validation patients in fp32 and in bf16.
+"""Effect of bf16 on Dice: oracle runs over the ACDC validation patients in fp32 and in bf16.
 
     .spsam/venv/bin/python benches/compare/precision.py --data DATA/ACDC [--output output/precision]
 
@@ -60,11 +60,11 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder of ACDC, with patient003 and so on")
     parser.add_argument("--output", type=Path, default=Path("output/precision"))
     parser.add_argument("--spsam", type=Path, default=PROJECT / "target/release/spsam")
-    parser.add_argument("--patients", type=int, help="only so many")
-    parser.add_argument("--threads", type=int, default=0, help="of each node")
+    parser.add_argument("--patients", type=int, help="use only this many patients")
+    parser.add_argument("--threads", type=int, default=0, help="threads of each node")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--limit", type=float, default=0.002)
-    parser.add_argument("--reuse", action="store_true", help="take summaries that are there already")
+    parser.add_argument("--reuse", action="store_true", help="use existing summaries")
     arguments = parser.parse_args()
     summaries = {}
     for precision in PRECISIONS:

@@ -1,4 +1,4 @@
-"""PyTorch's side of the comparison, as a child of compare.py: one form of one case.
+"""PyTorch's side of the comparison, a child process of compare.py: one form of one case.
 
     python reference.py CASE FORM FOLDER THREADS DEVICE
 
@@ -56,7 +56,7 @@ def main() -> None:
     name, form, folder, threads, device = sys.argv[1:]
     torch.set_num_threads(int(threads))
     torch.manual_seed(0)
-    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
+    answers, sys.stdout = sys.stdout, sys.stderr  # keep output of libraries out of the answers
     case, output = None, {}
     for line in sys.stdin:
         request = json.loads(line)
@@ -70,7 +70,7 @@ def main() -> None:
                     case.references[form]()
                 answer = {"operations": flops.total}
             case "run":
-                output = {}  # its memory is free before the clock starts
+                output = {}  # free its memory before timing
                 synchronise(device)
                 start = time.perf_counter()
                 output = case.references[form]()

@@ -1,4 +1,4 @@
-//! What compare.py asks for.
+//! The requests of compare.py.
 
 use std::path::PathBuf;
 
@@ -13,11 +13,11 @@ pub enum Request {
     Load(Load),
     /// Computes once; answers `{"seconds": 1.5}`.
     Run,
-    /// Writes what the last run gave as safetensors; answers `{}`.
+    /// Writes the outputs of the last run as safetensors; answers `{}`.
     Save { output: PathBuf },
 }
 
-/// A network and what it is given.
+/// A network and its input.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Load {
@@ -48,7 +48,7 @@ pub struct Load {
 pub enum Kind {
     /// Image to `embedding`.
     Encode,
-    /// Image and gradients for the taps to those for the adapters in every block; the backbone is frozen.
+    /// Image and gradients w.r.t. the taps to gradients w.r.t. the adapters in every block; the backbone is frozen.
     Train,
     /// Embedding and boxes to mask logits `masks` `[D, N, 4h, 4w]`.
     Decode,

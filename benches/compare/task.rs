@@ -1,4 +1,4 @@
-//! A network with its input, ready to be run again and again.
+//! A network with its input, ready for repeated runs.
 
 use std::path::Path;
 use std::time::Instant;
@@ -20,7 +20,7 @@ use crate::support::plain;
 /// Taps of LiteMedSAM: four stages and the embedding.
 const TAPS: usize = 5;
 
-/// A network, its input and what it last gave.
+/// A network, its input and its last output.
 pub struct Task {
     network: Network,
     input: Tensor,
@@ -34,7 +34,7 @@ enum Network {
 }
 
 impl Task {
-    /// Reads weights and input, and says which precision `auto` means here.
+    /// Reads weights and input. Also returns the precision that `auto` stands for.
     pub fn load(load: &Load, device: Device) -> Result<(Self, Precision)> {
         let compute = Compute::new(device, load.precision.parse()?);
         let input = Input::read(&load.input)?;
@@ -46,12 +46,12 @@ impl Task {
             }
             request::Kind::Train => (training(load, config, compute, &input)?, input.tensor("image")?),
             request::Kind::Decode => {
-                // With a generator in the network, masks are given out as they are.
+                // With a generator in the network, the decoder returns the masks unchanged.
                 let network = NetworkConfig { generator: GeneratorKind::MultiScale, ..config.network };
                 let decoder =
                     Decoder::load(&bundle(BundleConfig { network, ..config }, &load.weights)?, compute)?;
                 let prompts = box_prompts(&input.tensor("boxes")?)?;
-                // As our encoder gives it.
+                // Same layout as our encoder's output.
                 (
                     Network::Decode { decoder: Box::new(decoder), prompts },
                     input.tensor("embedding")?.to_kind(compute.kind),
@@ -62,7 +62,7 @@ impl Task {
         Ok((task, compute.precision()))
     }
 
-    /// Computes once, in seconds. Devices have nothing left to do when the clock starts and when it stops.
+    /// Computes once and returns the time, seconds. The device is synchronised before and after.
     pub fn run(&mut self) -> Result<f64> {
         if let Network::Train { trained, .. } = &self.network {
             trained.trainable_variables().iter_mut().for_each(Tensor::zero_grad);
@@ -93,7 +93,7 @@ impl Task {
         Ok(seconds)
     }
 
-    /// Writes what the last run gave, in fp32.
+    /// Writes the last output in fp32.
     pub fn save(&self, path: &Path) -> Result<()> {
         let output: Vec<(&str, Tensor)> = self
             .output
@@ -117,7 +117,8 @@ fn bundle(mut config: BundleConfig, weights: &Path) -> Result<Bundle> {
     Ok(Bundle { folder: Default::default(), config })
 }
 
-/// DFusedAdapters on the frozen backbone, all in the type of `compute`; fp32 masters would be the optimiser's.
+/// DFusedAdapters on the frozen backbone, all in the type of `compute`. (fp32 master weights would be the
+/// optimiser's.)
 fn training(load: &Load, mut config: BundleConfig, compute: Compute, input: &Input) -> Result<Network> {
     config.network.adapter = AdapterKind::DepthFused;
     let adapters = load.trained.as_deref().ok_or_else(|| eyre!("training needs `trained`"))?;
@@ -132,7 +133,7 @@ fn training(load: &Load, mut config: BundleConfig, compute: Compute, input: &Inp
     Ok(Network::Train { encoder, trained, gradients })
 }
 
-/// Gradients for the taps, in the type and the memory layout of these.
+/// Gradients w.r.t. the taps, in the type and memory layout of the taps.
 fn tap_gradients(input: &Input, compute: Compute) -> Result<Vec<Tensor>> {
     let of_tap = |number| {
         let gradient = input.tensor(&format!("gradient_{number}"))?;

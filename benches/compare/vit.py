@@ -21,16 +21,16 @@ IMAGE_SIZE = 1024
 
 
 def build(backbone: str, folder: Path, device: str) -> Case:
-    """One image: the code as shipped, under autocast, entirely in bf16, and that with fused attention."""
+    """One image: the code as shipped, under autocast, entirely in bf16, and in bf16 with fused attention."""
     encoder = ImageEncoderViT(
         img_size=IMAGE_SIZE, patch_size=16, use_rel_pos=True, window_size=14,
         norm_layer=partial(torch.nn.LayerNorm, eps=1e-6), **SIZES[backbone])
     with torch.no_grad():
-        for parameter in encoder.parameters():  # tables and biases too, which start as zeros
+        for parameter in encoder.parameters():  # also tables and biases, which are initialised with zeros
             parameter.add_(torch.randn_like(parameter) * 0.02)
     weights, inputs = folder / "weights.safetensors", folder / "input.safetensors"
     save_file({f"image_encoder.{name}": value for name, value in encoder.state_dict().items()}, weights)
-    # As after SAM's own normalisation, in standard deviations.
+    # In standard deviations, as after SAM's normalisation.
     image = (picture(1, IMAGE_SIZE) - 0.5) * 4
     save_file({"image": image}, inputs)
 

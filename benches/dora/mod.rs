@@ -1,4 +1,4 @@
-//! What the benches that run dora share: where things are, the machine, figures with their spread.
+//! Shared by the benches that run dora: paths, description of the machine, figures with their spread.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub fn project() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The dora command that set-up has installed, or that of `PATH`.
+/// The dora command installed by set-up, else that of `PATH`.
 pub fn dora() -> PathBuf {
     let installed = project().join(".spsam/bin/dora");
     if installed.exists() { installed } else { "dora".into() }
@@ -23,7 +23,7 @@ pub fn dora() -> PathBuf {
 /// Runs `dora run` on a dataflow and returns its wall-clock time, seconds.
 ///
 /// # Errors
-/// A dataflow that fails, with the end of its log.
+/// If the dataflow fails; the error has the end of its log.
 pub fn run_dataflow(dataflow: &Path, settings: &[(&str, String)]) -> Result<f64> {
     let mut command = Command::new(dora());
     forget_package(&mut command);
@@ -31,10 +31,10 @@ pub fn run_dataflow(dataflow: &Path, settings: &[(&str, String)]) -> Result<f64>
     run(command.stdin(Stdio::null())).map(|(seconds, _)| seconds)
 }
 
-/// Runs a command to its end: wall-clock seconds and what it wrote to stdout.
+/// Runs a command to its end: wall-clock seconds and stdout.
 ///
 /// # Errors
-/// A command that cannot be started or fails, with the end of what it said.
+/// If the command cannot be started or fails; the error has the end of its output.
 pub fn run(command: &mut Command) -> Result<(f64, String)> {
     let clock = Instant::now();
     let output = command.output().wrap_err_with(|| format!("{command:?}"))?;
@@ -48,7 +48,7 @@ pub fn run(command: &mut Command) -> Result<(f64, String)> {
     bail!("{command:?} failed:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"))
 }
 
-/// Median and extremes of some figures.
+/// Median and extremes of some values.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Spread {
     pub median: f64,
@@ -57,7 +57,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of at least one figure; NaN without any.
+    /// Of the given values; NaN if there are none.
     pub fn of(figures: impl IntoIterator<Item = f64>) -> Self {
         let mut sorted: Vec<f64> = figures.into_iter().collect();
         sorted.sort_by(f64::total_cmp);

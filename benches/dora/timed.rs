@@ -1,4 +1,4 @@
-//! A source whose messages are acknowledged, and how long they took: for the benches that time the way itself.
+//! A source that times its messages from sending to acknowledgement, for the benches of the transport.
 
 use std::fs;
 use std::path::Path;
@@ -8,14 +8,14 @@ use dora_node_api::{DoraNode, Event};
 use eyre::{Result, WrapErr, bail, eyre};
 use serde::{Deserialize, Serialize};
 
-/// What a source sends.
+/// The messages that a source sends.
 #[derive(Debug, Clone, Copy)]
 pub struct Counts {
-    /// Before the clock starts.
+    /// Number of messages before timing starts.
     pub warm_up: usize,
-    /// Timed.
+    /// Number of timed messages.
     pub timed: usize,
-    /// Not yet acknowledged at a time.
+    /// Most messages in flight without acknowledgement.
     pub in_flight: usize,
 }
 
@@ -24,11 +24,11 @@ struct Sent {
     seconds: f64,
 }
 
-/// Joins the dataflow, sends with `send` (given the number of the message, from 0), and leaves the seconds that the timed ones
-/// took in the file `report`.
+/// Joins the dataflow, calls `send` for each message (with its number from 0), and writes the seconds that the timed
+/// messages took to the file `report`.
 ///
 /// # Errors
-/// What `send` returns, or an end before everything is acknowledged.
+/// Errors of `send`, or if the dataflow ends before everything is acknowledged.
 pub fn send_all(
     report: Option<&Path>,
     counts: Counts,
@@ -58,10 +58,10 @@ pub fn send_all(
     Ok(())
 }
 
-/// The seconds that a source has left.
+/// The seconds that a source has written.
 ///
 /// # Errors
-/// A report that is not there.
+/// A report that cannot be read.
 pub fn seconds(report: &Path) -> Result<f64> {
     let sent: Sent = serde_json::from_str(&fs::read_to_string(report)?).wrap_err("the source's report")?;
     Ok(sent.seconds)

@@ -17,7 +17,7 @@ const EMBEDDING: i64 = 256;
 const NETWORKS: [(Backbone, i64, i64); 3] =
     [(Backbone::LiteMedsam, 128, 32), (Backbone::LiteMedsam, 256, 64), (Backbone::VitB, 1024, 64)];
 
-/// `decoder/<backbone>-<size>/<precision>`, a window of slices with all classes.
+/// `decoder/<backbone>-<size>/<precision>`: a window of slices with all classes.
 pub fn bench(criterion: &mut Criterion) {
     let mut group = heavy(criterion, "decoder");
     group.throughput(Throughput::Elements((DEPTH * CLASSES) as u64));

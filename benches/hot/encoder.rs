@@ -1,4 +1,4 @@
-//! Image encoder: one slice through the official sizes, a window through the small ones.
+//! Image encoder: one slice through the official sizes, a window of slices through the small ones.
 
 use std::cell::LazyCell;
 

@@ -1,7 +1,7 @@
-//! Criterion benches of the hot pieces on random weights: `cargo bench --bench hot -- FILTER`, where the filter is a
-//! part of a name such as `encoder/vit_b-1024/bf16`, and `--list` lists the names.
+//! Criterion benches of the most expensive components with random weights: `cargo bench --bench hot -- FILTER`. The
+//! filter is a part of a name such as `encoder/vit_b-1024/bf16`; `--list` lists the names.
 //!
-//! On the CPU, with `SPSAM_THREADS` threads (default: libtorch's choice).
+//! They run on the CPU with `SPSAM_THREADS` threads (default: libtorch's choice).
 
 mod decoder;
 mod encoder;
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// A group for what takes from tenths of a second to seconds: few samples of one run each.
+/// A group for computations of tenths of a second to seconds: few samples with one run each.
 fn heavy<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
     let mut group = criterion.benchmark_group(name);
     group
@@ -52,7 +52,7 @@ fn heavy<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, Wal
     group
 }
 
-/// What the networks are timed in.
+/// The precisions in which networks are timed.
 fn precisions() -> [Compute; 2] {
     [Precision::Fp32, Precision::Bf16].map(|precision| Compute::new(Device::Cpu, precision))
 }
@@ -69,12 +69,12 @@ fn name_of(backbone: Backbone, image_size: i64, compute: Compute) -> String {
     format!("{backbone}-{image_size}/{}", compute.precision().name())
 }
 
-/// The network with a prompt generator, whose decoder gives its masks out as they are.
+/// The network with a prompt generator, whose decoder returns its masks unchanged.
 fn prompted(network: NetworkConfig) -> NetworkConfig {
     NetworkConfig { generator: GeneratorKind::MultiScale, ..network }
 }
 
-/// What was computed; a bench of an error would be fast and mean nothing.
+/// The result; panics on an error, which would be fast to compute and give a meaningless time.
 fn checked<T, E: Display>(result: Result<T, E>) -> T {
     result.unwrap_or_else(|error| panic!("{error}"))
 }

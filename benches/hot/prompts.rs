@@ -15,7 +15,7 @@ const SIDE: usize = 256;
 pub fn bench(criterion: &mut Criterion) {
     let labels = rings();
     let disc = labels.mapv(|label| label > 0);
-    // Uneven, as a network's are.
+    // Irregular masks, as a network predicts them.
     let wave = Array3::from_shape_fn((CLASSES, SIDE, SIDE), |(class, y, x)| {
         ((x * (class + 3) + y * 7) as f32 * 0.1).sin() * 12.0
     });

@@ -1,4 +1,4 @@
-//! The wire: tensors and prompts to Arrow arrays and back.
+//! Message formats: tensors and prompts to Arrow arrays and back.
 
 use criterion::{Criterion, Throughput};
 use ndarray::Array3;
@@ -10,7 +10,7 @@ use crate::{CLASSES, checked};
 
 /// Shape of a slice's embedding.
 const EMBEDDING: [i64; 3] = [256, 64, 64];
-/// Side of the mask prompts that go with it.
+/// Side of the mask prompts for this embedding.
 const MASK: usize = 256;
 
 /// `wire/encode_tensor/…` by types, `wire/copy_slices/…` by types, `wire/encode_prompts`, `wire/decode_prompts`.

@@ -4,8 +4,8 @@ use self_prompt_sam::bundle::{
     Backbone, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, WeightFile,
 };
 
-/// Plain SAM on windows of `depth` slices that already are RGB images of the network's size, normalised: nothing is
-/// between the input and the backbone. `classes` counts the background.
+/// Plain SAM on windows of `depth` slices that are already normalised RGB images of the network's size, so that only
+/// the backbone is timed. `classes` includes the background.
 pub fn plain(backbone: Backbone, image_size: i64, depth: usize, classes: usize) -> BundleConfig {
     BundleConfig {
         name: "bench".into(),
@@ -21,7 +21,7 @@ pub fn plain(backbone: Backbone, image_size: i64, depth: usize, classes: usize) 
         },
         normalisation: Normalisation::ZScore,
         largest_component: false,
-        // No taps: the embedding is all that the official encoder gives.
+        // No taps: the official encoder returns only the embedding.
         network: NetworkConfig { taps: Some(Vec::new()), ..NetworkConfig::plain(backbone, image_size) },
         weights: WeightFile { file: "backbone.safetensors".into(), sha256: String::new() },
         adapters: None,

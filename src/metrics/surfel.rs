@@ -1,14 +1,13 @@
-//! Area of the surface that passes between eight neighbouring voxels, for each of the 256 ways in which they
-//! can belong to an object: marching cubes (Lorensen and Cline 1987) with the surface through the middles of
-//! the cube's edges.
+//! Area of the surface between eight neighbouring voxels, for each of the 256 ways in which they can belong to an
+//! object: marching cubes (Lorensen and Cline 1987) with surfaces through the midpoints of the cube's edges.
 //!
-//! The surface is built rather than tabulated: it goes round each group of voxels that share a face (round
-//! those outside where more than four are inside), and where its outline is not flat it is cut into the
-//! triangles of the largest area. On all 256 codes this gives the areas of DeepMind's `surface-distance`.
+//! The surface is computed, not tabulated: it encloses each group of voxels that share a face (or each group of
+//! outside voxels if more than four voxels are inside). If its outline is not flat, it is divided into the triangles
+//! with the largest total area. For all 256 codes this gives the areas of DeepMind's `surface-distance`.
 
-/// Corner of the cube: bit 2 is its z, bit 1 its y, bit 0 its x.
+/// A corner of the cube: bit 2 is its z, bit 1 its y, bit 0 its x.
 type Corner = usize;
-/// Middle of an edge, in half voxels, `[z, y, x]`.
+/// Midpoint of an edge, in half voxels, `[z, y, x]`.
 type Middle = [i32; 3];
 /// Vector area of a triangle on the unit cube, `[z, y, x]`.
 type Normal = [f64; 3];
@@ -41,7 +40,7 @@ fn neighbours(corner: Corner) -> [Corner; 3] {
     [corner ^ 1, corner ^ 2, corner ^ 4]
 }
 
-/// Splits a code into groups of corners that hang together along edges.
+/// Splits a code into groups of corners that are connected by edges.
 fn groups(code: u8) -> Vec<u8> {
     let mut groups: Vec<u8> = Vec::new();
     let mut rest = code;
@@ -57,8 +56,8 @@ fn groups(code: u8) -> Vec<u8> {
     groups
 }
 
-/// The closed line of edge middles round a group of at most four corners. No face has two separate corners of
-/// such a group, so that two middles follow each other exactly if they lie in one face.
+/// The closed line through edge midpoints that encloses a group of at most four corners. No face has two separate
+/// corners of such a group, so two midpoints are consecutive exactly if they lie in the same face.
 fn outline(group: u8) -> Vec<Middle> {
     let mut middles: Vec<Middle> = Vec::new();
     for inside in (0..CORNERS).filter(|&corner| contains(group, corner)) {
@@ -74,7 +73,7 @@ fn outline(group: u8) -> Vec<Middle> {
     middles
 }
 
-/// The triangulation of a closed line that has the largest area.
+/// The triangulation of a closed line with the largest area.
 fn largest_triangulation(line: &[Middle]) -> Vec<Normal> {
     let [first, between @ .., last] = line else { return Vec::new() };
     let cut_at = |index: usize| {

@@ -1,5 +1,5 @@
-//! Pictures of a segmented case: slices in grey with the outline of each class in its colour, the truth
-//! beside the prediction where there is one.
+//! Pictures of a segmented case: slices in grey with the outlines of the classes in colour; with the truth, if
+//! known, beside the prediction.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,12 +17,12 @@ use super::view::View;
 pub struct Panel {
     /// Index along z.
     pub slice: usize,
-    /// The slice: prediction alone, or truth at the left and prediction at the right.
+    /// The prediction; or, if the truth is known, the truth at the left and the prediction at the right.
     pub picture: RgbImage,
 }
 
 impl Panel {
-    /// The picture as PNG in base64, as `data:image/png;base64,` wants it.
+    /// The picture as PNG in base64, for a `data:image/png;base64,` URL.
     ///
     /// # Errors
     /// [`ReportError::Png`].
@@ -36,7 +36,7 @@ impl Panel {
     }
 }
 
-/// Pictures of a case, by rising slice.
+/// Pictures of a case, in ascending order of slices.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Montage {
     /// The slices.
@@ -47,12 +47,12 @@ pub struct Montage {
 
 /// Pixels between truth and prediction.
 const GAP: u32 = 4;
-/// Voxels looked at to find black and white.
+/// Most voxels sampled to find the grey levels.
 const MAX_SAMPLES: usize = 1 << 20;
 
 impl Montage {
-    /// Draws up to `config.slices` slices spread over those that have a class in prediction or truth, or
-    /// over all where there is none.
+    /// Draws up to `config.slices` slices, spread evenly over the slices that contain a class, or over all slices if
+    /// none does.
     ///
     /// # Errors
     /// [`ReportError::Shape`] and [`ReportError::Grid`].
@@ -78,7 +78,7 @@ impl Montage {
     }
 }
 
-/// Intensities shown black and white.
+/// The intensities shown as black and as white.
 fn grey_window(image: ArrayView3<'_, f32>, clipped_percent: f64) -> [f32; 2] {
     let step = image.len().div_ceil(MAX_SAMPLES);
     let mut values: Vec<f32> =

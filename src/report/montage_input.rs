@@ -1,4 +1,4 @@
-//! What a montage is drawn from.
+//! The inputs of a montage.
 
 use ndarray::{ArrayView3, Axis};
 
@@ -17,21 +17,21 @@ pub struct MontageInput<'a> {
     pub spacing_mm: [f64; 3],
 }
 
-/// How many pictures and how big.
+/// Number and size of the pictures.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MontageConfig {
-    /// Slices at most. Default 8.
+    /// Most slices shown. Default 8.
     pub slices: usize,
-    /// Height of a picture, pixels: smaller ones are enlarged to it. Default 240.
+    /// Minimum height of a picture, pixels; smaller ones are enlarged. Default 240.
     pub min_height: u32,
-    /// Height of a picture, pixels: larger ones are reduced to it. Default 320.
+    /// Maximum height of a picture, pixels; larger ones are reduced. Default 320.
     pub max_height: u32,
-    /// Width of a picture, pixels; goes before the heights. Default 640.
+    /// Maximum width of a picture, pixels; takes precedence over the heights. Default 640.
     pub max_width: u32,
-    /// Part of the voxels darker than black and brighter than white, percent. Default 1.
+    /// Percentage of voxels that are darker than black, and of those brighter than white. Default 1.
     pub clipped_percent: f64,
-    /// Margin left around all classes when the picture is cut out, in parts of their extent; absent = whole
-    /// slices. Default 0.5.
+    /// Margin around all classes when pictures are cropped, as a fraction of their extent; `None` = whole slices.
+    /// Default 0.5.
     pub margin: Option<f64>,
 }
 
@@ -70,7 +70,7 @@ impl MontageInput<'_> {
         Ok(())
     }
 
-    /// Prediction and, where there is one, truth.
+    /// The prediction and, if known, the truth.
     pub(super) fn label_volumes(&self) -> impl Iterator<Item = ArrayView3<'_, u8>> {
         [Some(self.prediction), self.truth].into_iter().flatten()
     }
@@ -89,7 +89,7 @@ impl MontageInput<'_> {
     }
 }
 
-/// `count` of the candidates, evenly spaced from the first to the last; of one, the middle.
+/// `count` of the candidates, evenly spaced from the first to the last; the middle one if `count` is 1.
 fn spread(candidates: &[usize], count: usize) -> Vec<usize> {
     let last = candidates.len() - 1;
     match count.min(candidates.len()) {

@@ -1,6 +1,6 @@
-//! Colours of the classes: the seven hues of Okabe and Ito ("Color Universal Design", 2008), then nine
-//! more, each the sRGB colour farthest (CIELAB) from all before it as seen with normal, protan and deutan
-//! vision (Machado et al. 2009), none of them grey or dark, so that all stand out on a grey image.
+//! Colours of the classes: the seven hues of Okabe and Ito ("Color Universal Design", 2008), then nine more. Each of
+//! these is the sRGB colour farthest (CIELAB) from all before it for normal, protan and deutan vision (Machado et
+//! al. 2009), without greys and dark colours, so that all stand out on a grey image.
 
 /// Colours of classes 1, 2, …, sRGB.
 pub const CLASS_COLOURS: [[u8; 3]; 16] = [

@@ -1,4 +1,4 @@
-//! Sections of the report while its run goes on: on disk, so that memory does not grow with the number of cases.
+//! Sections of the report during a run. They are on disk, so memory does not grow with the number of cases.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -7,22 +7,22 @@ use std::path::{Path, PathBuf};
 
 use super::ReportError;
 
-/// Texts in a file without a name, which goes with this process.
+/// Texts in an unnamed file that is deleted when the process ends.
 #[derive(Debug)]
 pub(super) struct Sections {
     file: File,
-    /// Where the file is, for messages.
+    /// Folder of the file, for messages.
     folder: PathBuf,
 }
 
 impl Sections {
-    /// None yet; the file is in `folder`.
+    /// Starts without texts; the file is in `folder`.
     pub fn new(folder: &Path) -> Result<Self, ReportError> {
         let file = tempfile::tempfile_in(folder).map_err(ReportError::io(folder))?;
         Ok(Self { file, folder: folder.to_path_buf() })
     }
 
-    /// Keeps a text, and says where.
+    /// Appends a text and returns its position in the file.
     pub fn append(&mut self, text: &str) -> Result<Range<u64>, ReportError> {
         let mut append = || -> io::Result<Range<u64>> {
             let start = self.file.seek(SeekFrom::End(0))?;
@@ -32,7 +32,7 @@ impl Sections {
         append().map_err(ReportError::io(&self.folder))
     }
 
-    /// Copies the text that lies there.
+    /// Copies the text at this position.
     pub fn copy(&self, place: &Range<u64>, to: &mut dyn Write) -> io::Result<()> {
         let mut file = &self.file;
         file.seek(SeekFrom::Start(place.start))?;

@@ -1,4 +1,4 @@
-//! How a slice of a montage is drawn: which part, how big, and the outlines of its classes.
+//! How a slice of a montage is drawn: which part, at which size, and the outlines of the classes.
 
 use std::ops::Range;
 
@@ -9,12 +9,12 @@ use ndarray::{ArrayView2, s};
 use super::class_colour;
 use super::montage_input::{MontageConfig, MontageInput};
 
-/// Least voxels kept around the classes.
+/// Minimum margin around the classes, voxels.
 const MIN_MARGIN: f64 = 8.0;
-/// Grey levels this far apart look the same and make files smaller.
+/// Grey levels are rounded to multiples of this: no visible difference, but smaller files.
 const GREY_STEP: f32 = 4.0;
 
-/// The part of a slice that is shown and the size it is shown at.
+/// The part of a slice that is shown, and its size.
 pub(super) struct View {
     rows: Range<usize>,
     columns: Range<usize>,
@@ -25,11 +25,11 @@ pub(super) struct View {
 }
 
 impl View {
-    /// The same for all slices of a case, so that they can be compared.
+    /// The same view for all slices of a case, so that they can be compared.
     pub(super) fn new(input: &MontageInput<'_>, config: &MontageConfig) -> Self {
         let [rows, columns] = cut(input, config.margin);
         let [_, dy, dx] = input.spacing_mm;
-        // At one pixel per voxel of the finer axis, pixels are square.
+        // With one pixel per voxel along the finer axis, pixels are square.
         let finest = dy.min(dx);
         let (width, height) = (columns.len() as f64 * dx / finest, rows.len() as f64 * dy / finest);
         let wanted =
@@ -40,7 +40,7 @@ impl View {
         Self { rows, columns, width: pixels(width), height: pixels(height), outline }
     }
 
-    /// The slice in grey, `black` and below black, `white` and above white, at the size it is shown at.
+    /// The slice in grey at its display size. Intensities up to `black` are black, from `white` on white.
     pub(super) fn grey(&self, slice: ArrayView2<'_, f32>, [black, white]: [f32; 2]) -> GrayImage {
         let scale = if white > black { 255.0 / (white - black) } else { 0.0 };
         let level = |value: f32| {
@@ -58,8 +58,9 @@ impl View {
         grey
     }
 
-    /// The grey slice with outlines: the pixels of a class that are `outline` or less from the background or a
-    /// class before it. So two classes side by side share one line, in the colour of the later.
+    /// The grey slice with outlines. An outline consists of the pixels of a class that are at most `outline` pixels
+    /// from the background or a class with a lower number. Two neighbouring classes thus share one line, in the
+    /// colour of the higher class.
     pub(super) fn draw(&self, grey: &GrayImage, labels: ArrayView2<'_, u8>) -> RgbImage {
         let nearest = |pixel: i64, pixels: u32, voxels: &Range<usize>| {
             voxels.start + (pixel as usize * 2 + 1) * voxels.len() / (2 * pixels as usize)
@@ -87,7 +88,7 @@ impl View {
     }
 }
 
-/// Rows and columns that hold every class of every slice, and a margin; everything where there is none.
+/// The rows and columns that contain every class of every slice, plus a margin; all of them if there are no classes.
 fn cut(input: &MontageInput<'_>, margin: Option<f64>) -> [Range<usize>; 2] {
     let (_, height, width) = input.image.dim();
     let whole = [0..height, 0..width];
@@ -186,7 +187,7 @@ mod tests {
         };
         assert_eq!(size([9.0, 1.0, 1.0]), (96, 192));
         assert_eq!(size([9.0, 1.0, 2.0]), (192, 192));
-        // Three pixels high for one wide: 300 rows of square pixels, which fit.
+        // Voxels three times as high as wide: 300 rows of square pixels, which is within the limits.
         assert_eq!(size([9.0, 3.0, 1.0]), (50, 300));
         assert_eq!(size([9.0, 9.0, 1.0]), (18, 320));
         assert_eq!(size([9.0, 1.0, 90.0]), (640, 14));

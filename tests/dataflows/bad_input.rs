@@ -1,5 +1,5 @@
-//! What cannot work is refused by the nodes in one line that names the file, key or setting, with a non-zero exit and
-//! without a file left behind. Files of volumes and checkpoints have tables of their own in the other tests.
+//! Nodes refuse impossible settings and files in one line that names the file, key or setting, with a non-zero exit
+//! code and without leaving a file. Other tests cover volume files and checkpoints.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use super::harness::{Bench, project};
 
-/// Runs a node alone: everything here fails before it joins a dataflow.
+/// Runs a node alone: each of these faults is found before the node joins a dataflow.
 fn node(program: &str, settings: &[(&str, &str)]) -> Output {
     let mut command = Command::new(project().join("target/release").join(program));
     command.env_remove("SPSAM_MODEL").env("SPSAM_DEVICE", "cpu");
@@ -17,7 +17,7 @@ fn node(program: &str, settings: &[(&str, &str)]) -> Output {
     command.output().unwrap()
 }
 
-/// Checks that a node refuses its settings and says `expected` in its one line.
+/// Checks that a node refuses its settings with one line that contains each of `expected`.
 fn refuses(program: &str, settings: &[(&str, &str)], expected: &[&str]) {
     let output = node(program, settings);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -80,7 +80,7 @@ fn wrong_bundles_are_refused_by_name() {
     with(good.replace("depth_overlap: 0.5", "depth_overlap: 1.5"), &["model.yml", "overlap"]);
     let hash = good.lines().find(|line| line.contains("sha256:")).unwrap();
     with(good.replace(hash, "  sha256: 00"), &["backbone.safetensors", "sha256"]);
-    // Twice as deep: the depth adapters of the file do not fit.
+    // With twice the depth, the file's depth adapters have the wrong shape.
     with(good.replace("depth: 4", "depth: 8"), &["adapters.safetensors", "depth", "shape"]);
     with(good.replace("adapter: depth_fused", "adapter: none"), &["adapters.safetensors", "unexpected"]);
 }

@@ -1,4 +1,4 @@
-//! The shipped bundles, without any prompt, through `infer.yml`.
+//! The shipped bundles run through `infer.yml` without prompts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -80,7 +80,7 @@ fn the_hippocampus_bundle_segments_cases_that_it_has_not_seen() {
         .filter(|path| path.to_string_lossy().contains("hippocampus_"))
         .collect();
     images.sort();
-    // Every tenth validates; every third of these is enough here.
+    // Every tenth case is a validation case; every third of these is enough here.
     let list: Vec<String> = images.iter().step_by(30).map(|path| path.display().to_string()).collect();
     let bench = Bench::new(0, 0);
     fs::write(bench.path("list.txt"), list.join("\n")).unwrap();

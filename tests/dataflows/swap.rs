@@ -1,4 +1,4 @@
-//! The example prompt nodes take the place of ours.
+//! The example prompt nodes replace ours.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::harness::{Bench, label_maps, project, python};
 
-/// The prompts of both examples are boxes made from labels.
+/// Both examples make boxes from labels.
 #[test]
 fn example_nodes_give_the_same_results_as_ours() {
     let bench = Bench::new(2, 8);
@@ -39,7 +39,7 @@ fn path_with_python() -> String {
     format!("{bin}:{}", std::env::var("PATH").unwrap_or_default())
 }
 
-/// A coordinator and a daemon of this test's own; both end with it.
+/// A coordinator and a daemon for this test; both end with it.
 struct Dora<'a> {
     bench: &'a Bench,
 }

@@ -1,4 +1,4 @@
-//! Training across the dataflow: the same as in one process, and nothing lost when something dies.
+//! Training across the dataflow: it equals training in one process, and nothing is lost when a node dies.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,8 +19,8 @@ use super::harness::{Bench, Run, project};
 
 const SIDE: usize = 32;
 
-/// A small network on the bench's volumes, trained from scratch for `epochs` of 5 steps, the first
-/// `generator_only` of them without the decoder.
+/// A small network, trained from scratch on the bench's volumes for `epochs` of 5 steps, the first `generator_only`
+/// of them without the decoder.
 fn config(bench: &Bench, windows: usize, epochs: u64, generator_only: u64) -> TrainingConfig {
     let shipped = TrainingConfig::open(&project().join("configs/hippocampus-scratch.yml")).unwrap();
     let model = ModelConfig {
@@ -91,10 +91,10 @@ fn train_in_process(bench: &Bench, name: &str, config: &TrainingConfig) {
     assert!(matches!(outcome, Outcome::Finished { .. }));
 }
 
-/// Losses of a step, at the generator and at the decoder.
+/// Losses of a step, of the generator and of the decoder.
 type Losses = (f64, Option<f64>);
 
-/// The newest checkpoint of a run, and its losses by step.
+/// The newest checkpoint of a run, and the losses of each step.
 fn result(folder: &Path) -> (u64, BTreeMap<String, Tensors>, Vec<Losses>) {
     let checkpoints = self_prompt_sam::training::Checkpoints::new(folder.join("checkpoints"));
     let (manifest, shards) = checkpoints.newest().unwrap().unwrap();
@@ -103,7 +103,7 @@ fn result(folder: &Path) -> (u64, BTreeMap<String, Tensors>, Vec<Losses>) {
     (manifest.step, shards, losses)
 }
 
-/// Largest difference of two runs: of losses, and of each tensor relative to its largest value.
+/// Largest difference between two runs: of the losses, and of each tensor relative to its largest value.
 fn difference(bench: &Bench, [one, other]: [&str; 2]) -> (f64, f64) {
     let [(step, shards, losses), (other_step, other_shards, other_losses)] =
         [one, other].map(|name| result(&bench.path(name)));
@@ -136,8 +136,9 @@ fn difference(bench: &Bench, [one, other]: [&str; 2]) -> (f64, f64) {
     (of_losses, of_tensors)
 }
 
-/// Losses, and in the checkpoint parameters and gradients: the momentum after one step is the gradient. Both compute the same
-/// in the same order; the tolerance leaves libtorch the freedom to share out its sums among threads differently.
+/// Compares losses, and parameters and gradients from the checkpoint: after one step the momentum is the gradient.
+/// Both runs compute the same in the same order; the tolerance allows libtorch to split its sums differently among
+/// threads.
 #[test]
 fn a_step_of_the_dataflow_is_a_step_of_one_process() {
     let bench = Bench::new(3, 12);
@@ -157,7 +158,7 @@ fn a_step_of_the_dataflow_is_a_step_of_one_process() {
     }
 }
 
-/// What travels between the parts loses nothing in bf16 either.
+/// Messages between the parts are lossless in bf16 as well.
 #[test]
 fn a_step_in_bf16_is_one_of_one_process() {
     let bench = Bench::new(3, 12);
@@ -196,7 +197,7 @@ fn a_run_goes_on_after_any_node_was_killed_and_ends_as_the_uninterrupted_one() {
     ];
     for (place, node) in nodes.into_iter().enumerate() {
         let mut run = start(&bench, "killed", &config, place > 0);
-        // Each a little later in the run.
+        // Kill each node a little later in the run.
         let step = format!("step-{:08}/manifest.json", 5 * (place + 1));
         run.wait_for_file(&bench.path("killed/checkpoints").join(step));
         run.kill(&format!("spsam-{node}"));
@@ -216,7 +217,7 @@ fn spsam(bench: &Bench, name: &str, config: &TrainingConfig, arguments: &[&str])
     let file = bench.path("config.yml");
     config.write(&file).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_spsam"));
-    // Without the builds that the dataflow names: what cargo tells a test would make them start from nothing.
+    // Without build commands: with the environment that cargo gives a test, they would start from scratch.
     let dataflow = bench.dataflow("dataflows/train.yml", |text| text);
     command.arg("train").arg("--config").arg(file).arg("--dataflow").arg(dataflow).args(arguments);
     bench.launch(command, name, &[])
@@ -283,7 +284,7 @@ fn lost_messages_are_sent_again_and_change_nothing() {
     fs::create_dir_all(&config.output).unwrap();
     let file = config.output.join("config.yml");
     config.write(&file).unwrap();
-    // Gradients on their way back to the encoder, from both parts, pass a node that loses some.
+    // Gradients on their way back to the encoder, from both parts, pass through a node that loses some.
     let lossy = |from: &str, output: &str, urn: &str| {
         format!(
             "\n  - id: lossy-{output}\n    path: {}\n    inputs:\n      in: {{ source: {from}/{output}, \
@@ -313,7 +314,7 @@ fn lost_messages_are_sent_again_and_change_nothing() {
     assert!(status.success(), "{status}; log:\n{}", run.log());
     let again = run.log().matches("is sent again").count();
     println!("{again} steps were sent again");
-    // Of the windows 0 to 11 of six steps, 2 and 7 lose gradients.
+    // Of windows 0 to 11 in six steps, windows 2 and 7 lose gradients.
     assert!(again >= 2, "{}", run.log());
     let (losses, tensors) = difference(&bench, ["lossy", "process"]);
     assert!(losses <= 1e-3 && tensors <= 1e-3, "{losses} {tensors}");

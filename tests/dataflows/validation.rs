@@ -1,4 +1,4 @@
-//! dora's own checks of every dataflow and node manifest, and that they fail where they should.
+//! dora's checks accept every dataflow and node manifest, and reject faulty ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The dora command of the project's Python environment; `None`, and the test counts as skipped, where it is not set up.
+/// The dora command of the project's Python environment; if that is not set up, `None`, and the test counts as
+/// skipped.
 fn dora() -> Option<PathBuf> {
     let python =
         std::env::var_os("SPSAM_PYTHON").map_or_else(|| root().join(".spsam/venv/bin/python"), PathBuf::from);
@@ -52,7 +53,7 @@ fn every_edge_of_every_dataflow_has_its_type() {
     for file in files {
         let (passes, said) = validate(&dora, &["--strict-types"], &file);
         assert!(passes && said.contains("All type annotations OK"), "{}: {said}", file.display());
-        // An edge that dora had to guess is one we did not declare.
+        // dora infers the type of an edge only if we have not declared it.
         assert!(!said.contains("inferred"), "{}: {said}", file.display());
     }
 }

@@ -1,4 +1,4 @@
-//! Runs a script of `tests/python` and reads the arrays that it writes.
+//! Runs a script of `tests/python` and reads the arrays it writes.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,11 +8,11 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::python::run_with;
 
-/// Arrays by name, as a script saved them.
+/// The arrays that a script saved, by name.
 pub struct Reference(Vec<u8>);
 
 impl Reference {
-    /// Runs `script` with the file to write as its first argument and `arguments` behind it.
+    /// Runs `script`; its first argument is the file to write, followed by `arguments`.
     pub fn run(script: &str, arguments: &[&Path]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("reference.safetensors");
@@ -24,7 +24,7 @@ impl Reference {
         SafeTensors::deserialize(&self.0).unwrap()
     }
 
-    /// Names without what follows the last dot, sorted.
+    /// The names up to their last dot, sorted.
     pub fn cases(&self) -> BTreeSet<String> {
         self.tensors().names().iter().filter_map(|name| Some(name.rsplit_once('.')?.0.to_string())).collect()
     }

@@ -1,4 +1,4 @@
-//! Weight files as torch writes them, good and bad.
+//! Weight files as torch writes them, valid and invalid.
 
 use std::fs;
 use std::path::{Path, PathBuf};

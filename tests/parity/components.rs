@@ -1,4 +1,4 @@
-//! Connected components against scipy's.
+//! Connected components compared with scipy's.
 
 use ndarray::Ix3;
 use self_prompt_sam::volume::keep_largest_component;

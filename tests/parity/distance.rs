@@ -1,4 +1,4 @@
-//! Distance transforms against scipy's.
+//! Distance transforms compared with scipy's.
 
 use ndarray::{Ix2, Ix3};
 use self_prompt_sam::metrics::squared_distance;
@@ -16,7 +16,7 @@ fn distance_transforms_equal_scipy() {
             planes += 1;
             let mask = reference.u8(&format!("{case}.mask")).mapv(|value| value != 0);
             let found = squared_distance_to_border(mask.into_dimensionality::<Ix2>().unwrap().view());
-            // Squared distances between pixels are whole numbers: no tolerance.
+            // Squared distances between pixels are integers, so no tolerance is needed.
             assert_eq!(found.into_dyn(), expected.mapv(|distance| (distance * distance).round()), "{case}");
         } else {
             volumes += 1;

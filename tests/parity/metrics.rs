@@ -1,4 +1,4 @@
-//! Metrics against DeepMind's surface-distance.
+//! Metrics compared with DeepMind's surface-distance.
 
 use std::path::Path;
 
@@ -32,7 +32,8 @@ fn metrics_equal_surface_distance() {
         for (found, expected) in found.iter().zip(reference.f64(&format!("{case}.metrics")).outer_iter()) {
             let [dice, hd95_mm, nsd] = [expected[[0]], expected[[1]], expected[[2]]];
             if dice.is_nan() {
-                // Absent from both: the reference has no figure for Dice and NSD, and calls HD95 infinite.
+                // If a class is absent from both volumes, the reference has no value for Dice and NSD, and an
+                // infinite HD95.
                 assert!(
                     found.dice.is_nan() && found.hd95_mm.is_nan() && found.nsd.is_nan(),
                     "{case} {found:?}"
@@ -63,7 +64,7 @@ fn areas_of_all_neighbour_codes_equal_surface_distance() {
     for case in reference.cases().iter().filter(|case| case.starts_with("areas")) {
         let areas = surfel_areas(reference.spacing_mm(&format!("{case}.spacing")));
         for (code, &expected) in reference.f64(&format!("{case}.area")).iter().enumerate() {
-            // The package counts the corners from the other end.
+            // The package numbers the corners in reverse order.
             let area = areas[usize::from((code as u8).reverse_bits())];
             assert!((area - expected).abs() < 1e-9, "{case}, code {code}: {area}, expected {expected}");
         }

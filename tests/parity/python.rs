@@ -1,4 +1,4 @@
-//! Runs the committed scripts that make golden values with the reference packages.
+//! Runs the scripts that make golden values with the reference packages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,14 +18,14 @@ pub fn run_with(script: &str, arguments: &[&Path]) {
     assert!(status.success(), "{script} failed: {status}");
 }
 
-/// Runs `tests/python/<script>` with a folder of its own as argument and returns that folder.
+/// Runs `tests/python/<script>` with a new folder as argument, and returns that folder.
 pub fn run(script: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(script).with_extension("");
     run_with(script, &[&folder]);
     folder
 }
 
-/// Largest absolute difference as a fraction of the expected values' largest magnitude.
+/// Largest absolute difference, as a fraction of the largest magnitude of the expected values.
 pub fn relative_difference(found: &Tensor, expected: &Tensor) -> f64 {
     assert_eq!(found.size(), expected.size());
     let expected = expected.to_device(found.device());

@@ -1,4 +1,4 @@
-//! Runs a case of a reference script and compares with what it wrote.
+//! Runs a case of a reference script and compares results with the script's output.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are outside #[test] functions")]
 
 use std::collections::HashMap;
@@ -8,11 +8,11 @@ use tch::{Device, Kind, Tensor, nn};
 
 use crate::python::run_with;
 
-/// Largest absolute error allowed in fp32, as a fraction of the largest expected value: the order of sums
-/// differs between two implementations, and a deep network lets that grow.
+/// Largest absolute error allowed in fp32, as a fraction of the largest expected value. Two implementations sum in
+/// different orders, and the difference grows in a deep network.
 const TOLERANCE: f64 = 1e-4;
 
-/// What one case of a reference script wrote: `weights.*`, `input.*` and `output.*`.
+/// The output of one case of a reference script: `weights.*`, `input.*` and `output.*`.
 pub struct Reference(HashMap<String, Tensor>);
 
 impl Reference {
@@ -24,7 +24,7 @@ impl Reference {
         Self(Tensor::read_safetensors(&file).unwrap().into_iter().collect())
     }
 
-    /// A tensor of the inputs.
+    /// An input tensor.
     pub fn input(&self, name: &str, device: Device) -> Tensor {
         self.0[&format!("input.{name}")].to_device(device)
     }
@@ -52,7 +52,8 @@ impl Reference {
         });
     }
 
-    /// Fails unless `found` is on `device`, has the shape of the expected output, and its values within the tolerance.
+    /// Fails unless `found` is on `device` and has the expected shape and, within the tolerance, the expected
+    /// values.
     pub fn check(&self, name: &str, found: &Tensor, device: Device) {
         let expected = &self.0[&format!("output.{name}")];
         assert_eq!((found.device(), found.size()), (device, expected.size()), "{name}");

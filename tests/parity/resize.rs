@@ -1,4 +1,4 @@
-//! Resizing of mask logits against torch's.
+//! Resizing of mask logits compared with torch's.
 
 use ndarray::Ix3;
 use self_prompt_sam::prompt::resize_bilinear;
@@ -15,7 +15,7 @@ fn resizing_equals_torch() {
         let (_, height, width) = target.dim();
         let found = resize_bilinear(source.view(), [height, width]);
         let error = (found - target).iter().fold(0.0f32, |worst, error| worst.max(error.abs()));
-        // Single precision on values up to about 20.
+        // Single precision, for values up to about 20.
         assert!(error <= 1e-5, "{case}: {error}");
         worst = worst.max(error);
     }

@@ -1,4 +1,4 @@
-//! `self_prompt_sam::network::sam` against PyPI `segment-anything` 1.0 with random weights.
+//! `self_prompt_sam::network::sam` compared with PyPI `segment-anything` 1.0, with random weights.
 
 use self_prompt_sam::network::sam::{
     ImageEncoderVit, MaskDecoder, MaskDecoderConfig, PromptEncoder, PromptEncoderConfig, PromptTensors,
@@ -12,7 +12,7 @@ use crate::skip::skipped;
 
 const SCRIPT: &str = "sam_reference.py";
 
-/// A store for frozen weights and one for the paper's parts, which must stay empty in plain SAM.
+/// A store for frozen weights and one for the paper's modules, which must stay empty in plain SAM.
 fn build<M>(
     reference: &Reference,
     device: tch::Device,

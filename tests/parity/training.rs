@@ -1,4 +1,4 @@
-//! Training against PyTorch: the optimisers, and loss and gradients of the whole network.
+//! Training compared with PyTorch: the optimisers, and the loss and gradients of the whole network.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -53,7 +53,8 @@ fn optimisers_are_those_of_torch() {
 const DEPTH: usize = 3;
 const SIDE: usize = 32;
 
-/// The paper's full model on a small backbone that is trained, too, with one learned doubling in the MAdapter.
+/// The paper's full model on a small backbone that is trained as well, with one learned 2× upsampling in the
+/// MAdapter.
 fn config() -> TrainingConfig {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/hippocampus-scratch.yml");
     let shipped = TrainingConfig::open(&shipped).unwrap();
@@ -69,7 +70,7 @@ fn config() -> TrainingConfig {
     TrainingConfig { model, ..shipped }
 }
 
-/// A blob of each class on noise, the third class absent.
+/// A blob of each class on noise; the third class is absent.
 fn window() -> Sample {
     let labels = Array3::from_shape_fn((DEPTH, SIDE, SIDE), |(z, y, x)| {
         u8::from(y.abs_diff(12) + x.abs_diff(9) < 6 + z)
@@ -82,16 +83,16 @@ fn window() -> Sample {
     Sample { case_id: "case".into(), images: noise + labels.mapv(f32::from), labels }
 }
 
-/// Not by libtorch's generator, which the tests that run beside this one use, too: in some draws of weights a unit is so
-/// near to the kink of its activation that the reference takes the other side.
+/// Does not use libtorch's generator, which tests running in parallel use as well. In some draws of weights, a unit
+/// is so close to the kink of its activation that the reference is on its other side.
 fn randn(generator: &mut Pcg64, size: &[i64]) -> Tensor {
     let count = size.iter().product::<i64>() as usize;
     let values: Vec<f32> = StandardNormal.sample_iter(generator).take(count).collect();
     Tensor::from_slice(&values).view(size)
 }
 
-/// Every weight drawn anew, about one where it starts at one and about zero elsewhere, so that none of those that start at
-/// zero hides what lies before it.
+/// Draws every weight anew, around one if it starts at one, else around zero, so that weights that start at zero do
+/// not hide the layers before them.
 fn disturb(trainer: &Trainer) {
     let mut generator = Pcg64::seed_from_u64(12);
     tch::no_grad(|| {
@@ -123,7 +124,7 @@ fn reference(trainer: &Trainer, window: &Sample) -> HashMap<String, Tensor> {
     Tensor::read_safetensors(&output).unwrap().into_iter().collect()
 }
 
-/// The losses, and the gradients added to the parameters.
+/// Returns the losses and the gradients of the parameters.
 fn learn(trainer: &Trainer, window: &Sample, full: bool) -> (f64, Option<f64>, Tensors) {
     let labels = labels_of(&window.labels);
     let encoded = trainer.encoder.forward(&slices_of(&window.images)).unwrap();
@@ -147,8 +148,9 @@ fn learn(trainer: &Trainer, window: &Sample, full: bool) -> (f64, Option<f64>, T
     (generated.loss, final_loss, gradients.filter(|(_, gradient)| gradient.defined()).collect())
 }
 
-/// Whether a parameter is a bias that the normalisation behind it takes away: its gradient is zero but for rounding.
-/// Without the decoder, the bias of the embedding is one: it goes through a 1×1 convolution into a normalisation.
+/// Whether a parameter is a bias that the following normalisation removes, so that its gradient is zero up to
+/// rounding. Without the decoder, the bias of the embedding is one: it goes through a 1×1 convolution into a
+/// normalisation.
 fn before_a_norm(name: &str, full: bool) -> bool {
     let modality =
         ["first", "refine", "doublings.0"].map(|layer| format!("trained/modality_adapter.{layer}.bias"));
@@ -189,7 +191,7 @@ fn losses_and_gradients_are_those_of_a_pytorch_model() {
                 assert!(largest(expected).max(largest(found)) < 1e-6 * overall, "{stage}: {name}");
                 continue;
             }
-            // Sums that cancel to nearly nothing are compared with the size of what cancels.
+            // Gradients that almost cancel out are compared relative to the overall size.
             errors.push((largest(&(found - expected)) / largest(expected).max(1e-4 * overall), name));
         }
         errors.sort_by(|a, b| b.0.total_cmp(&a.0));

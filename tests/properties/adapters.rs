@@ -1,4 +1,4 @@
-//! Adapters start as nothing at all and mix slices of one volume at one position only.
+//! Adapters have no effect when newly initialised, and mix only the slices of one volume at one position.
 
 use self_prompt_sam::bundle::AdapterKind;
 use self_prompt_sam::network::adapter::{
@@ -174,8 +174,8 @@ fn resizing_keeps_slices_and_modalities_in_their_order() {
     assert_eq!(Vec::<f32>::try_from(of_two.select(1, 2).flatten(0, -1)).unwrap(), [1.0, 2.0, 7.0, 8.0]);
 }
 
-/// Makes the attention of the windowed block 0 the identity over positions: no query or key depends on the
-/// image, and the relative positions outweigh all but the query's own place.
+/// Makes the attention of the windowed block 0 the identity over positions: queries and keys do not depend on the
+/// image, and the relative position bias of a query's own position outweighs all others.
 fn attend_to_own_position(store: &VarStore) {
     let variables = store.variables();
     let head_channels = variables["blocks.0.attn.rel_pos_h"].size()[1];
@@ -192,8 +192,8 @@ fn attend_to_own_position(store: &VarStore) {
     });
 }
 
-/// The grid of 6 takes 4 padded windows, so that mixing windows instead of slices would show: B·D·4 windows
-/// can be taken for volumes of D slices just as well.
+/// The grid of 6 takes 4 padded windows. If windows were mixed instead of slices, this would show: B·D·4 windows
+/// could be mistaken for volumes of D slices.
 #[test]
 fn windowed_blocks_mix_the_slices_of_a_volume_at_one_position() {
     let depth = 3;
@@ -226,7 +226,7 @@ fn windowed_blocks_mix_the_slices_of_a_volume_at_one_position() {
     }
 }
 
-/// Makes one adapter of block 0 give nothing, so that the other shows by itself.
+/// Sets the output of one adapter of block 0 to zero, so that only the other has an effect.
 fn silence(adapters: &VarStore, name: &str, kind: AdapterKind) {
     let last = if kind == AdapterKind::DepthAfter { ["up", "depth_shrink"] } else { ["up", "up"] };
     tch::no_grad(|| {
@@ -282,8 +282,8 @@ fn depth_position_tells_slices_apart() {
     assert!(found.allclose(&expected, 1e-4, 1e-5, false));
 }
 
-/// Freshly made, an adapter's up-projection is zero and hides what is below it; with random weights each part must
-/// be reached.
+/// The up-projection of a newly initialised adapter is zero and hides what is below it. With random weights, every
+/// part must get a gradient.
 #[test]
 fn gradients_reach_every_adapter_and_no_frozen_weight() {
     let (depth, classes) = (3, 2);

@@ -1,8 +1,8 @@
-//! Loader, nodes and writer in virtual time, with messages that are lost, doubled and overtaken and with processes that
-//! start anew: nothing is lost, nothing is written twice, and the run always ends.
+//! Loader, nodes and writer in virtual time. Messages are lost, duplicated and reordered, and processes restart:
+//! nothing is lost, nothing is written twice, and the run always ends.
 //!
-//! The book-keeping is the real one (`Dispatcher` in the loader, an `Assembler` in each node and in the writer). What is
-//! around it is a model of `runtime/loader/run.rs`, `runtime/stage.rs` and `runtime/writer.rs`.
+//! The bookkeeping is the real code (`Dispatcher` in the loader, an `Assembler` in each node and in the writer). The
+//! code around it is a model of `runtime/loader/run.rs`, `runtime/stage.rs` and `runtime/writer.rs`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -15,13 +15,13 @@ use self_prompt_sam::message::{SliceHeader, WireKind, encode_tensor};
 use self_prompt_sam::runtime::{Action, Assembler, Dispatcher, Input, InputKind, Timing, Window};
 use tch::Tensor;
 
-/// What the loader does, as in `runtime/loader/run.rs`.
+/// The loader's limits, as in `runtime/loader/run.rs`.
 const OPEN_CASES: usize = 3;
 const ATTEMPTS: i64 = 6;
 const ACK_TIMEOUT_MS: u64 = 10_000;
 const REPEAT_MS: u64 = 30_000;
 const TICK_MS: u64 = 1000;
-/// A run of these sizes in which every window is sent six times ends before.
+/// A run of these sizes ends before this time even if every window is sent six times.
 const LIMIT_MS: u64 = 200_000_000;
 
 const SLICES: Input = Input { name: "slices", kind: InputKind::Floats };
@@ -30,18 +30,18 @@ const EMBEDDING: Input = Input { name: "embedding", kind: InputKind::Floats };
 const LOGITS: Input = Input { name: "logits", kind: InputKind::Floats };
 const LEVELS: i64 = 2;
 
-/// What goes wrong.
+/// The faults of a run.
 #[derive(Debug, Clone)]
 struct Faults {
     seed: u64,
     lost: f64,
     doubled: f64,
-    /// Messages take up to so long, so that later ones overtake them.
+    /// Largest delay of a message; later messages can overtake it.
     delay_ms: u64,
     compute_ms: u64,
-    /// Milliseconds at which encoder (0), decoder (1) and writer (2) start anew.
+    /// Times at which encoder (0), decoder (1) and writer (2) restart, milliseconds.
     restarts: Vec<(u64, usize)>,
-    /// Faults happen until then.
+    /// Faults occur until this time.
     until_ms: u64,
 }
 
@@ -51,7 +51,7 @@ enum Event {
     Restart(usize),
     /// A slice for the encoder, the decoder or the writer.
     Slice(usize, Input, SliceHeader, f32),
-    /// The encoder or the decoder of this life has computed its window.
+    /// The encoder or the decoder has computed its window, with the number of its process life.
     Computed(usize, u64),
     Alive(Vec<i64>),
     Ack(u64, Ack),
@@ -84,7 +84,7 @@ struct Stage {
 struct Writer {
     life: u64,
     open: BTreeMap<usize, (i64, usize, BTreeSet<i64>)>,
-    /// Cases written or given up.
+    /// Cases that are written or given up.
     closed: BTreeSet<usize>,
     written: BTreeSet<usize>,
 }
@@ -118,7 +118,7 @@ struct World {
     stages: [Stage; 2],
     writer: Writer,
     writer_assembler: Assembler,
-    /// What is on disk: how often each case was written, and in which lives of the writer.
+    /// Written files: for each case, the lives of the writer that wrote it.
     files: BTreeMap<usize, Vec<u64>>,
 }
 
@@ -180,7 +180,7 @@ impl World {
         self.order += 1;
     }
 
-    /// Over the network: late, perhaps never, perhaps twice.
+    /// Sends over the network: late, perhaps never, perhaps twice.
     fn send(&mut self, event: impl Fn() -> Event) {
         let faulty = self.now_ms < self.faults.until_ms;
         if faulty && self.rng.random_bool(self.faults.lost) {
@@ -275,7 +275,7 @@ impl World {
         self.at(self.now_ms + takes, Event::Computed(which, life));
     }
 
-    /// Every slice that a stage sends on is made of all slices of the window, so that a mixed one shows.
+    /// Each output slice depends on all slices of the window, so that mixed-up slices are noticed.
     fn emit(&mut self, which: usize, window: &Window) {
         let (segment, attempt) = (window.header.segment_id, window.header.attempt);
         let floats = |tensor: Tensor| Vec::<f32>::try_from(tensor.flatten(0, -1)).unwrap();
@@ -337,7 +337,7 @@ impl World {
             .iter_mut()
             .find(|(_, (first, windows, _))| (*first..*first + *windows as i64).contains(&segment));
         let Some((&case, (_, windows, arrived))) = mine else {
-            // Of a case that is closed, or that is not announced.
+            // The case is closed or not announced.
             if self.writer.closed.iter().any(|&case| self.segments(case).contains(&segment)) {
                 self.acknowledge(Ack::Segment(segment));
             }
@@ -355,7 +355,7 @@ impl World {
         }
     }
 
-    /// Segments of a case: cases are opened in order.
+    /// Segments of a case; cases are opened in order.
     fn segments(&self, case: usize) -> std::ops::Range<i64> {
         let first = self.cases[..case].iter().sum::<usize>() as i64;
         first..first + self.cases[case] as i64
@@ -473,15 +473,15 @@ impl World {
         }
     }
 
-    /// What must hold when the loader has ended.
+    /// Checks that must hold when the loader has ended.
     fn check(&self) {
         for case in 0..self.cases.len() {
             let lives = self.files.get(&case).map_or(&[][..], Vec::as_slice);
-            // A case that was written and a window of which the loader nevertheless gave up has both, by name.
+            // A case can be both written and failed by name, if the loader gave up one of its windows.
             let ends = (!lives.is_empty(), self.loader.failed.contains(&case));
             assert!(ends.0 || ends.1, "case {case} is lost");
             assert!(self.loader.confirmed.contains(&case), "case {case} is not confirmed");
-            // Again only where a writer that remembers nothing followed.
+            // A case is written again only by a restarted writer, which remembers nothing.
             assert!(lives.is_sorted_by(|a, b| a < b), "case {case} is written twice: {lives:?}");
         }
     }
@@ -505,7 +505,7 @@ fn faults(lost: f64, restarts: usize, until_ms: u64) -> impl Strategy<Value = Fa
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Whatever happens, for ever: every case ends written or failed by name.
+    /// With faults that never stop, every case is still written or fails by name.
     #[test]
     fn every_case_is_written_or_named(
         cases in prop::collection::vec(1usize..9, 1..6), depth in 1i64..4, credits in 1usize..5,
@@ -514,7 +514,7 @@ proptest! {
         World::new(cases, depth, credits, faults).run().check();
     }
 
-    /// Faults that pass before a window is given up cost no case.
+    /// Faults that stop before a window is given up fail no case.
     #[test]
     fn no_case_is_given_up_when_the_faults_pass(
         cases in prop::collection::vec(1usize..9, 1..6), depth in 1i64..4, credits in 1usize..5,

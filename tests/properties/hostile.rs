@@ -1,5 +1,5 @@
-//! Readers of files and messages on damaged inputs: they give an error, and never panic, hang or take memory without end.
-//! The fuzz targets (`fuzz/`) run the same readers for longer; what they have found stands in `FOUND`.
+//! Readers of files and messages on damaged inputs: they return an error, and never panic, hang or use unlimited
+//! memory. The fuzz targets (`fuzz/`) run the same readers for longer; their findings are in `FOUND`.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -7,16 +7,16 @@ use proptest::sample::Index;
 use crate::parsers;
 use crate::samples;
 
-/// One change to the bytes of a good input.
+/// One change to the bytes of a valid input.
 #[derive(Debug, Clone)]
 enum Damage {
-    /// Another byte in this place.
+    /// Replaces the byte at this place.
     Byte(Index, u8),
-    /// A little-endian number of this many bytes that is often wrong.
+    /// Writes a little-endian number of this many bytes, from values that often cause faults.
     Number(Index, usize, i64),
     Cut(Index),
     Remove(Index, usize),
-    /// The bytes at one place, again at another.
+    /// Copies the bytes at one place to another.
     Repeat(Index, Index, usize),
     Insert(Index, Vec<u8>),
 }
@@ -112,7 +112,8 @@ proptest! {
     }
 }
 
-/// The beginning of every campaign: `SPSAM_WRITE_CORPUS=fuzz/corpus cargo test --release --test properties -- corpus`.
+/// Start inputs of the fuzz campaigns: `SPSAM_WRITE_CORPUS=fuzz/corpus cargo test --release --test properties --
+/// corpus`.
 #[test]
 fn the_corpus_is_made_of_inputs_that_are_read() {
     type Reader = (&'static str, Vec<Vec<u8>>, fn(&[u8]));

@@ -1,4 +1,4 @@
-//! Prompts of any masks: points lie in their masks, boxes hold them, absent classes have none.
+//! Prompts of any masks: points lie in their masks, boxes contain them, absent classes have no prompts.
 
 use ndarray::{Array2, Array3, ArrayView2, Axis, array};
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ use self_prompt_sam::prompt::{
 
 const RULES: [PointRule; 3] = [PointRule::DistanceTransform, PointRule::BoxCentre, PointRule::Random];
 
-/// Prompts in pixels of the slice itself, so that they can be looked up in the mask.
+/// Prompts in pixels of the slice, so that they can be looked up in the mask.
 fn strategy(point: Option<PointRule>) -> ConfiguredPrompts {
     ConfiguredPrompts {
         config: PromptConfig { point, boxes: true, mask: true },
@@ -24,7 +24,7 @@ fn oracle(labels: &Array2<u8>, classes: usize, rule: PointRule) -> SlicePrompts 
     own_size.prompts(&SliceMasks::Labels { labels: labels.view(), classes }).unwrap()
 }
 
-/// Prompts of logits under which each pixel is of its label's class.
+/// Prompts of logits whose largest one at each pixel is that of its label's class.
 fn predicted(labels: &Array2<u8>, classes: usize, rule: PointRule) -> SlicePrompts {
     let (height, width) = labels.dim();
     let logits = Array3::from_shape_fn((classes, height, width), |(class, y, x)| {
@@ -50,7 +50,7 @@ fn labels_of(mask: &Array2<bool>) -> Array2<u8> {
     mask.mapv(u8::from)
 }
 
-/// Squared distance to the nearest pixel outside the mask or the image, by looking at all of them.
+/// Squared distance to the nearest pixel outside the mask or the image, by brute force.
 fn depth(mask: ArrayView2<'_, bool>, [x, y]: [usize; 2]) -> i64 {
     let (height, width) = mask.dim();
     let inside = |row: i64, column: i64| {
@@ -141,7 +141,7 @@ proptest! {
     fn there_and_back_a_pixel_is_where_it_was(x in 0f32..512.0, y in 0f32..512.0, side in 1usize..600, to in 1usize..1100) {
         let there = model_from_slice([x, y], [side, side], to as i64);
         let [back_x, back_y] = model_from_slice(there, [to, to], side as i64);
-        // Single precision: the small side's half pixel is resolved to 1e-7 of the larger side.
+        // Single precision resolves half a pixel of the small side to 1e-7 of the larger side.
         prop_assert!((back_x - x).abs() < 1e-3 && (back_y - y).abs() < 1e-3, "{back_x} {back_y}");
         prop_assert_eq!(model_from_slice([x.trunc(), y.trunc()], [to, to], to as i64), [x.trunc(), y.trunc()]);
     }
@@ -206,7 +206,7 @@ fn a_mask_cut_by_the_edge_is_not_prompted_at_the_edge() {
 
 #[test]
 fn a_small_island_moves_neither_point_nor_box_of_a_prediction_but_the_box_of_a_label() {
-    // The island is deeper than the bar, but has less than half of its pixels.
+    // The island has the pixel farthest from its border, but less than half of the bar's pixels.
     let mut labels = Array2::zeros((32, 32));
     labels.slice_mut(ndarray::s![2..4, 0..32]).fill(1u8);
     labels.slice_mut(ndarray::s![20..25, 10..15]).fill(1);

@@ -1,4 +1,4 @@
-//! Prompts that are not there leave no trace of their coordinates.
+//! The coordinates of absent prompts have no effect.
 
 use self_prompt_sam::network::sam::{PromptEncoder, PromptEncoderConfig, PromptTensors};
 use tch::nn::VarStore;

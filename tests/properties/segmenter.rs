@@ -14,7 +14,7 @@ use tempfile::TempDir;
 const DEPTH: usize = 4;
 const SIDE: usize = 64;
 
-/// A bundle on disk with fresh weights.
+/// A bundle on disk with newly initialised weights.
 fn bundle(network: NetworkConfig, modalities: usize) -> (TempDir, Bundle) {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| WeightFile { file: name.into(), sha256: String::new() };
@@ -72,7 +72,7 @@ fn two_modalities_become_rgb() {
     assert!(segmenter.segment(&window(1), None).unwrap_err().to_string().contains("[4, 2, 64, 64]"));
 }
 
-/// All of the paper's parts, fresh, against none of them, with the same backbone and the same prompts.
+/// The full model with newly initialised modules, compared with plain SAM: same backbone, same prompts.
 #[test]
 fn the_full_model_starts_as_sam() {
     let labels = Array3::from_shape_fn((DEPTH, SIDE, SIDE), |(z, y, x)| match (y / 16, x / 16) {

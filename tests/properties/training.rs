@@ -1,4 +1,4 @@
-//! Training on small made-up cases: the stream of windows, a run that learns, faults, and going on after a stop.
+//! Training on small synthetic cases: the stream of windows, a run that learns, faults, and resuming after a stop.
 
 use std::fs;
 use std::path::Path;
@@ -145,7 +145,7 @@ fn labels_that_are_no_class_are_refused_by_name() {
     assert!(error.contains("labelsTr/case_00") && error.contains("label 2"), "{error}");
 }
 
-/// Some seconds: two cases are learned by heart.
+/// Takes some seconds: the network memorises two cases.
 #[test]
 fn a_run_learns_and_its_bundle_segments_as_the_trainer_did() {
     let folder = tempfile::tempdir().unwrap();
@@ -198,8 +198,8 @@ fn a_stopped_and_resumed_run_ends_as_the_uninterrupted_one() {
     let whole = config(folder.path(), 4);
     assert!(matches!(run(&whole, fp32(), false, &AtomicBool::new(false)), Ok(Outcome::Finished { .. })));
     let parts = TrainingConfig { output: folder.path().join("parts"), ..whole.clone() };
-    // A flag that is set before the first step stops after each step: the run is made in as many pieces as it has steps. Set
-    // in the last validation, it leaves that to another piece.
+    // A flag that is set before the first step stops the run after each step, so the run has as many pieces as
+    // steps. Set during the last validation, the flag leaves the rest to another piece.
     let mut pieces = 0;
     while let Outcome::Stopped { step } =
         run(&parts, fp32(), pieces > 0, &AtomicBool::new(pieces < 12)).unwrap()
@@ -217,7 +217,7 @@ fn a_stopped_and_resumed_run_ends_as_the_uninterrupted_one() {
     for (part, expected) in &expected_shards {
         for (name, expected) in expected {
             let found = &shards[part][name];
-            // Sums are made in the order that threads take: not bit by bit.
+            // Threads sum in any order, so results are not identical bit for bit.
             assert!(found.allclose(expected, 1e-3, 1e-5, false), "{part} {name}");
         }
     }

@@ -38,7 +38,7 @@ def differences(folder, index, volume):
         if field not in CHANGED and not np.array_equal(before, after, equal_nan=before.dtype.kind == "f"):
             yield f"{field} is {after}, not {before}"
     for field, value in {"scl_slope": 1.0, "scl_inter": 0.0, "cal_max": 0.0, "cal_min": 0.0}.items():
-        # nibabel empties the scale fields of the headers it has read: look at the bytes
+        # nibabel clears the scale fields of the headers it has read, so read the bytes
         offset = {"scl_slope": 112, "scl_inter": 116, "cal_max": 124, "cal_min": 128}[field]
         stored = np.frombuffer(plain(folder / volume["image"].replace("image", "result"))[offset : offset + 4],
                                dtype=image.header.endianness + "f4")[0]

@@ -22,7 +22,7 @@ for index in range(24):
     components, count = ndimage.label(foreground, np.ones((3, 3, 3)))
     largest = np.zeros_like(labels)
     if count:
-        # scipy numbers components in index order, and argmax takes the first of equals.
+        # scipy numbers components in index order, and argmax takes the first in case of a tie.
         largest = labels * (components == 1 + np.argmax(np.bincount(components.ravel())[1:]))
     tensors[f"volumes.{index}.labels"] = labels
     tensors[f"volumes.{index}.largest"] = largest

@@ -1,4 +1,4 @@
-"""Passes messages on, but loses the first level of every fifth window the first time that it comes."""
+"""Passes messages on, but loses the first level of every fifth window when it is first sent."""
 
 from dora import Node
 

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from scipy import ndimage
 
-# Names that surface-distance 0.1 uses and that numpy 2 and scipy 2 no longer have.
+# surface-distance 0.1 uses these names, which numpy 2 no longer has.
 np.Inf, np.NaN = np.inf, np.nan
 ndimage.filters = ndimage.morphology = ndimage
 

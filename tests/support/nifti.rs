@@ -1,16 +1,16 @@
-//! NIfTI-1 files made by hand.
+//! NIfTI-1 files for tests.
 
-/// What a NIfTI-1 header says.
+/// The header fields of a test file.
 #[derive(Debug, Clone)]
 pub struct Nifti {
     pub sides: Vec<i16>,
     /// NIfTI's code of the type of the voxels.
     pub datatype: i16,
     pub spacing_mm: [f32; 3],
-    /// Rows of the sform.
+    /// The rows of the sform.
     pub world_from_voxel: [[f32; 4]; 3],
     pub slope: f32,
-    /// Between header and voxels; its first four bytes are the extender.
+    /// The bytes between header and voxels; the first four are the extender.
     pub extension: Vec<u8>,
     pub voxels: Vec<u8>,
 }

@@ -1,5 +1,6 @@
-//! Every reader of what comes from outside, on any bytes: it gives values or an error, and never panics, hangs or takes
-//! memory that its input does not account for. The fuzz targets (`fuzz/`) and the tests with damaged files call these.
+//! Every reader of external input, for any bytes: it returns values or an error, and never panics, hangs or uses
+//! more memory than its input justifies. The fuzz targets (`fuzz/`) and the tests with damaged files call these
+//! functions.
 
 use std::fs;
 use std::io::Write;
@@ -34,8 +35,8 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap_or_default()
 }
 
-/// A NIfTI file: as an image, as labels and as a case to plan. The first byte says how it is stored: as it is, compressed
-/// here, or with the gzip layer among the bytes.
+/// A NIfTI file, read as an image, as labels and as a case to plan. The first byte says how it is stored:
+/// uncompressed, compressed by this function, or already compressed.
 pub fn volume(bytes: &[u8]) {
     let Some((&how, bytes)) = bytes.split_first() else { return };
     let read = |path: &Path| {
@@ -105,7 +106,7 @@ const KEYS: [&str; 11] = [
     keys::SLICES,
 ];
 
-/// What messages are made of.
+/// The bytes from which messages are built.
 struct Bytes<'a>(&'a [u8]);
 
 impl Bytes<'_> {
@@ -115,7 +116,7 @@ impl Bytes<'_> {
         first
     }
 
-    /// Mostly small, sometimes any at all.
+    /// Mostly small, sometimes any integer.
     fn integer(&mut self) -> i64 {
         match self.byte() {
             small @ 0..=200 => i64::from(small % 8),
@@ -164,7 +165,7 @@ pub fn wire(bytes: &[u8]) {
     while !bytes.0.is_empty() {
         let input = &inputs[usize::from(bytes.byte()) % inputs.len()];
         let mut parameters = MetadataParameters::new();
-        // A good message is one byte; any key of it may be another.
+        // A valid message is one byte; each of its keys may be changed.
         let header = SliceHeader {
             session_id: "run".into(),
             segment_id: 1,

@@ -1,4 +1,4 @@
-//! Good inputs of every reader in `parsers.rs`: where mutation and fuzzing begin.
+//! Valid inputs of every reader in `parsers.rs`, from which mutation and fuzzing start.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ const HIPPOCAMPUS: &str = include_str!("../../models/hippocampus/model.yml");
 const ACDC: &str = include_str!("../../models/acdc/model.yml");
 const TRAINING: &str = include_str!("../../configs/hippocampus-scratch.yml");
 
-/// A byte that says how it is stored, and the file.
+/// A byte that says how the file is stored, and the file.
 pub fn volumes() -> Vec<Vec<u8>> {
     let plain = Nifti {
         sides: vec![5, 4, 3],
@@ -62,7 +62,7 @@ pub fn controls() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
-/// Messages of two slices on each edge, in the little language of `parsers::wire`.
+/// Messages of two slices on each edge, in the format of `parsers::wire`.
 pub fn wires() -> Vec<Vec<u8>> {
     let message = |input: u8, seq: u8, kind: u8| [&[input, seq, 0, kind, 4][..], &[1, 2, 3, 4]].concat();
     let window = |edges: u8, input: u8, kind: u8| {

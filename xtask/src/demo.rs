@@ -1,4 +1,4 @@
-//! The demo: both hippocampi of the MNI152 head, segmented through the dataflow without any prompt.
+//! The demo: segments both hippocampi of the MNI152 head through the dataflow, without prompts.
 
 use clap::Args;
 use eyre::{WrapErr, bail};
@@ -15,24 +15,24 @@ use crate::setup::{self, Purpose};
 /// The dataflow in which the model makes its own prompts.
 const DATAFLOW: &str = "dataflows/infer.yml";
 
-/// The bundle that was trained on crops around hippocampi.
+/// The bundle trained on crops around hippocampi.
 const MODEL: &str = "models/hippocampus";
 
-/// Such crops on both sides of the head, as `name=x0,y0,z0,x1,y1,z1` in mm of the volume's world space (RAS).
+/// A crop of this kind on each side of the head, `name=x0,y0,z0,x1,y1,z1` in mm of the volume's world space (RAS).
 const REGIONS: &str = "left=-44,-46,-32,-9,6,6;right=9,-46,-32,44,6,6";
 
 /// Options of the demo.
 #[derive(Args)]
 pub struct DemoArgs {
-    /// Folder of the results, from the project folder
+    /// Folder for the results, relative to the project folder
     #[arg(long, default_value = "output/demo")]
     output: PathBuf,
 }
 
-/// Sets up, builds, runs the dataflow and lists what it wrote.
+/// Sets up, builds, runs the dataflow and lists the files it wrote.
 ///
 /// # Errors
-/// When a step fails or the run writes nothing.
+/// If a step fails or the run writes nothing.
 pub fn demo(project: &Project, args: &DemoArgs) -> eyre::Result<()> {
     setup::set_up(project, Purpose::Demo)?;
     eprintln!("[demo] cargo build --release");
@@ -54,7 +54,7 @@ pub fn demo(project: &Project, args: &DemoArgs) -> eyre::Result<()> {
     Ok(())
 }
 
-/// The command that the demo is about; everything else prepares it.
+/// The command that the demo demonstrates; everything else prepares it.
 fn main_job(project: &Project, output: &Path) -> Command {
     let mut command = project.dora_command();
     command
@@ -66,7 +66,7 @@ fn main_job(project: &Project, output: &Path) -> Command {
     command
 }
 
-/// Files below `folder` that were written after `started`, with their size, by name.
+/// Files below `folder` that were written after `started`, with their sizes, by name.
 fn files_since(folder: &Path, started: SystemTime, found: &mut Vec<(PathBuf, u64)>) -> eyre::Result<()> {
     let mut entries = fs::read_dir(folder)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)

@@ -1,4 +1,4 @@
-//! `doctor`: what is there, what is missing and how to get it.
+//! `doctor`: says what is installed, what is missing and how to get it.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,23 +10,23 @@ use crate::project::Project;
 use crate::python;
 use crate::requirements::Requirements;
 
-/// Compiled dependencies take about 4 GB, the Python environment 6 GB, its download 3 GB.
+/// Compiled dependencies take about 4 GB, the Python environment 6 GB and its download 3 GB.
 const DISK_GB: f64 = 14.0;
-/// Once set up, the build and the results still grow.
+/// After set-up, the build and the results still need space.
 const DISK_GB_AFTER_SET_UP: f64 = 4.0;
-/// Six nodes with their shared-memory pools.
+/// For six nodes with their shared-memory pools.
 const SHARED_MEMORY_GB: f64 = 2.0;
-/// Oldest Rust that builds the project (`rust-version` in Cargo.toml).
+/// Oldest Rust version that builds the project (`rust-version` in Cargo.toml).
 const RUST: (u32, u32) = (1, 95);
-/// The release that tch 0.24 is bound to.
+/// The release that tch 0.24 requires.
 const LIBTORCH: &str = "2.11.0";
 const SET_UP: &str = "cargo xtask setup";
 
-/// How much one finding matters.
+/// How serious a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Ok,
-    /// Works without, or is needed by the tests only.
+    /// Not required, or required only by the tests.
     Optional,
     Missing,
 }
@@ -40,7 +40,7 @@ struct Finding {
 }
 
 impl Finding {
-    /// `found` or why not; `otherwise` says how bad that is.
+    /// `found` is what was found, or why it was not; `otherwise` is the state in the latter case.
     fn new(what: &'static str, found: eyre::Result<String>, otherwise: State, remedy: &'static str) -> Self {
         match found {
             Ok(detail) => Self { what, state: State::Ok, detail, remedy },
@@ -49,19 +49,19 @@ impl Finding {
     }
 }
 
-/// Prints the table; the exit code is 1 if something needed is missing.
+/// Prints the table. The exit code is 1 if something required is missing.
 ///
 /// # Errors
-/// When a requirements file cannot be read.
+/// If a requirements file cannot be read.
 pub fn doctor(project: &Project) -> eyre::Result<ExitCode> {
     let findings = examine(project)?;
     print!("{}", table(&findings));
     let missing = findings.iter().filter(|finding| finding.state == State::Missing).count();
     if missing > 0 {
-        println!("{missing} needed but missing");
+        println!("{missing} required but missing");
         return Ok(ExitCode::FAILURE);
     }
-    println!("everything needed is there");
+    println!("everything required is there");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -75,7 +75,7 @@ fn examine(project: &Project) -> eyre::Result<Vec<Finding>> {
     let is_set_up = project.libtorch().join("lib").is_dir();
     let disk_gb = if is_set_up { DISK_GB_AFTER_SET_UP } else { DISK_GB };
     let libtorch_remedy = match project.own_libtorch() {
-        Some(_) => "let LIBTORCH name a libtorch 2.11.0, or unset it: then set-up brings one",
+        Some(_) => "set LIBTORCH to a libtorch 2.11.0, or unset it: set-up then installs one",
         None => SET_UP,
     };
     let cargo = |args: &[&str]| process::capture(project.cargo().args(args));
@@ -107,7 +107,7 @@ fn examine(project: &Project) -> eyre::Result<Vec<Finding>> {
             "/dev/shm",
             free(Path::new("/dev/shm"), SHARED_MEMORY_GB),
             Optional,
-            "nodes fall back to slower messages; in a container: docker run --shm-size=4g",
+            "nodes then send messages by a slower way; in a container: docker run --shm-size=4g",
         ),
         Finding::new("run packages", packages(project, &run_pins), Missing, SET_UP),
         Finding::new("test packages", packages(project, &test_pins), Optional, "cargo xtask setup --test"),
@@ -115,7 +115,7 @@ fn examine(project: &Project) -> eyre::Result<Vec<Finding>> {
         Finding::new("dora", dora(project), Missing, SET_UP),
         Finding::new("weights", fetched(&WEIGHTS), Missing, SET_UP),
         Finding::new("sample volume", fetched(&SAMPLE), Missing, SET_UP),
-        Finding::new("CUDA", cuda(&project.libtorch()), Optional, "none needed: the CPU is used"),
+        Finding::new("CUDA", cuda(&project.libtorch()), Optional, "not required: the CPU is used"),
     ])
 }
 
@@ -149,7 +149,7 @@ fn rustc() -> eyre::Result<String> {
     Ok(answer)
 }
 
-/// Major and minor number of the first word that looks like a version.
+/// Major and minor version number of the first word that looks like a version.
 fn version(text: &str) -> Option<(u32, u32)> {
     text.split_whitespace().find_map(|word| {
         let mut numbers = word.split('.');
@@ -171,16 +171,16 @@ fn compiler() -> eyre::Result<String> {
     eyre::bail!("none of {} works", names.join(", "))
 }
 
-/// The environment's Python, or before set-up the one that would make it.
+/// The environment's Python, or before set-up the one that would create it.
 fn interpreter(project: &Project) -> eyre::Result<String> {
     if let Ok(answer) = process::capture(Command::new(project.venv_python()).arg("--version")) {
         return Ok(format!("{answer} in {}", project.shown(&project.venv())));
     }
     let python = python::find()?;
-    Ok(format!("Python {} ({}), environment not made yet", python.version, python.program.display()))
+    Ok(format!("Python {} ({}), environment not created yet", python.version, python.program.display()))
 }
 
-/// Free space where `folder` is, at least `needed_gb`.
+/// The free space at `folder`, which must be at least `needed_gb`.
 fn free(folder: &Path, needed_gb: f64) -> eyre::Result<String> {
     let answer = process::capture(Command::new("df").arg("-Pk").arg(folder))?;
     let kb: f64 = answer
@@ -193,7 +193,7 @@ fn free(folder: &Path, needed_gb: f64) -> eyre::Result<String> {
     Ok(format!("{gb:.1} GB free"))
 }
 
-/// Whether all of `pins` are installed at their versions.
+/// Checks that all of `pins` are installed in their versions.
 fn packages(project: &Project, pins: &[(String, String)]) -> eyre::Result<String> {
     const LIST: &str = "import importlib.metadata as m; \
         print('\\n'.join(f\"{d.metadata['Name']}=={d.version}\" for d in m.distributions()))";
@@ -209,7 +209,7 @@ fn packages(project: &Project, pins: &[(String, String)]) -> eyre::Result<String
         .filter_map(|(name, version)| {
             match installed.iter().find(|(other, _)| *other == normal_name(name)) {
                 None => Some(format!("{name} absent")),
-                // A local version as `2.11.0+cpu` is the same release, built otherwise.
+                // A local version such as `2.11.0+cpu` is the same release in another build.
                 Some((_, found)) if found.split('+').next() != Some(version) => {
                     Some(format!("{name} is {found}, needs {version}"))
                 }
@@ -221,12 +221,12 @@ fn packages(project: &Project, pins: &[(String, String)]) -> eyre::Result<String
     Ok(pins.iter().map(|(name, version)| format!("{name} {version}")).collect::<Vec<_>>().join(", "))
 }
 
-/// Package names differ in case and in `-`, `_`, `.` without meaning it.
+/// Package names that differ only in case and in `-`, `_`, `.` are equal.
 fn normal_name(name: &str) -> String {
     name.to_lowercase().replace(['_', '.'], "-")
 }
 
-/// The release of a libtorch, from the file that either distribution carries.
+/// The release of a libtorch, from a file that every distribution contains.
 fn libtorch(folder: &Path) -> eyre::Result<String> {
     let lib = folder.join("lib/libtorch.so");
     let mac = folder.join("lib/libtorch.dylib");
@@ -253,7 +253,7 @@ fn dora(project: &Project) -> eyre::Result<String> {
     Ok(answer)
 }
 
-/// Whether libtorch was built for CUDA and a driver is loaded.
+/// Checks that libtorch was built for CUDA and a driver is loaded.
 fn cuda(libtorch: &Path) -> eyre::Result<String> {
     eyre::ensure!(libtorch.join("lib/libtorch_cuda.so").exists(), "libtorch is built without CUDA");
     let answer = process::capture(Command::new("nvidia-smi").arg("--list-gpus"))

@@ -1,4 +1,4 @@
-//! `cargo xtask`: the set-up, the demo and the tests of the project, each with one command.
+//! `cargo xtask`: set-up, demo and tests of the project, each with one command.
 //!
 //! Everything is put into `.spsam/` in the project folder; removing that folder undoes the set-up.
 
@@ -31,20 +31,20 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Put the Python environment, libtorch, the dora CLI, the weights and the sample volume into .spsam/
+    /// Install the Python environment, libtorch, the dora CLI, the weights and the sample volume into .spsam/
     ///
-    /// Python 3.11 to 3.14 is looked for as python3, python3.14, … on PATH; SPSAM_PYTHON3 names another.
-    /// A libtorch 2.11 of your own is used when LIBTORCH is set. pip reads its usual settings.
+    /// Python 3.11 to 3.14 is looked up on PATH as python3, python3.14, …; SPSAM_PYTHON3 names another one. If
+    /// LIBTORCH is set, that libtorch 2.11 is used. pip uses its usual settings.
     Setup {
-        /// Also install the reference packages that the tests compare with
+        /// Also install the reference packages that the tests need
         #[arg(long)]
         test: bool,
     },
-    /// Set up, build, and segment both hippocampi of the MNI152 head, without any prompt
+    /// Set up, build, and segment both hippocampi of the MNI152 head, without prompts
     Demo(demo::DemoArgs),
     /// Set up, then check formatting, lints, documentation, tests and dataflow files
     Test(suite::TestArgs),
-    /// Say what is there, what is missing and how to get it; exits 1 if something needed is missing
+    /// Say what is installed, what is missing and how to get it; exits 1 if something required is missing
     Doctor,
 }
 

@@ -1,4 +1,4 @@
-//! Starting other programs, with errors that name the command.
+//! Runs other programs, with errors that name the command.
 
 use eyre::{WrapErr, bail};
 use std::process::{Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 /// Runs `command` on this terminal.
 ///
 /// # Errors
-/// When it cannot be started or does not exit with 0; the message has the whole command line.
+/// If it cannot be started or does not exit with 0; the message has the whole command line.
 pub fn run(command: &mut Command) -> eyre::Result<()> {
     let status = command.status().wrap_err_with(|| format!("cannot start `{}`", line(command)))?;
     if !status.success() {
@@ -18,7 +18,7 @@ pub fn run(command: &mut Command) -> eyre::Result<()> {
 /// Runs `command` and returns its standard output, trimmed.
 ///
 /// # Errors
-/// When it cannot be started or does not exit with 0; the message has what it wrote to standard error.
+/// If it cannot be started or does not exit with 0; the message has its standard error.
 pub fn capture(command: &mut Command) -> eyre::Result<String> {
     let output = command
         .stdin(Stdio::null())
@@ -31,7 +31,7 @@ pub fn capture(command: &mut Command) -> eyre::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The command as a person would type it, without its environment.
+/// The command as one would type it, without its environment.
 pub fn line(command: &Command) -> String {
     let words: Vec<_> = std::iter::once(command.get_program())
         .chain(command.get_args())

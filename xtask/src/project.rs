@@ -1,23 +1,23 @@
-//! Where things lie in the project folder.
+//! Paths in the project folder.
 
 use eyre::WrapErr;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The project folder and the places in its `.spsam/`.
+/// The project folder and the paths in its `.spsam/`.
 pub struct Project {
     root: PathBuf,
-    /// `LIBTORCH` of the caller, unless it is only the one that `.cargo/config.toml` sets.
+    /// `LIBTORCH` of the caller, unless it is the value that `.cargo/config.toml` sets.
     own_libtorch: Option<PathBuf>,
 }
 
 impl Project {
-    /// The project that cargo runs this program for (cargo says so at run time: the folder may have moved
-    /// since the build), else the one it was built in.
+    /// The project that cargo runs this program for, else the one it was built in. (cargo names the project at run
+    /// time, because the folder may have been moved since the build.)
     ///
     /// # Errors
-    /// When the folder is gone.
+    /// If the folder does not exist.
     pub fn find() -> eyre::Result<Self> {
         let xtask = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
         let root = Path::new(&xtask).join("..");
@@ -25,7 +25,7 @@ impl Project {
         Ok(Self::at(root, std::env::var_os("LIBTORCH")))
     }
 
-    /// The project in `root`, for a caller whose environment has `libtorch` as LIBTORCH.
+    /// The project in `root`, for a caller with `libtorch` as LIBTORCH in its environment.
     pub fn at(root: PathBuf, libtorch: Option<OsString>) -> Self {
         let own_libtorch = libtorch.map(PathBuf::from).filter(|path| *path != root.join(".spsam/libtorch"));
         Self { root, own_libtorch }
@@ -36,7 +36,7 @@ impl Project {
         &self.root
     }
 
-    /// A libtorch that the caller brought along.
+    /// The caller's own libtorch, if any.
     pub fn own_libtorch(&self) -> Option<&Path> {
         self.own_libtorch.as_deref()
     }
@@ -46,7 +46,7 @@ impl Project {
         self.own_libtorch.clone().unwrap_or_else(|| self.libtorch_link())
     }
 
-    /// Everything that set-up makes.
+    /// The folder that set-up fills.
     pub fn dot_spsam(&self) -> PathBuf {
         self.root.join(".spsam")
     }
@@ -56,7 +56,7 @@ impl Project {
         self.dot_spsam().join("venv")
     }
 
-    /// Python of that environment.
+    /// The Python of that environment.
     pub fn venv_python(&self) -> PathBuf {
         self.venv().join("bin/python")
     }
@@ -81,14 +81,14 @@ impl Project {
         self.root.join("requirements")
     }
 
-    /// cargo in the project folder, with the dora command line found first on PATH.
+    /// cargo, run in the project folder, with our dora command line first on PATH.
     pub fn cargo(&self) -> Command {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         self.prepare(&mut command);
         command
     }
 
-    /// dora in the project folder.
+    /// dora, run in the project folder.
     pub fn dora_command(&self) -> Command {
         let mut command = Command::new(self.dora());
         self.prepare(&mut command);
@@ -96,8 +96,8 @@ impl Project {
     }
 
     fn prepare(&self, command: &mut Command) {
-        // What `cargo run` says of xtask itself. Build scripts of dependencies (ring) watch some of it: cargo called
-        // from here and cargo called by hand would each undo the other's build.
+        // Variables that `cargo run` sets for xtask itself. Build scripts of dependencies (ring) watch some of them,
+        // so cargo called from here and cargo called by hand would each invalidate the other's build.
         let of_xtask = |name: &str| {
             ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.starts_with(prefix))
                 || ["CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"].contains(&name)
@@ -114,7 +114,7 @@ impl Project {
         command.current_dir(&self.root).env("PWD", &self.root);
     }
 
-    /// `path` as seen from the project folder, for messages.
+    /// `path` relative to the project folder, for messages.
     pub fn shown<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
         path.strip_prefix(&self.root).unwrap_or(path).display()
     }

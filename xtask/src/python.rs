@@ -1,4 +1,4 @@
-//! The Python environment of the project: found interpreter, `venv`, pinned packages.
+//! The Python environment of the project: finds an interpreter, makes a `venv`, installs pinned packages.
 
 use eyre::{WrapErr, bail};
 use std::fs;
@@ -10,24 +10,24 @@ use crate::process;
 use crate::project::Project;
 use crate::requirements::{self, Requirements, Stamp};
 
-/// Minor versions of Python 3 that both dora-rs 1.1 and torch 2.11 are published for.
+/// Minor versions of Python 3 for which both dora-rs 1.1 and torch 2.11 are published.
 const MINOR_VERSIONS: std::ops::RangeInclusive<u32> = 11..=14;
 
-/// A Python that can make environments.
+/// A Python that can create environments.
 #[derive(Debug)]
 pub struct Python {
     /// Program to start.
     pub program: PathBuf,
     /// Version as `3.12.1`.
     pub version: String,
-    /// Module that makes environments: `venv` or `virtualenv`.
+    /// Module that creates environments: `venv` or `virtualenv`.
     pub module: &'static str,
 }
 
 /// Finds a Python 3.11 to 3.14, in `SPSAM_PYTHON3` or on PATH.
 ///
 /// # Errors
-/// When there is none, saying of each candidate what it lacks.
+/// If there is none; the message says for each candidate what it lacks.
 pub fn find() -> eyre::Result<Python> {
     let candidates: Vec<PathBuf> = match std::env::var_os("SPSAM_PYTHON3") {
         Some(program) => vec![program.into()],
@@ -73,10 +73,10 @@ fn examine(program: &Path) -> eyre::Result<Python> {
     Ok(Python { program: program.to_owned(), version: format!("{major}.{minor}.{micro}"), module })
 }
 
-/// Makes the environment, or makes it anew when it is broken or was moved here from another folder.
+/// Creates the environment, also if the existing one is damaged or was moved here from another folder.
 ///
 /// # Errors
-/// When no Python is found or the environment cannot be made.
+/// If no Python is found or the environment cannot be created.
 pub fn ensure_environment(project: &Project) -> eyre::Result<()> {
     let venv = real_venv(project)?;
     if is_whole(&venv) {
@@ -90,10 +90,10 @@ pub fn ensure_environment(project: &Project) -> eyre::Result<()> {
     process::run(Command::new(&python.program).args(["-m", python.module]).arg(&venv))
 }
 
-/// Installs those of `wanted` that are not yet installed at their pinned versions.
+/// Installs the packages of `wanted` that are not yet installed in their pinned versions.
 ///
 /// # Errors
-/// When pip fails; the next call starts again where it stopped.
+/// If pip fails; the next call continues where it stopped.
 pub fn ensure_packages(project: &Project, wanted: &[Requirements]) -> eyre::Result<()> {
     let stamp = Stamp::load(project);
     let mut installed = Vec::new();
@@ -123,7 +123,7 @@ pub fn ensure_packages(project: &Project, wanted: &[Requirements]) -> eyre::Resu
     Stamp::write(project, &installed)
 }
 
-/// `pip <action>` of the environment, quiet where nobody watches. Index, proxy and cache are the user's settings.
+/// `pip <action>` of the environment, quiet unless on a terminal. Index, proxy and cache are the user's settings.
 pub fn pip(project: &Project, action: &str) -> Command {
     let mut command = Command::new(project.venv_python());
     command.args(["-m", "pip", action, "--disable-pip-version-check", "--no-input"]);
@@ -136,7 +136,7 @@ pub fn pip(project: &Project, action: &str) -> Command {
 /// The folder `site-packages` of the environment.
 ///
 /// # Errors
-/// When the environment has none.
+/// If the environment has none.
 pub fn site_packages(project: &Project) -> eyre::Result<PathBuf> {
     let lib = project.venv().join("lib");
     let entries = fs::read_dir(&lib).wrap_err_with(|| lib.display().to_string())?;
@@ -149,14 +149,16 @@ pub fn site_packages(project: &Project) -> eyre::Result<PathBuf> {
     bail!("{}: no site-packages", lib.display())
 }
 
-/// The environment without symbolic links: its scripts name this path, so several checkouts can share it.
+/// The environment's path with symbolic links resolved: its scripts contain this path, so several checkouts can
+/// share it.
 fn real_venv(project: &Project) -> eyre::Result<PathBuf> {
     let folder = project.dot_spsam();
     let real = folder.canonicalize().wrap_err_with(|| folder.display().to_string())?;
     Ok(real.join("venv"))
 }
 
-/// Whether the environment has its pip, whose script is written last, and that starts the Python of this folder.
+/// Whether the environment is complete: it has pip, whose script is written last and starts the Python of this
+/// folder.
 fn is_whole(venv: &Path) -> bool {
     let starts = fs::read_to_string(venv.join("bin/pip"))
         .is_ok_and(|script| script.contains(&format!("{}/bin/python", venv.display())));

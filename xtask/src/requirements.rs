@@ -1,4 +1,4 @@
-//! The pinned Python packages in `requirements/`, and the stamp that says which of them are installed.
+//! The pinned Python packages in `requirements/`, and the stamp that records which of them are installed.
 
 use eyre::WrapErr;
 use sha2::{Digest, Sha256};
@@ -15,7 +15,7 @@ pub enum Requirements {
     Runtime,
     /// libtorch.
     Torch,
-    /// What the tests compare with.
+    /// Reference packages for the tests.
     Test,
 }
 
@@ -37,15 +37,15 @@ impl Requirements {
     /// Packages of the file with their versions.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// If the file cannot be read.
     pub fn pins(self, project: &Project) -> eyre::Result<Vec<(String, String)>> {
         Ok(parse_pins(&read(&self.path(project))?))
     }
 
-    /// Changes with the content of the file and of the constraints.
+    /// A hash of the content of the file and of the constraints.
     ///
     /// # Errors
-    /// When a file cannot be read.
+    /// If a file cannot be read.
     fn fingerprint(self, project: &Project) -> eyre::Result<String> {
         let mut hasher = Sha256::new();
         for part in [read(&self.path(project))?, read(&constraints(project))?] {
@@ -56,7 +56,7 @@ impl Requirements {
     }
 }
 
-/// One version of every package that may be installed.
+/// The file that pins one version of every package that may be installed.
 pub fn constraints(project: &Project) -> PathBuf {
     project.requirements().join("constraints.txt")
 }
@@ -78,7 +78,7 @@ fn parse_pins(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// What is installed in the Python environment: fingerprints by file, in a file inside the environment.
+/// What is installed in the Python environment: a fingerprint per requirements file, stored in the environment.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Stamp(BTreeMap<String, String>);
 
@@ -87,7 +87,7 @@ impl Stamp {
         project.venv().join("spsam-installed.txt")
     }
 
-    /// The stamp of the environment; empty when there is none, as after an interrupted set-up.
+    /// The stamp of the environment; empty if there is none, as after an interrupted set-up.
     pub fn load(project: &Project) -> Self {
         let text = fs::read_to_string(Self::path(project)).unwrap_or_default();
         Self(
@@ -101,15 +101,15 @@ impl Stamp {
     /// Whether exactly these `requirements` are installed.
     ///
     /// # Errors
-    /// When a requirements file cannot be read.
+    /// If a requirements file cannot be read.
     pub fn has(&self, requirements: Requirements, project: &Project) -> eyre::Result<bool> {
         Ok(self.0.get(requirements.file()) == Some(&requirements.fingerprint(project)?))
     }
 
-    /// Takes the stamp away while packages change, so that an interruption leaves none.
+    /// Removes the stamp before packages change, so that an interrupted installation has none.
     ///
     /// # Errors
-    /// When the file is there and cannot be removed.
+    /// If the file exists and cannot be removed.
     pub fn remove(project: &Project) -> eyre::Result<()> {
         match fs::remove_file(Self::path(project)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -122,7 +122,7 @@ impl Stamp {
     /// Writes the stamp for `installed`.
     ///
     /// # Errors
-    /// When a requirements file cannot be read or the stamp not written.
+    /// If a requirements file cannot be read or the stamp cannot be written.
     pub fn write(project: &Project, installed: &[Requirements]) -> eyre::Result<()> {
         let mut text = String::new();
         for requirements in installed {

@@ -1,4 +1,4 @@
-//! Everything that a build and a run need, put into `.spsam/`. Idempotent; an interrupted set-up goes on
+//! Installs everything that a build and a run need into `.spsam/`. Can be repeated; an interrupted set-up continues
 //! where it stopped.
 
 use eyre::{WrapErr, bail};
@@ -12,18 +12,18 @@ use crate::project::Project;
 use crate::python;
 use crate::requirements::Requirements;
 
-/// What a set-up is for.
+/// The purpose of a set-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Building and running.
     Demo,
-    /// Also the reference packages of the tests.
+    /// Also the tests, with their reference packages.
     Test,
 }
 
 impl Purpose {
-    /// The packages needed; a libtorch of the caller's own replaces the torch package, except in tests,
-    /// whose reference packages are built on it.
+    /// The required packages. A caller's own libtorch replaces the torch package, except for tests: their reference
+    /// packages depend on torch.
     fn requirements(self, project: &Project) -> Vec<Requirements> {
         let mut wanted = vec![Requirements::Runtime];
         if self == Self::Test || project.own_libtorch().is_none() {
@@ -39,7 +39,7 @@ impl Purpose {
 /// Sets up `project` for `purpose`.
 ///
 /// # Errors
-/// When Python, a package or a file cannot be had; the message says which.
+/// If Python, a package or a file cannot be obtained; the message says which.
 pub fn set_up(project: &Project, purpose: Purpose) -> eyre::Result<()> {
     let start = Instant::now();
     fs::create_dir_all(project.bin()).wrap_err_with(|| project.bin().display().to_string())?;
@@ -49,7 +49,7 @@ pub fn set_up(project: &Project, purpose: Purpose) -> eyre::Result<()> {
     link("../venv/bin/dora".as_ref(), &project.dora())?;
     match project.own_libtorch() {
         Some(folder) if !folder.join("lib").is_dir() => {
-            bail!("LIBTORCH={}: no folder lib in it", folder.display())
+            bail!("LIBTORCH={}: the folder has no lib folder", folder.display())
         }
         Some(_) => {}
         None => link_libtorch(project)?,
@@ -60,7 +60,7 @@ pub fn set_up(project: &Project, purpose: Purpose) -> eyre::Result<()> {
     Ok(())
 }
 
-/// One set-up at a time; the lock ends with the process.
+/// Prevents two set-ups at once; the lock ends with the process.
 fn lock(project: &Project) -> eyre::Result<File> {
     let path = project.dot_spsam().join("lock");
     let file = File::create(&path).wrap_err_with(|| path.display().to_string())?;
@@ -78,13 +78,13 @@ fn lock(project: &Project) -> eyre::Result<File> {
 fn link_libtorch(project: &Project) -> eyre::Result<()> {
     let torch = python::site_packages(project)?.join("torch");
     if !torch.join("lib").is_dir() {
-        bail!("{}: no libtorch in it; remove {} and set up again", torch.display(), project.venv().display());
+        bail!("{} has no libtorch; remove {} and set up again", torch.display(), project.venv().display());
     }
     let target = torch.strip_prefix(project.dot_spsam()).unwrap_or(&torch);
     link(target, &project.libtorch_link())
 }
 
-/// Makes `at` a symbolic link to `target`, in one step if it was another one before.
+/// Makes `at` a symbolic link to `target`, in one step even if it was another link before.
 fn link(target: &Path, at: &Path) -> eyre::Result<()> {
     if fs::read_link(at).is_ok_and(|current| current == target) {
         return Ok(());

@@ -16,18 +16,18 @@ use crate::tally::{SKIP_LOG, Tally};
 /// Options of the tests.
 #[derive(Args)]
 pub struct TestArgs {
-    /// Also run what takes long: full-size parity, soak runs, kill campaigns (sets SPSAM_FULL=1)
+    /// Also run long tests: full-size parity, soak runs, kill campaigns (sets SPSAM_FULL=1)
     #[arg(long)]
     full: bool,
-    /// Passed on to cargo test: names of tests, then `--` and options of the test programs
+    /// Passed to cargo test: names of tests, then `--` and options of the test programs
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     filter: Vec<String>,
 }
 
-/// Runs everything; stops at the first step that fails.
+/// Runs all steps; stops at the first that fails.
 ///
 /// # Errors
-/// When a step fails; the message names the step and its command.
+/// If a step fails; the message names the step and its command.
 pub fn test(project: &Project, args: &TestArgs) -> eyre::Result<()> {
     let mut report = Report::default();
     report.step("set-up", || setup::set_up(project, Purpose::Test))?;
@@ -48,14 +48,14 @@ fn lints(project: &Project) -> Command {
     command
 }
 
-/// Uses the dependencies' metadata that the lints step made.
+/// Reuses the dependencies' metadata from the lints step.
 fn documentation(project: &Project) -> Command {
     let mut command = project.cargo();
     command.args(["doc", "--workspace", "--no-deps", "--release"]).env("RUSTDOCFLAGS", "-D warnings");
     command
 }
 
-/// What each step took.
+/// Time of each step.
 #[derive(Default)]
 struct Report(Vec<(&'static str, f64)>);
 
@@ -105,7 +105,7 @@ fn cargo_test(project: &Project, args: &TestArgs) -> eyre::Result<Tally> {
     Ok(tally)
 }
 
-/// Every dataflow with strict types, every node's manifest.
+/// Checks every dataflow with strict types, and every node's manifest.
 fn validate(project: &Project) -> eyre::Result<()> {
     let (dataflows, manifests) = descriptors(project.root())?;
     for file in dataflows {
@@ -117,8 +117,8 @@ fn validate(project: &Project) -> eyre::Result<()> {
     Ok(())
 }
 
-/// The dataflows in `dataflows/` and `examples/*/`, and the manifests `dora-node.yml` of nodes and examples,
-/// as paths from `root`.
+/// The dataflows in `dataflows/` and `examples/*/`, and the manifests `dora-node.yml` of nodes and examples, as
+/// paths relative to `root`.
 fn descriptors(root: &Path) -> eyre::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let mut folders = vec![root.join("dataflows")];
     for parent in ["nodes", "examples"] {
@@ -142,7 +142,7 @@ fn descriptors(root: &Path) -> eyre::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     Ok((dataflows, manifests))
 }
 
-/// What lies in `folder`, sorted; nothing when it is not a folder.
+/// The entries of `folder`, sorted; none if it is not a folder.
 fn entries(folder: &Path) -> eyre::Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         return Ok(Vec::new());

@@ -1,29 +1,29 @@
-//! How many tests passed, failed and were skipped, and why.
+//! Counts how many tests passed, failed and were skipped, and why.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Names the file to which tests add a line for each skip: what was skipped, test and reason, with tabs between
+/// Names the file to which tests append a line for each skip: what was skipped, test and reason, separated by tabs
 /// (`tests/support/skip.rs`).
 pub const SKIP_LOG: &str = "SPSAM_SKIP_LOG";
 
-/// Sums of cargo test's closing lines, and what the tests say they have skipped.
+/// The sums of cargo test's result lines, and what the tests report as skipped.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// With those that were skipped while they ran, which libtest takes for passed.
+    /// Includes tests that skipped themselves while running, which libtest counts as passed.
     passed: usize,
     failed: usize,
     ignored: usize,
-    /// Tests by reason.
+    /// Skipped tests by reason.
     skipped: Tests,
-    /// Tests that passed without a part of what they check, by reason.
+    /// Tests that passed but skipped a part of their checks, by reason.
     in_part: Tests,
 }
 
 type Tests = BTreeMap<String, BTreeSet<String>>;
 
 impl Tally {
-    /// Adds a line as `test result: ok. 3 passed; 0 failed; 1 ignored; …`; any other adds nothing.
+    /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`; ignores any other line.
     pub fn add(&mut self, line: &str) {
         let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
         else {
@@ -41,7 +41,7 @@ impl Tally {
         }
     }
 
-    /// Adds the lines of the file that [`SKIP_LOG`] names.
+    /// Adds the lines of the file named by [`SKIP_LOG`].
     pub fn add_skips(&mut self, lines: &str) {
         for line in lines.lines() {
             let [what, test, reason] = line.splitn(3, '\t').collect::<Vec<_>>()[..] else { continue };
@@ -51,7 +51,7 @@ impl Tally {
     }
 }
 
-/// Different tests, whatever the reasons.
+/// Number of different tests, over all reasons.
 fn count(tests: &Tests) -> usize {
     tests.values().flatten().collect::<BTreeSet<_>>().len()
 }
@@ -70,7 +70,7 @@ impl fmt::Display for Tally {
         for (what, reasons) in [("skipped", &self.skipped), ("in part", &self.in_part)] {
             for (reason, tests) in reasons {
                 write!(f, "\n  {what} {}: {reason}", tests.len())?;
-                // Of many, as of all that a GPU would run, the number is enough.
+                // Names are listed only if there are few; for many (such as all GPU tests) the number suffices.
                 if tests.len() <= 3 {
                     write!(f, " ({})", tests.iter().map(String::as_str).collect::<Vec<_>>().join(", "))?;
                 }
