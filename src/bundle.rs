@@ -23,6 +23,10 @@ pub enum BundleError {
 
 /// Logits of one slice travel in one message; dora takes 64 MiB on every path, with its metadata.
 const MAX_SLICE_VALUES: usize = 15 << 20;
+/// Slices of a window that messages can count.
+const MAX_DEPTH: usize = 4096;
+/// Side of an image, pixels: eight times that of SAM. The tables of positions of a larger one fill any memory.
+const MAX_IMAGE_SIZE: i64 = 8192;
 
 /// The contents of `model.yml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -122,6 +126,20 @@ pub enum Normalisation {
     Percentile { low: f64, high: f64 },
     /// Clip to a window in stored units (HU), then scale to `[0, 1]` (what MedSAM does with CT).
     Window { low: f64, high: f64 },
+}
+
+impl Normalisation {
+    fn is_valid(&self) -> bool {
+        let in_order = |low: f64, high: f64| low.is_finite() && high.is_finite() && low < high;
+        match *self {
+            Self::ZScore | Self::ZScoreRegion => true,
+            Self::Clip { low, high, mean, std } => {
+                in_order(low, high) && mean.is_finite() && std.is_finite() && std > 0.0
+            }
+            Self::Percentile { low, high } => in_order(low, high) && low >= 0.0 && high <= 100.0,
+            Self::Window { low, high } => in_order(low, high),
+        }
+    }
 }
 
 /// Which backbone.
@@ -356,18 +374,22 @@ impl BundleConfig {
     /// Fails with the reason where a field has a value that cannot work.
     pub(crate) fn check(&self) -> Result<(), String> {
         let [height, width] = self.patch.plane.size();
+        let values_of_slice =
+            height.checked_mul(width).and_then(|pixels| pixels.checked_mul(self.classes.len()));
         let overlap_is_valid = |overlap: f64| (0.0..1.0).contains(&overlap);
         if self.classes.len() < 2 || self.classes.len() > 255 {
             Err("classes must name the background and 1 to 254 classes".into())
         } else if self.modalities.is_empty() {
             Err("modalities must not be empty".into())
-        } else if self.classes.len() * height * width > MAX_SLICE_VALUES {
+        } else if values_of_slice.is_none_or(|values| values > MAX_SLICE_VALUES) {
             Err(format!(
                 "patch.plane: {} classes of {height} x {width} pixels are more than the {MAX_SLICE_VALUES} values that a message holds",
                 self.classes.len()
             ))
         } else if self.patch.depth == 0 || height == 0 || width == 0 {
             Err("patch must not be empty".into())
+        } else if self.patch.depth > MAX_DEPTH {
+            Err(format!("patch.depth must be at most {MAX_DEPTH}"))
         } else if !overlap_is_valid(self.patch.depth_overlap) || !overlap_is_valid(self.patch.plane_overlap) {
             Err("overlaps must be at least 0 and under 1".into())
         } else if self
@@ -377,6 +399,10 @@ impl BundleConfig {
             Err("spacing_mm must be positive".into())
         } else if self.network.image_size <= 0 || self.network.image_size % 32 != 0 {
             Err("network.image_size must be a positive multiple of 32".into())
+        } else if self.network.image_size > MAX_IMAGE_SIZE {
+            Err(format!("network.image_size must be at most {MAX_IMAGE_SIZE}"))
+        } else if !self.normalisation.is_valid() {
+            Err("normalisation: its numbers must be finite, low under high and std over 0".into())
         } else if !self.network.modality_adapter && !matches!(self.modalities.len(), 1 | 3) {
             Err("without modality_adapter there must be 1 or 3 modalities".into())
         } else {

@@ -44,7 +44,7 @@ fn two_machines_give_the_same_label_maps_as_one() {
         skipped(&format!("needs root and iproute2 to make network namespaces: {obstacle}"));
         return;
     }
-    let bench = Bench::new(CASES, SLICES);
+    let bench = Bench::alone(CASES, SLICES);
     let flow = bench.dataflow("dataflows/infer.yml", |text| text);
     let mut one = bench.start(&flow, "one", &[]);
     assert!(one.finish().success(), "{}", one.log());

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,8 +14,8 @@ use self_prompt_sam::network::segmenter::write_fresh_weights;
 use self_prompt_sam::weights::sha256_file;
 use tempfile::TempDir;
 
-/// One dataflow at a time.
-static MACHINE: Mutex<()> = Mutex::new(());
+use super::machine::{self, Place};
+
 /// A run of these small cases takes longer only if something hangs.
 const RUN_LIMIT: Duration = Duration::from_secs(300);
 
@@ -33,18 +32,26 @@ pub fn full() -> bool {
     std::env::var("SPSAM_FULL").is_ok_and(|value| value == "1")
 }
 
-/// A folder with volumes and a bundle, and the lock that admits one dataflow at a time.
+/// A folder with volumes and a bundle, and a place on the machine.
 pub struct Bench {
     pub folder: TempDir,
-    _machine: MutexGuard<'static, ()>,
+    _place: Place,
 }
 
 impl Bench {
-    /// `cases` volumes of 64×64×`slices` voxels and a `vit_tiny` bundle with windows of 4 slices.
+    /// `cases` volumes of 64×64×`slices` voxels and a `vit_tiny` bundle with windows of 4 slices, beside other tests.
     pub fn new(cases: usize, slices: usize) -> Self {
-        let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::on(machine::share(), cases, slices)
+    }
+
+    /// [`Bench::new`] while no other dataflow runs.
+    pub fn alone(cases: usize, slices: usize) -> Self {
+        Self::on(machine::whole(), cases, slices)
+    }
+
+    fn on(place: Place, cases: usize, slices: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let bench = Self { folder, _machine: machine };
+        let bench = Self { folder, _place: place };
         let status = Command::new(python())
             .arg(project().join("tests/python/make_cases.py"))
             .args([bench.path("images"), bench.path("labels")])

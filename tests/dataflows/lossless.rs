@@ -58,7 +58,7 @@ fn reference(bench: &Bench) -> std::collections::BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn nothing_is_lost_and_results_are_those_of_the_segmenter() {
-    let bench = Bench::new(CASES, SLICES);
+    let bench = Bench::alone(CASES, SLICES);
     let unmirrored = reference(&bench);
     mirror(&bench);
     let expected = reference(&bench);

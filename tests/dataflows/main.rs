@@ -11,6 +11,7 @@ mod examples;
 mod golden;
 mod harness;
 mod lossless;
+mod machine;
 #[path = "../support/nifti.rs"]
 mod nifti;
 mod oracle;

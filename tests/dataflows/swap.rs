@@ -93,7 +93,7 @@ fn replacement(bench: &Bench, name: &str, program: &Path) -> String {
 #[test]
 fn replacing_a_node_in_a_running_dataflow_loses_nothing() {
     const CASES: usize = 8;
-    let bench = Bench::new(CASES, 24);
+    let bench = Bench::alone(CASES, 24);
     let flow = bench.dataflow("dataflows/infer.yml", |text| text).display().to_string();
     let to_python =
         replacement(&bench, "python.yml", &project().join("examples/custom-prompt-python/prompt_node.py"));

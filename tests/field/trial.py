@@ -127,7 +127,8 @@ def strict_json(path: Path):
 def anywhere(value, key: str) -> list:
     """Values of a key at any depth."""
     if isinstance(value, dict):
-        return [value[key]] * (key in value) + [found for inner in value.values() for found in anywhere(inner, key)]
+        here = [value[key]] if key in value else []
+        return here + [found for inner in value.values() for found in anywhere(inner, key)]
     if isinstance(value, list):
         return [found for inner in value for found in anywhere(inner, key)]
     return []

@@ -1,8 +1,9 @@
 //! Readers of files and messages on damaged inputs: they return an error, and never panic, hang or use unlimited
-//! memory. The fuzz targets (`fuzz/`) run the same readers for longer; their findings are in `FOUND`.
+//! memory. The fuzz targets (`fuzz/`) run the same readers for longer; tests of their findings are at the end.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
+use self_prompt_sam::bundle::Bundle;
 
 use crate::parsers;
 use crate::samples;
@@ -97,6 +98,11 @@ proptest! {
     }
 
     #[test]
+    fn damaged_checkpoints_are_read_or_refused(bytes in of(samples::checkpoints())) {
+        parsers::checkpoint(&bytes);
+    }
+
+    #[test]
     fn damaged_bundles_are_read_or_refused(bytes in of(samples::bundles())) {
         parsers::bundle(&bytes);
     }
@@ -116,21 +122,50 @@ proptest! {
 /// corpus`.
 #[test]
 fn the_corpus_is_made_of_inputs_that_are_read() {
-    type Reader = (&'static str, Vec<Vec<u8>>, fn(&[u8]));
-    let readers: [Reader; 4] = [
+    type Reader = (&'static str, Vec<Vec<u8>>, fn(&[u8]) -> bool);
+    let readers: [Reader; 5] = [
         ("volume", samples::volumes(), parsers::volume),
+        ("checkpoint", samples::checkpoints(), parsers::checkpoint),
         ("bundle", samples::bundles(), parsers::bundle),
         ("control", samples::controls(), parsers::control),
         ("wire", samples::wires(), parsers::wire),
     ];
     for (name, inputs, read) in readers {
         for (index, bytes) in inputs.iter().enumerate() {
-            read(bytes);
+            assert!(read(bytes), "{name} {index} is not read");
             if let Some(corpus) = std::env::var_os("SPSAM_WRITE_CORPUS") {
                 let folder = std::path::Path::new(&corpus).join(name);
                 std::fs::create_dir_all(&folder).unwrap();
                 std::fs::write(folder.join(format!("sample-{index}")), bytes).unwrap();
             }
         }
+    }
+}
+
+/// `height · width · classes` was computed with numbers that wrap, so that these passed for small.
+#[test]
+fn sizes_beyond_all_bounds_are_refused_by_name() {
+    let good = String::from_utf8(samples::bundles().remove(0)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.yml");
+    for (there, wrong, name) in [
+        ("    - 64\n    - 64\n", "    - 4294967296\n    - 4294967296\n", "patch.plane"),
+        ("  depth: 8\n", "  depth: 5000\n", "patch.depth"),
+        ("  image_size: 64\n", "  image_size: 1099511627776\n", "network.image_size"),
+        (
+            "normalisation: z_score_region\n",
+            "normalisation: { window: { low: 3.0, high: 1.0 } }\n",
+            "normalisation",
+        ),
+        (
+            "normalisation: z_score_region\n",
+            "normalisation: { percentile: { low: .nan, high: 1.0 } }\n",
+            "normalisation",
+        ),
+    ] {
+        assert!(good.contains(there), "{there}");
+        std::fs::write(&file, good.replace(there, wrong)).unwrap();
+        let error = Bundle::open(&file).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("model.yml"), "{wrong}: {error}");
     }
 }

@@ -24,3 +24,5 @@ mod volume_files;
 mod volume_geometry;
 mod volume_windows;
 mod volumes;
+#[path = "../support/zip.rs"]
+mod zip;

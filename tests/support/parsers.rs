@@ -1,6 +1,6 @@
 //! Every reader of external input, for any bytes: it returns values or an error, and never panics, hangs or uses
 //! more memory than its input justifies. The fuzz targets (`fuzz/`) and the tests with damaged files call these
-//! functions.
+//! functions. Each returns whether it could read the bytes.
 
 use std::fs;
 use std::io::Write;
@@ -18,15 +18,18 @@ use self_prompt_sam::message::{SliceHeader, decode_prompts, keys, text};
 use self_prompt_sam::runtime::{Assembler, Input, InputKind, decode_window_prompts};
 use self_prompt_sam::training::TrainingConfig;
 use self_prompt_sam::volume::{CaseFiles, CasePlan, Image, read_labels};
+use self_prompt_sam::weights::{list, load_strict};
+use tch::nn::VarStore;
+use tch::{Device, Kind};
+
+use crate::zip::zip;
 
 const MODEL: &str = include_str!("../../models/hippocampus/model.yml");
 
-fn in_file(name: &str, bytes: &[u8], read: impl FnOnce(&Path)) {
-    let Ok(folder) = tempfile::tempdir() else { return };
+fn in_file(name: &str, bytes: &[u8], read: impl FnOnce(&Path) -> bool) -> bool {
+    let Ok(folder) = tempfile::tempdir() else { return false };
     let path = folder.path().join(name);
-    if fs::write(&path, bytes).is_ok() {
-        read(&path);
-    }
+    fs::write(&path, bytes).is_ok() && read(&path)
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -37,17 +40,18 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 /// A NIfTI file, read as an image, as labels and as a case to plan. The first byte says how it is stored:
 /// uncompressed, compressed by this function, or already compressed.
-pub fn volume(bytes: &[u8]) {
-    let Some((&how, bytes)) = bytes.split_first() else { return };
+pub fn volume(bytes: &[u8]) -> bool {
+    let Some((&how, bytes)) = bytes.split_first() else { return false };
     let read = |path: &Path| {
-        let _ = Image::read(path);
+        let image = Image::read(path).is_ok();
         let _ = read_labels(path);
-        let Ok(config) = serde_yaml::from_str::<BundleConfig>(MODEL) else { return };
+        let Ok(config) = serde_yaml::from_str::<BundleConfig>(MODEL) else { return false };
         let files =
             CaseFiles { case_id: "case".into(), images: vec![path.into()], labels: Some(path.into()) };
         if let Ok(plan) = CasePlan::new(&files, &config, None) {
             assert!(!plan.windows().is_empty());
         }
+        image
     };
     match how % 3 {
         0 => in_file("image.nii", bytes, read),
@@ -57,33 +61,76 @@ pub fn volume(bytes: &[u8]) {
 }
 
 /// A `model.yml` and a training configuration.
-pub fn bundle(bytes: &[u8]) {
+pub fn bundle(bytes: &[u8]) -> bool {
     in_file("model.yml", bytes, |path| {
-        if let Ok(bundle) = Bundle::open(path)
+        let bundle = Bundle::open(path);
+        if let Ok(bundle) = &bundle
             && let Ok(text) = serde_yaml::to_string(&bundle.config)
         {
             let again: Result<BundleConfig, _> = serde_yaml::from_str(&text);
             assert!(again.is_ok_and(|again| again == bundle.config), "not the same when it is written");
         }
-        let _ = TrainingConfig::open(path);
-    });
+        TrainingConfig::open(path).is_ok() || bundle.is_ok()
+    })
+}
+
+/// A checkpoint. The first byte says what the bytes are: a zip archive of torch, the pickle in one that is made here, or a
+/// safetensors file.
+pub fn checkpoint(bytes: &[u8]) -> bool {
+    let Some((&how, bytes)) = bytes.split_first() else { return false };
+    match how % 3 {
+        0 => in_file("model.pth", bytes, load),
+        1 => {
+            let storage = [0u8; 64];
+            let members: [(&str, &[u8]); 3] =
+                [("model/data.pkl", bytes), ("model/data/0", &storage[..16]), ("model/data/1", &storage)];
+            in_file("model.pth", &zip(&members), load)
+        }
+        _ => in_file("model.safetensors", bytes, load),
+    }
+}
+
+/// Lists a checkpoint, and loads it into variables of the names and shapes that it says it has.
+fn load(path: &Path) -> bool {
+    let Ok(tensors) = list(path) else { return false };
+    let mut variables = VarStore::new(Device::Cpu);
+    for tensor in &tensors {
+        let small = tensor.shape.iter().try_fold(1i64, |size, side| size.checked_mul(*side));
+        if !small.is_some_and(|size| (0..10_000).contains(&size)) || tensor.key.is_empty() {
+            return false;
+        }
+        let mut path = variables.root();
+        let (folders, name) = tensor.key.rsplit_once('.').unwrap_or(("", &tensor.key));
+        for folder in folders.split('.').filter(|folder| !folder.is_empty()) {
+            path = path.sub(folder);
+        }
+        let _ = path.f_zeros_no_train(name, &tensor.shape);
+    }
+    let loaded = load_strict(&mut variables, path, &[""], &[]).is_ok();
+    assert!(variables.variables().values().all(|variable| variable.kind() == Kind::Float));
+    loaded
 }
 
 /// A control message.
-pub fn control(bytes: &[u8]) {
-    let Ok(json) = std::str::from_utf8(bytes) else { return };
-    if let Ok(message) = from_json::<CaseMessage>(json)
-        && let Ok(json) = to_json(&message)
+pub fn control(bytes: &[u8]) -> bool {
+    let Ok(json) = std::str::from_utf8(bytes) else { return false };
+    let case = from_json::<CaseMessage>(json);
+    if let Ok(message) = &case
+        && let Ok(json) = to_json(message)
     {
         assert!(from_json::<CaseMessage>(&json).is_ok());
     }
-    let _ = from_json::<AckMessage>(json);
-    let _ = from_json::<Ack>(json);
-    let _ = from_json::<Status>(json);
-    let _ = from_json::<Order>(json);
-    let _ = from_json::<Supply>(json);
-    let _ = from_json::<Command>(json);
-    let _ = from_json::<Progress>(json);
+    [
+        case.is_ok(),
+        from_json::<AckMessage>(json).is_ok(),
+        from_json::<Ack>(json).is_ok(),
+        from_json::<Status>(json).is_ok(),
+        from_json::<Order>(json).is_ok(),
+        from_json::<Supply>(json).is_ok(),
+        from_json::<Command>(json).is_ok(),
+        from_json::<Progress>(json).is_ok(),
+    ]
+    .contains(&true)
 }
 
 const INPUTS: [Input; 4] = [
@@ -158,8 +205,9 @@ impl Bytes<'_> {
 }
 
 /// Messages on the four kinds of edges.
-pub fn wire(bytes: &[u8]) {
+pub fn wire(bytes: &[u8]) -> bool {
     let mut bytes = Bytes(bytes);
+    let mut joined = false;
     let inputs = &INPUTS[..1 + usize::from(bytes.byte()) % INPUTS.len()];
     let mut assembler = Assembler::new(inputs.to_vec());
     while !bytes.0.is_empty() {
@@ -196,6 +244,8 @@ pub fn wire(bytes: &[u8]) {
                 assert!(window.levels(input.name).iter().all(|level| level.size()[0] == count));
             }
             let _ = decode_window_prompts(&window, [2, 2]);
+            joined = true;
         }
     }
+    joined
 }

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::nifti::Nifti;
+use crate::zip::zip;
 
 const HIPPOCAMPUS: &str = include_str!("../../models/hippocampus/model.yml");
 const ACDC: &str = include_str!("../../models/acdc/model.yml");
@@ -60,6 +61,31 @@ pub fn controls() -> Vec<Vec<u8>> {
     ]
     .map(|value| value.to_string().into_bytes())
     .to_vec()
+}
+
+/// State dicts of one 2×2 tensor. The first byte says what follows: an archive, the pickle of one, or safetensors.
+pub fn checkpoints() -> Vec<Vec<u8>> {
+    let text = |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+    let pickle = [
+        b"\x80\x02}".to_vec(),
+        text("layer.weight"),
+        b"ctorch._utils\n_rebuild_tensor_v2\n((".to_vec(),
+        text("storage"),
+        b"ctorch\nFloatStorage\n".to_vec(),
+        text("0"),
+        text("cpu"),
+        b"K\x04tQK\x00K\x02K\x02\x86K\x02K\x01\x86\x89ccollections\nOrderedDict\n)RtRs.".to_vec(),
+    ]
+    .concat();
+    let numbers: Vec<u8> = [1.0f32, 2.0, -3.0, 0.5].iter().flat_map(|number| number.to_le_bytes()).collect();
+    let archive = zip(&[("model/data.pkl", &pickle), ("model/version", b"3\n"), ("model/data/0", &numbers)]);
+    let header =
+        json!({ "layer.weight": { "dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16] } }).to_string();
+    let safetensors = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &numbers].concat();
+    [(0u8, archive), (1, pickle), (2, safetensors)]
+        .into_iter()
+        .map(|(what, bytes)| [&[what][..], &bytes].concat())
+        .collect()
 }
 
 /// Messages of two slices on each edge, in the format of `parsers::wire`.
