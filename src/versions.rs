@@ -1,4 +1,4 @@
-//! Versions of what this project is built on: as cargo has locked them, and of libtorch as it is loaded.
+//! Versions of the project's foundations: of crates as locked by cargo, and of libtorch as loaded.
 
 use std::sync::OnceLock;
 
@@ -9,13 +9,13 @@ unsafe extern "C" {
 /// This project.
 pub const SELF_PROMPT_SAM: &str = env!("CARGO_PKG_VERSION");
 
-/// dora's node library; `dora` itself must be of the same version.
+/// dora's node library; the `dora` command must have the same version.
 pub const DORA: &str = env!("SPSAM_DORA_VERSION");
 
 /// tch, the binding to libtorch.
 pub const TCH: &str = env!("SPSAM_TCH_VERSION");
 
-/// libtorch, as the loaded library says it itself; `unknown` where it does not.
+/// libtorch's version as the loaded library reports it; `unknown` if it does not.
 pub fn torch() -> &'static str {
     static VERSION: OnceLock<String> = OnceLock::new();
     VERSION.get_or_init(|| torch_version_in(&build_settings()).unwrap_or("unknown").to_owned())
@@ -29,7 +29,7 @@ fn build_settings() -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Of `… Build settings: …, TORCH_VERSION=2.11.0, USE_CUDA=ON, …`.
+/// Parses `… Build settings: …, TORCH_VERSION=2.11.0, USE_CUDA=ON, …`.
 fn torch_version_in(settings: &str) -> Option<&str> {
     let (_, rest) = settings.split_once("TORCH_VERSION=")?;
     rest.split([',', ' ', '\n']).next().filter(|version| !version.is_empty())
@@ -51,7 +51,7 @@ mod tests {
         }
     }
 
-    /// Of the headers, which lie beside the library.
+    /// The version in the headers, which are next to the library.
     #[test]
     fn the_version_of_libtorch_is_that_of_the_library() {
         let libtorch = std::env::var_os("LIBTORCH").unwrap();

@@ -1,18 +1,19 @@
-//! What a CUDA device can do, asked of NVIDIA's driver: tch has no call for it, and libtorch's own needs CUDA's headers.
+//! The compute capability of a CUDA device, from NVIDIA's driver: tch has no call for it, and libtorch's needs
+//! CUDA's headers.
 
 use libloading::{Library, Symbol};
 
-/// Compute capability, major and minor number: `(8, 0)` of an A100, `(7, 5)` of a T4.
+/// Compute capability, major and minor number: `(8, 0)` for an A100, `(7, 5)` for a T4.
 pub type Capability = (i32, i32);
 
-/// The first generation with tensor cores that multiply bf16 (Ampere). Older ones compute it slowly, by way of fp32.
+/// The first generation with tensor cores for bf16 (Ampere). Older ones compute it slowly, through fp32.
 const FIRST_WITH_BF16: Capability = (8, 0);
 
 /// Numbers of `CUdevice_attribute` in cuda.h.
 const CAPABILITY_MAJOR: i32 = 75;
 const CAPABILITY_MINOR: i32 = 76;
 
-/// Whether devices of a capability multiply bf16.
+/// Whether devices of this capability support bf16.
 pub fn multiplies_bf16(capability: Capability) -> bool {
     capability >= FIRST_WITH_BF16
 }
@@ -24,8 +25,8 @@ pub fn capability_of(device: usize) -> Option<Capability> {
     type Get = unsafe extern "C" fn(device: *mut i32, ordinal: i32) -> i32;
     type Attribute = unsafe extern "C" fn(value: *mut i32, attribute: i32, device: i32) -> i32;
     let ordinal = i32::try_from(device).ok()?;
-    // SAFETY: the driver's initialisers only register what they offer; the functions are cuda.h's of these names, of which
-    // all versions agree; each writes one integer, where its result is 0 (CUDA_SUCCESS).
+    // SAFETY: the driver's initialisers only register their functions. The functions have the signatures of cuda.h,
+    // which are the same in all versions. Each writes one integer if its result is 0 (CUDA_SUCCESS).
     unsafe {
         let driver = Library::new("libcuda.so.1").ok()?;
         let init: Symbol<'_, Init> = driver.get(b"cuInit").ok()?;

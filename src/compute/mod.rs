@@ -1,4 +1,4 @@
-//! Where libtorch computes, and how precisely.
+//! Device and precision of computations.
 
 mod capability;
 
@@ -9,19 +9,19 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 use thiserror::Error;
 
-/// How precisely to compute.
+/// Precision of computations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// bf16 where the hardware multiplies it (CPUs with AVX512-BF16 or AMX, CUDA from compute capability 8.0 on), fp32
-    /// elsewhere.
+    /// bf16 on hardware that supports it (CPUs with AVX512-BF16 or AMX, CUDA from compute capability 8.0 on), else
+    /// fp32.
     #[default]
     Auto,
-    /// 32-bit floats.
+    /// 32-bit floating point.
     Fp32,
-    /// 16-bit floats with the range of fp32 (8 bits of mantissa).
+    /// 16-bit floating point with the range of fp32 (8-bit mantissa).
     Bf16,
-    /// IEEE 16-bit floats; fast on GPUs and on CPUs with AVX512-FP16 only.
+    /// IEEE 16-bit floating point; fast only on GPUs and on CPUs with AVX512-FP16.
     Fp16,
 }
 
@@ -37,9 +37,9 @@ impl Precision {
     }
 }
 
-/// A precision that is none of those there are.
+/// The name is not that of a precision.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("`{0}` is none of auto, fp32, bf16, fp16")]
+#[error("`{0}` is not one of auto, fp32, bf16, fp16")]
 pub struct UnknownPrecision(String);
 
 impl FromStr for Precision {
@@ -51,7 +51,7 @@ impl FromStr for Precision {
     }
 }
 
-/// Where weights lie and in which type the network computes.
+/// Device of the weights, and the type in which the network computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compute {
     /// Device.
@@ -61,23 +61,23 @@ pub struct Compute {
 }
 
 impl Compute {
-    /// What `precision` means on `device`.
+    /// The type that `precision` stands for on `device`.
     pub fn new(device: Device, precision: Precision) -> Self {
         Self { device, kind: kind(precision, || multiplies_bf16(device)) }
     }
 
-    /// 32-bit floats on `device`.
+    /// fp32 on `device`.
     pub fn fp32(device: Device) -> Self {
         Self::new(device, Precision::Fp32)
     }
 
-    /// A tensor that came from another node, on the device and in the type of this one: one conversion, none where it
-    /// is right already.
+    /// Brings a tensor from another node to this device and type. Converts at most once, and not at all if nothing
+    /// differs.
     pub fn receive(self, tensor: &Tensor) -> Tensor {
         tensor.to_device_(self.device, self.kind, false, false)
     }
 
-    /// The precision that the type stands for, never `Auto`.
+    /// The precision of the type, never `Auto`.
     pub fn precision(self) -> Precision {
         match self.kind {
             Kind::BFloat16 => Precision::Bf16,
@@ -86,8 +86,8 @@ impl Compute {
         }
     }
 
-    /// Brings the weights of a store to the type, once. Buffers (statistics and frequencies that small rounding
-    /// would spoil) stay in fp32.
+    /// Converts the weights of a store to the type, once. Buffers (statistics and frequencies, which rounding would
+    /// spoil) stay in fp32.
     pub fn convert(self, store: &VarStore) {
         for mut variable in store.trainable_variables() {
             let converted = tch::no_grad(|| variable.detach().to_kind(self.kind));
@@ -96,7 +96,7 @@ impl Compute {
     }
 }
 
-/// The type of a precision; asks whether the hardware multiplies bf16 only where it depends on that.
+/// The type of a precision. Checks the hardware for bf16 only if the type depends on it.
 fn kind(precision: Precision, multiplies_bf16: impl FnOnce() -> bool) -> Kind {
     match precision {
         Precision::Fp32 => Kind::Float,
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!("bf16".parse(), Ok(Precision::Bf16));
         assert_eq!(
             "float".parse::<Precision>().unwrap_err().to_string(),
-            "`float` is none of auto, fp32, bf16, fp16"
+            "`float` is not one of auto, fp32, bf16, fp16"
         );
     }
 
@@ -145,7 +145,7 @@ mod tests {
             assert_eq!(kind(Precision::Bf16, || multiplies), Kind::BFloat16, "what is asked for counts");
             assert_eq!(kind(Precision::Fp32, || multiplies), Kind::Float);
         }
-        // No GPU has this number: nothing is known of it.
+        // No GPU has this number, so nothing is known about it.
         assert_eq!(Compute::new(Device::Cuda(1 << 20), Precision::Auto).kind, Kind::Float);
     }
 

@@ -1,4 +1,4 @@
-//! When the command was given that started this dataflow: what a user waits for begins there.
+//! Finds out when the command that started this dataflow was given, for the waiting time that the user sees.
 
 use std::fs;
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-/// Milliseconds since 1970 at which the command began: the start of `dora run` where that is this process's parent, else
-/// the time in the dataflow's id (a UUID of version 7), which dora makes when it takes a dataflow on.
+/// When the command started, milliseconds since 1970: the start of `dora run` if that is this process's parent, else
+/// the time in the dataflow's id (a UUID of version 7), which dora makes when it accepts a dataflow.
 pub(super) fn command_start(dataflow: &Uuid) -> Option<u64> {
     let parent = std::os::unix::process::parent_id();
     let by_parent = is_dora_run(parent).then(|| start_of(parent)).flatten();
@@ -17,7 +17,7 @@ pub(super) fn command_start(dataflow: &Uuid) -> Option<u64> {
     })
 }
 
-/// Whether a process was called as `… dora run …`, itself or through an interpreter.
+/// Whether a process is `… dora run …`, called directly or through an interpreter.
 fn is_dora_run(process: u32) -> bool {
     let line = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
     let arguments: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
@@ -27,7 +27,7 @@ fn is_dora_run(process: u32) -> bool {
     })
 }
 
-/// When a process began, milliseconds since 1970.
+/// When a process started, milliseconds since 1970.
 fn start_of(process: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let uptime: f64 = fs::read_to_string("/proc/uptime").ok()?.split_whitespace().next()?.parse().ok()?;
@@ -36,17 +36,17 @@ fn start_of(process: u32) -> Option<u64> {
     millis(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.checked_sub(age)?)
 }
 
-/// From the system's start to a process's, of its `/proc/<pid>/stat`.
+/// Time from the system's start to the start of a process, from its `/proc/<pid>/stat`.
 fn started_after_boot(stat: &str, ticks_per_second: u64) -> Option<Duration> {
-    // After the program's name, which may hold anything, `starttime` is the 20th field (proc(5): the 22nd of all).
+    // `starttime` is the 22nd field (proc(5)), the 20th after the program's name, which may contain any character.
     let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
     let nanoseconds = u128::from(ticks) * 1_000_000_000 / u128::from(ticks_per_second);
     u64::try_from(nanoseconds).ok().map(Duration::from_nanos)
 }
 
-/// Clock ticks a second in `/proc/<pid>/stat` (proc(5)).
+/// Clock ticks per second in `/proc/<pid>/stat` (proc(5)).
 fn ticks_per_second() -> Option<u64> {
-    // SAFETY: asks for a number; nothing is passed or kept.
+    // SAFETY: this only returns a number.
     let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
     u64::try_from(ticks).ok().filter(|&ticks| ticks > 0)
 }
@@ -71,13 +71,13 @@ mod tests {
         let start = start_of(child.id());
         child.kill().unwrap();
         child.wait().unwrap();
-        let slack = 50; // two ticks of 10 ms each at the usual rate, and the clocks are read one after the other
+        let slack = 50; // two ticks of 10 ms each at the usual rate, and the clocks are read one after another
         assert!((before - slack..=after + slack).contains(&start.unwrap()), "{before} {start:?} {after}");
     }
 
     #[test]
     fn ticks_are_counted_at_the_rate_of_the_system() {
-        // A program may be called anything.
+        // A program's name may contain any character.
         let fields: Vec<String> = (3..=52).map(|field| (field * 1000).to_string()).collect();
         let stat = format!("42 (a) b (c) {}", fields.join(" "));
         let started = |rate| started_after_boot(&stat, rate).unwrap();

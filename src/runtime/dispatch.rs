@@ -1,5 +1,5 @@
-//! The loader's book-keeping: which windows are in flight, which to send next, which to send again.
-//! Time is passed in, so that it can be tested without waiting.
+//! The loader's bookkeeping: which windows are in flight, which to send next, and which to send again. The time is a
+//! parameter, so that tests need not wait.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 /// Limits of a [`Dispatcher`].
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// Windows in flight.
+    /// Most windows in flight.
     pub credits: usize,
-    /// A window of which no node has reported work for so long counts as lost.
+    /// A window counts as lost if no node has reported work on it for this long.
     pub ack_timeout: Duration,
-    /// A window lost so often makes its case fail.
+    /// A case fails if one of its windows is lost this often.
     pub max_attempts: i64,
 }
 
 impl Timing {
-    /// Slowness alone must not thrash: the patience doubles with every loss.
+    /// How long to wait for a window. Doubles with every loss, so that mere slowness does not cause ever more work.
     fn patience(&self, lost: u32) -> Duration {
         self.ack_timeout * 2u32.pow(lost.min(5))
     }
@@ -24,21 +24,21 @@ impl Timing {
 
 #[derive(Debug)]
 struct InFlight {
-    /// How often it was lost before.
+    /// How often the window was lost before.
     lost: u32,
     deadline: Instant,
 }
 
-/// Of a window of an open case.
+/// Counters of a window of an open case.
 #[derive(Debug, Default, Clone, Copy)]
 struct Sent {
-    /// How often it was sent.
+    /// How often the window was sent.
     times: i64,
-    /// How often it was lost. A window that is sent again to a writer that has restarted was not.
+    /// How often the window was lost. Sending it again to a restarted writer does not count.
     lost: u32,
 }
 
-/// Windows of the open cases, by segment id.
+/// The windows of the open cases, by segment id.
 #[derive(Debug)]
 pub struct Dispatcher {
     timing: Timing,
@@ -53,31 +53,31 @@ pub struct Dispatcher {
 struct CaseState {
     windows: i64,
     acked: BTreeSet<i64>,
-    /// When the last window was acknowledged, if all are.
+    /// When the last window was acknowledged, if all windows are.
     complete_since: Option<Instant>,
 }
 
-/// What [`Dispatcher::next`] asks for.
+/// What the loader should do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Send this window.
     Send {
-        /// Window.
+        /// Segment id of the window.
         segment: i64,
         /// How often it was sent before.
         attempt: i64,
     },
-    /// This window was lost too often: give its case up.
+    /// This window was lost too often: give up its case.
     GiveUp {
         /// First segment of the case.
         case: i64,
     },
-    /// Nothing now.
+    /// Nothing to do now.
     Wait,
 }
 
 impl Dispatcher {
-    /// Nothing to send yet.
+    /// Starts without windows.
     pub fn new(timing: Timing) -> Self {
         Self {
             timing,
@@ -95,13 +95,13 @@ impl Dispatcher {
         self.cases.insert(first, CaseState { windows, acked: BTreeSet::new(), complete_since: None });
     }
 
-    /// Whether this window belongs to a case that is not closed.
+    /// Whether this window belongs to an open case.
     pub fn is_open(&self, segment: i64) -> bool {
         let case = self.cases.range(..=segment).next_back();
         case.is_some_and(|(&first, case)| segment < first + case.windows)
     }
 
-    /// Forgets a case, written or given up.
+    /// Removes a case that is written or given up.
     pub fn close_case(&mut self, first: i64) {
         let Some(case) = self.cases.remove(&first) else { return };
         let segments = first..first + case.windows;
@@ -110,7 +110,7 @@ impl Dispatcher {
         self.sent.retain(|segment, _| !segments.contains(segment));
     }
 
-    /// The writer has this window.
+    /// The writer has received this window.
     pub fn acknowledge(&mut self, segment: i64, now: Instant) {
         self.in_flight.remove(&segment);
         self.pending.retain(|&other| other != segment);
@@ -123,7 +123,7 @@ impl Dispatcher {
         }
     }
 
-    /// A node reports that it works on this window.
+    /// A node has reported that it works on this window.
     pub fn alive(&mut self, segment: i64, now: Instant) {
         if let Some(flight) = self.in_flight.get_mut(&segment) {
             let patience = self.timing.patience(flight.lost);
@@ -131,7 +131,7 @@ impl Dispatcher {
         }
     }
 
-    /// The writer has started afresh and remembers nothing: everything of the open cases is sent again.
+    /// The writer has restarted and remembers nothing: all windows of the open cases are sent again.
     pub fn restart(&mut self) {
         self.in_flight.clear();
         self.pending.clear();
@@ -142,7 +142,7 @@ impl Dispatcher {
         }
     }
 
-    /// What to do at `now`.
+    /// What to do at time `now`.
     pub fn next(&mut self, now: Instant) -> Action {
         let lost = self.in_flight.iter().find(|(_, flight)| flight.deadline <= now);
         if let Some((&segment, _)) = lost {
@@ -154,7 +154,8 @@ impl Dispatcher {
             }
             return self.send(segment, now);
         }
-        // Not far ahead of a window that is late: the writer keeps what comes out of order.
+        // Do not run far ahead of a window that is late, because the writer must keep windows that arrive out of
+        // order.
         let late = self.in_flight.first_key_value().map(|(&segment, _)| segment);
         let ahead = late.zip(self.pending.front().copied()).map_or(0, |(late, next)| next - late);
         if self.in_flight.len() >= self.timing.credits || ahead > 4 * self.timing.credits as i64 {
@@ -174,7 +175,8 @@ impl Dispatcher {
         Action::Send { segment, attempt }
     }
 
-    /// Whether a case has all its windows acknowledged but was not reported written for `patience`.
+    /// A case whose windows have all been acknowledged but which has not been reported as written for `patience`, if
+    /// any.
     pub fn overdue_case(&self, now: Instant, patience: Duration) -> Option<i64> {
         let overdue = |case: &CaseState| case.complete_since.is_some_and(|since| now > since + patience);
         self.cases.iter().find(|(_, case)| overdue(case)).map(|(&first, _)| first)

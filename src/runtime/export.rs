@@ -1,5 +1,5 @@
-//! The writer's second thread: label maps, figures and report of complete cases, and the acknowledgements that wait for
-//! them.
+//! The writer's second thread: writes label maps, metrics and report of complete cases, and then sends their
+//! acknowledgements.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +14,7 @@ use super::startup::one_line;
 use crate::message::control::{Ack, CaseOpen};
 use crate::report::Results;
 
-/// What the exporter is to do.
+/// A job for the exporter.
 pub(super) enum Export {
     /// Write a complete case.
     Write {
@@ -22,19 +22,19 @@ pub(super) enum Export {
         open: Box<CaseOpen>,
         /// Its labels `[x, y, z]` as stored.
         labels: Array3<u8>,
-        /// Time that putting its windows together has taken.
+        /// Time spent on blending its windows.
         blending: Duration,
         /// Slices segmented so far, of all cases.
         slices: usize,
     },
-    /// The loader has given a case up.
+    /// The loader has given up a case.
     GivenUp {
         /// Name of the case.
         case_id: String,
         /// One line naming the file and the cause.
         error: String,
     },
-    /// A case cannot be put together.
+    /// A case cannot be assembled.
     Failed {
         /// Name of the case.
         case_id: String,
@@ -46,24 +46,24 @@ pub(super) enum Export {
         /// Name of the case.
         case_id: String,
     },
-    /// Nothing follows: write the report.
+    /// No case follows: write the report.
     End,
 }
 
-/// What the threads that write tell the I/O loop.
+/// Messages of the writing threads to the I/O loop.
 pub(super) enum Told {
-    /// This is to be acknowledged.
+    /// Send this acknowledgement.
     Ack(Ack),
-    /// This window is not being worked on: its case is unknown. If the announcement was lost, the loader has to miss the
-    /// window, and sends both again.
+    /// This window is not being worked on, because its case is unknown. If the announcement was lost, the loader
+    /// must not get a report of work, so that it sends both again.
     SetAside(i64),
 }
 
-/// Owns the results; takes what it is told in order.
+/// Owns the results, and does its jobs in order.
 pub(super) struct Exporter {
     results: Results,
     to_io: UnboundedSender<Told>,
-    /// Cases that are on disk or failed, with what to answer when they are announced again.
+    /// Cases that are written or failed, with the answer for when they are announced again.
     done: BTreeMap<String, Ack>,
 }
 
@@ -124,7 +124,7 @@ impl Exporter {
     }
 
     fn answer(&self, ack: Ack) {
-        // The I/O loop only goes away at exit.
+        // The I/O loop ends only at exit.
         let _ = self.to_io.send(Told::Ack(ack));
     }
 }

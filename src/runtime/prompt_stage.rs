@@ -1,4 +1,4 @@
-//! The stage that turns masks into prompts, around any [`PromptStrategy`].
+//! The stage that turns masks into prompts, with any [`PromptStrategy`].
 
 use eyre::{Result, WrapErr, eyre};
 use ndarray::{ArrayView2, ArrayView3};
@@ -20,7 +20,7 @@ pub struct PromptStage<S> {
 }
 
 impl<S: PromptStrategy + Send + 'static> PromptStage<S> {
-    /// Around a strategy.
+    /// A stage with this strategy.
     pub fn new(strategy: S) -> Self {
         Self { strategy }
     }
@@ -63,13 +63,13 @@ impl<S: PromptStrategy + Send + 'static> Stage for PromptStage<S> {
 
 fn sizes<const N: usize>(tensor: &Tensor) -> Result<[usize; N]> {
     let sizes: Vec<usize> = tensor.size().iter().map(|&size| size as usize).collect();
-    sizes.try_into().map_err(|sizes| eyre!("masks of the shape {sizes:?} in place of {N} dimensions"))
+    sizes.try_into().map_err(|sizes| eyre!("masks have shape {sizes:?}, expected {N} dimensions"))
 }
 
-/// The prompts of a window, a slice each, with masks of `mask_size` (height, width).
+/// The prompts of a window, one per slice, with masks of `mask_size` (height, width).
 ///
 /// # Errors
-/// An array that is not as the wire contract says, with the number of its slice.
+/// An array that violates the wire contract, with the number of its slice.
 pub fn decode_window_prompts(window: &Window, mask_size: [usize; 2]) -> Result<Vec<SlicePrompts>> {
     let classes = usize::try_from(window.header.classes).wrap_err("metadata key `classes`")?;
     let decode = |(seq, array)| {

@@ -1,4 +1,4 @@
-// Which libtorch is loaded (versions.rs): tch has no call for it.
+// The version of the loaded libtorch (versions.rs): tch has no call for it.
 
 #include <algorithm>
 #include <cstddef>
@@ -8,7 +8,7 @@
 
 extern "C" {
 
-// Writes the text in which libtorch says how it was built to `text`, at most `size` bytes of it; their number.
+// Writes libtorch's description of its build to `text`, at most `size` bytes; returns the number of bytes.
 size_t spsam_build_settings(char* text, size_t size) {
   try {
     return at::show_config().copy(text, size);

@@ -1,4 +1,4 @@
-//! What can stop a training run.
+//! Errors that stop a training run.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::report::ReportError;
 use crate::volume::VolumeError;
 use crate::weights::CheckpointError;
 
-/// Error of [`crate::training`]. Each is one line.
+/// Error of [`crate::training`]. Each message is one line.
 #[derive(Debug, Error)]
 pub enum TrainingError {
     /// A file cannot be read or written.
@@ -20,43 +20,43 @@ pub enum TrainingError {
     /// The configuration is not valid YAML, lacks a field or has an unknown one.
     #[error("{path}: {source}")]
     Parse { path: PathBuf, source: serde_yaml::Error },
-    /// The configuration has a value that cannot work.
+    /// The configuration has a value that is not possible.
     #[error("{path}: {reason}")]
     Config { path: PathBuf, reason: String },
-    /// The split leaves nothing to train on, or names cases that are not there.
+    /// The split leaves no case for training or validation, or names cases that do not exist.
     #[error("{path}: {reason}")]
     Split { path: PathBuf, reason: String },
-    /// Labels that stand for no class.
+    /// A label is not one of the classes.
     #[error("{path}: label {label}, but the model has {classes} classes (0 is the background)")]
     Label { path: PathBuf, label: u8, classes: usize },
-    /// A volume.
+    /// An error of a volume.
     #[error(transparent)]
     Volume(#[from] VolumeError),
-    /// The bundle that is made.
+    /// An error of the bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// Weights.
+    /// An error of the weights.
     #[error(transparent)]
     Weights(#[from] CheckpointError),
-    /// A part of the network.
+    /// An error of a part of the network.
     #[error(transparent)]
     Segmenter(#[from] SegmenterError),
-    /// Figures of the validation.
+    /// An error of the validation's metrics.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    /// Pictures of the validation.
+    /// An error of the validation's pictures.
     #[error(transparent)]
     Report(#[from] ReportError),
-    /// A loss or a gradient is NaN or infinite. Nothing was changed by the step.
+    /// A loss or a gradient is NaN or infinite. The step has changed nothing.
     #[error("step {step}: {what} is {value}; the parameters are those of the step before")]
     NotFinite { step: u64, what: &'static str, value: f64 },
-    /// Gradients have come back in other shapes than the activations that they are of.
-    #[error("gradients of the shapes {found:?} have come for activations of {expected:?}")]
+    /// Gradients have other shapes than their activations.
+    #[error("gradients have the shapes {found:?}, their activations {expected:?}")]
     Gradients { found: Vec<Vec<i64>>, expected: Vec<Vec<i64>> },
     /// A shard is not what the part expects.
     #[error("{path}: {reason}")]
     Shard { path: PathBuf, reason: String },
-    /// Frozen weights have changed, which must not be.
+    /// Frozen weights have changed.
     #[error("frozen weights of the {part} have changed during the training")]
     FrozenChanged { part: &'static str },
     /// A loader thread has ended.

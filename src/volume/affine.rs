@@ -8,12 +8,12 @@ pub fn apply(affine: &Affine, point: [f64; 3]) -> [f64; 3] {
     affine.map(|row| row[0] * point[0] + row[1] * point[1] + row[2] * point[2] + row[3])
 }
 
-/// Lengths of the columns: voxel sizes along the stored axes, mm.
+/// Lengths of the columns: the voxel sizes along the stored axes, mm.
 pub fn column_norms(affine: &Affine) -> [f64; 3] {
     [0, 1, 2].map(|axis| affine.iter().map(|row| row[axis] * row[axis]).sum::<f64>().sqrt())
 }
 
-/// The inverse map; `None` where the affine is singular.
+/// The inverse map; `None` if the affine is singular.
 pub fn inverse(affine: &Affine) -> Option<Affine> {
     let linear = inverse_3x3(&affine.map(|row| [row[0], row[1], row[2]]))?;
     let offset = affine.map(|row| row[3]);
@@ -23,10 +23,10 @@ pub fn inverse(affine: &Affine) -> Option<Affine> {
     }))
 }
 
-/// The orthogonal matrix nearest to the affine's directions (polar decomposition by Newton's iteration);
-/// `None` where the affine is singular.
+/// The orthogonal matrix nearest to the affine's directions (polar decomposition by Newton's iteration); `None` if
+/// the affine is singular.
 pub fn nearest_rotation(affine: &Affine) -> Option<[[f64; 3]; 3]> {
-    const ITERATIONS: usize = 60; // quadratic: 10 do for any scan, more for a nearly flat one
+    const ITERATIONS: usize = 60; // converges quadratically: 10 suffice for any scan, nearly flat ones need more
     let norms = column_norms(affine);
     let mut rotation = affine.map(|row| [0, 1, 2].map(|axis| row[axis] / norms[axis]));
     for _ in 0..ITERATIONS {

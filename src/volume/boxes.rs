@@ -1,12 +1,12 @@
-//! Labels from boxes in world millimetres, for prompting where there are no labels.
+//! Labels from boxes in world millimetres, used as prompts if there are no labels.
 
 use ndarray::Array3;
 
 use super::affine::apply;
 use super::grid::{BoxMm, Grid};
 
-/// Labels `[x, y, z]` as stored: a box's class in voxels whose centre lies inside it, at least in the voxel nearest
-/// to its centre; later boxes over earlier ones. A box is its class, its name and its corners.
+/// Labels `[x, y, z]` as stored. Voxels whose centre lies inside a box get its class; at least the voxel nearest to
+/// the box's centre does. Later boxes overwrite earlier ones. A box is a class, a name and two corners.
 ///
 /// # Errors
 /// The name of a box that does not touch the volume.

@@ -1,12 +1,12 @@
-//! Intensity normalisation of one modality, with statistics over the whole stored volume, before cropping and
-//! resampling (nnU-Net normalises before it resamples, too), so that a region of interest does not
-//! change what the network sees inside it; after cropping only where a bundle asks for it.
+//! Intensity normalisation of one modality. Statistics are over the whole stored volume, before cropping and
+//! resampling (nnU-Net also normalises before it resamples), so that a region of interest does not change what the
+//! network sees inside it. Only if a bundle asks for it are statistics taken after cropping.
 
 use rayon::prelude::*;
 
 use crate::bundle::Normalisation;
 
-/// Least divisor, so that a constant volume becomes zero and not infinite.
+/// Smallest divisor, so that a constant volume becomes zero and not infinite.
 const LEAST_STD: f64 = 1e-8;
 
 /// Normalises all voxels of one modality.
@@ -75,7 +75,7 @@ fn background(voxels: &[f32]) -> Option<f32> {
     }
 }
 
-/// Clips to `[low, high]` and maps that to `[0, 1]`; an empty range gives 0.
+/// Clips to `[low, high]` and maps this range to `[0, 1]`; an empty range gives 0.
 fn to_unit_range(voxels: &mut [f32], low: f64, high: f64) {
     let scale = scale(low, high);
     change(voxels, |value| (value.max(low).min(high) - low) * scale);
@@ -90,8 +90,8 @@ fn change(voxels: &mut [f32], to: impl Fn(f64) -> f64 + Sync) {
     voxels.par_iter_mut().for_each(|value| *value = to(f64::from(*value)) as f32);
 }
 
-/// Mean and population standard deviation. Blocks have a fixed length, so that the sums, and with them every
-/// voxel, do not depend on the number of threads.
+/// Mean and population standard deviation. Blocks have a fixed length, so the sums, and with them every voxel, do
+/// not depend on the number of threads.
 fn mean_and_std(voxels: &[f32]) -> (f64, f64) {
     const BLOCK: usize = 1 << 16;
     let sum_of = |term: &(dyn Fn(f64) -> f64 + Sync)| -> f64 {
@@ -107,7 +107,7 @@ fn mean_and_std(voxels: &[f32]) -> (f64, f64) {
     (mean, variance.sqrt())
 }
 
-/// The percentile as numpy's default computes it (linear between the two nearest ranks).
+/// The percentile with numpy's default method (linear between the two nearest ranks).
 fn percentile(values: &mut [f32], percent: f64) -> f64 {
     let rank = (percent / 100.0).clamp(0.0, 1.0) * (values.len() - 1) as f64;
     let (_, low, above) = values.select_nth_unstable_by(rank as usize, f32::total_cmp);

@@ -1,9 +1,9 @@
-//! Overlapping windows over a volume, and the weights with which their results are blended.
+//! Overlapping windows over a volume, and the weights for blending their results.
 //!
-//! Positions are nnU-Net's (Isensee et al. 2021, sliding window inference): as many windows as the overlap
-//! asks for, spread evenly, the first at the start and the last at the end of the volume.
+//! Positions are nnU-Net's (Isensee et al. 2021, sliding window inference): as many windows as the overlap requires,
+//! evenly spaced, the first at the start and the last at the end of the volume.
 
-/// Starts of windows of `patch` samples over `length` samples.
+/// Start positions of windows of `patch` samples over `length` samples.
 pub(super) fn starts(length: usize, patch: usize, overlap: f64) -> Vec<usize> {
     if length <= patch {
         return vec![0];
@@ -14,9 +14,9 @@ pub(super) fn starts(length: usize, patch: usize, overlap: f64) -> Vec<usize> {
     (0..=steps as usize).map(|index| (way / steps * index as f64).round() as usize).collect()
 }
 
-/// Share of each window in each of its samples along one axis: a Gaussian with a standard deviation of an
-/// eighth of the patch, divided by the sum over all windows there. Samples that one window covers have share 1
-/// exactly; samples beyond `length` have share 0.
+/// Weight of each window in each of its samples along one axis: a Gaussian with a standard deviation of an eighth of
+/// the patch, divided by the sum over all windows at that sample. Samples that only one window covers have weight 1
+/// exactly; samples beyond `length` have weight 0.
 pub(super) fn shares(starts: &[usize], length: usize, patch: usize) -> Vec<Vec<f32>> {
     let sigma = patch as f64 / 8.0;
     let centre = (patch as f64 - 1.0) / 2.0;

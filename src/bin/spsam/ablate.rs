@@ -11,16 +11,16 @@ use super::train::stop_on_signal;
 
 #[derive(Args)]
 pub struct Ablate {
-    /// Configuration whose data, seed and schedule every variant gets, such as configs/ablation.yml.
+    /// Configuration with the data, seed and schedule of all variants, such as configs/ablation.yml.
     #[arg(long)]
     config: PathBuf,
     /// Rows of the paper's Table 3.
     #[arg(long, value_delimiter = ',', default_value = "S2,S3,S6,S7,S8,S9")]
     variants: Vec<Variant>,
-    /// Folder of the variants' runs and of the table, in place of the configuration's.
+    /// Folder for the variants' runs and the table, instead of the configuration's.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// Dataset folder, in place of the configuration's.
+    /// Dataset folder, instead of the configuration's.
     #[arg(long)]
     data: Option<PathBuf>,
 }
@@ -42,7 +42,7 @@ impl Ablate {
                 table(&rows),
                 config.output.display()
             ),
-            None => println!("stopped; the same command goes on from there"),
+            None => println!("stopped; the same command continues from there"),
         }
         Ok(())
     }

@@ -11,12 +11,12 @@ use self_prompt_sam::weights::sha256_file;
 
 #[derive(Args)]
 pub struct Init {
-    /// A model.yml to start from; the hashes in it may be empty.
+    /// A model.yml to start from; its hashes may be empty.
     template: PathBuf,
     /// Folder of the new bundle.
     #[arg(long)]
     output: PathBuf,
-    /// Backbone weights, in place of those the template names. Not for vit_tiny, which gets random ones.
+    /// Backbone weights, instead of those in the template. Not for vit_tiny, which gets random weights.
     #[arg(long)]
     weights: Option<PathBuf>,
     /// Seed of the random weights.

@@ -1,4 +1,4 @@
-//! Changes of intensities, one modality `[D, H, W]` at a time (batchgeneratorsv2's `transforms/intensity`,
+//! Intensity augmentation, one modality `[D, H, W]` at a time (batchgeneratorsv2's `transforms/intensity`,
 //! `transforms/noise` and `transforms/spatial/low_resolution.py`).
 
 use ndarray::{Array1, Array3, Array4, ArrayViewMut3, Axis};
@@ -8,9 +8,9 @@ use rand_pcg::Pcg64;
 
 use super::AugmentationConfig;
 
-/// Part of the modalities that a blur or a low resolution concerns.
+/// Probability that a blur or a low resolution applies to a modality.
 const MODALITY: f64 = 0.5;
-/// Least divisor.
+/// Smallest divisor.
 const LEAST: f32 = 1e-7;
 
 impl AugmentationConfig {
@@ -68,14 +68,14 @@ fn range(image: &ArrayViewMut3<f32>) -> (f32, f32) {
     image.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &v| (low.min(v), high.max(v)))
 }
 
-/// Distances from the mean times `factor`, within the range that was.
+/// Multiplies the distances from the mean by `factor`, and clips to the previous range.
 fn contrast(mut image: ArrayViewMut3<f32>, factor: f32) {
     let ((mean, _), (low, high)) = (mean_and_std(&image), range(&image));
     image.mapv_inplace(|value| ((value - mean) * factor + mean).clamp(low, high));
 }
 
-/// Intensities scaled to 0 to 1, to the power of `exponent`, and scaled back to the range, mean and standard deviation
-/// that were.
+/// Scales intensities to 0 to 1, raises them to the power of `exponent`, and restores the previous range, mean and
+/// standard deviation.
 fn gamma(mut image: ArrayViewMut3<f32>, exponent: f32, inverts: bool) {
     let sign = if inverts { -1.0 } else { 1.0 };
     image.mapv_inplace(|value| value * sign);
@@ -87,7 +87,7 @@ fn gamma(mut image: ArrayViewMut3<f32>, exponent: f32, inverts: bool) {
     image.mapv_inplace(|value| ((value - new_mean) * scale + mean) * sign);
 }
 
-/// Gaussian blur along each axis with a standard deviation of its own, borders mirrored.
+/// Gaussian blur with a separate standard deviation per axis, borders mirrored.
 fn blur(mut image: ArrayViewMut3<f32>, sigmas: [f64; 3]) {
     for (axis, sigma) in sigmas.into_iter().enumerate() {
         let length = image.len_of(Axis(axis));
@@ -115,7 +115,7 @@ fn blur(mut image: ArrayViewMut3<f32>, sigmas: [f64; 3]) {
     }
 }
 
-/// As if it had been taken at `scales` of its resolution: nearest voxels, then linear interpolation back.
+/// Simulates a lower resolution: nearest-neighbour downsampling by `scales`, then linear interpolation back.
 fn reduce(mut image: ArrayViewMut3<f32>, scales: [f64; 3]) {
     for (axis, scale) in scales.into_iter().enumerate() {
         let length = image.len_of(Axis(axis));

@@ -1,6 +1,6 @@
 //! nnU-Net's augmentation of windows (`nnUNetTrainer.get_training_transforms` and the transforms of the package
-//! batchgeneratorsv2, whose probabilities and ranges are the defaults here): rotation, scaling, Gaussian noise, Gaussian
-//! blur, brightness, contrast, simulation of low resolution, gamma and mirroring, in this order.
+//! batchgeneratorsv2, whose probabilities and ranges are the defaults here), in this order: rotation, scaling,
+//! Gaussian noise, Gaussian blur, brightness, contrast, simulated low resolution, gamma and mirroring.
 
 mod intensity;
 mod spatial;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use spatial::Placement;
 
-/// How often a change is made, and the range of its strength, from which a value is drawn uniformly.
+/// The probability of a transform, and the range from which its strength is drawn uniformly.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Chance {
@@ -27,7 +27,7 @@ impl Chance {
         Self { probability, range }
     }
 
-    /// Whether it happens.
+    /// Draws whether the transform is applied.
     fn happens(&self, rng: &mut Pcg64) -> bool {
         rng.random_bool(self.probability)
     }
@@ -36,7 +36,7 @@ impl Chance {
         between(self.range, rng)
     }
 
-    /// A factor below 1 as often as above (batchgeneratorsv2's `BGContrast`).
+    /// A factor that is below 1 as often as above (batchgeneratorsv2's `BGContrast`).
     fn factor(&self, rng: &mut Pcg64) -> f64 {
         let [low, high] = self.range;
         if low < 1.0 && rng.random_bool(0.5) {
@@ -58,34 +58,34 @@ fn between([low, high]: [f64; 2], rng: &mut Pcg64) -> f64 {
     if low < high { rng.random_range(low..high) } else { low }
 }
 
-/// What may happen to a window. The defaults are nnU-Net's for windows whose sides differ by more than a factor of 3.
+/// The transforms of a window. The defaults are nnU-Net's for windows whose sides differ by more than a factor of 3.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentationConfig {
-    /// Whether rotation, scaling and low resolution also concern the slice axis. Default false. nnU-Net does so where
-    /// the window's sides differ by at most a factor of 3, and then rotates by -30 to 30 degrees.
+    /// Whether rotation, scaling and low resolution also apply along the slice axis. Default false. nnU-Net does
+    /// this if the window's sides differ by at most a factor of 3, and then rotates by -30 to 30 degrees.
     pub through_plane: bool,
-    /// Rotation, degrees; about each axis where `through_plane`. Default 0.2, -180 to 180.
+    /// Rotation, degrees; about each axis if `through_plane`. Default 0.2, -180 to 180.
     pub rotation: Chance,
-    /// Extent of what the window shows, relative to its size: above 1 shrinks objects. Default 0.2, 0.7 to 1.4.
+    /// Extent shown by the window, relative to its size: above 1 shrinks objects. Default 0.2, 0.7 to 1.4.
     pub scaling: Chance,
     /// Standard deviation of added Gaussian noise, the same noise in all modalities. Default 0.1, 0 to 0.1.
     pub noise: Chance,
     /// Standard deviation of a Gaussian blur, voxels, for each axis; each modality is blurred with probability 0.5.
     /// Default 0.2, 0.5 to 1.
     pub blur: Chance,
-    /// Factor of all values of a modality. Default 0.15, 0.75 to 1.25.
+    /// Factor for all values of a modality. Default 0.15, 0.75 to 1.25.
     pub brightness: Chance,
-    /// Factor of the distances from a modality's mean, kept within its range. Default 0.15, 0.75 to 1.25.
+    /// Factor for the distances from a modality's mean, clipped to its range. Default 0.15, 0.75 to 1.25.
     pub contrast: Chance,
-    /// Resolution to which a modality is reduced and brought back, as a fraction; each with probability 0.5. Default
-    /// 0.25, 0.5 to 1.
+    /// Resolution to which a modality is reduced before it is restored, as a fraction; each modality with
+    /// probability 0.5. Default 0.25, 0.5 to 1.
     pub low_resolution: Chance,
     /// Exponent of inverted intensities scaled to 0 to 1; mean and deviation are kept. Default 0.1, 0.7 to 1.5.
     pub inverted_gamma: Chance,
     /// Exponent of intensities scaled to 0 to 1; mean and deviation are kept. Default 0.3, 0.7 to 1.5.
     pub gamma: Chance,
-    /// Whether each of the axes slice, row, column is mirrored half of the time. Default all.
+    /// Whether the slice, row and column axes are mirrored, each with probability 0.5. Default all.
     pub mirror: [bool; 3],
 }
 
@@ -108,7 +108,7 @@ impl Default for AugmentationConfig {
 }
 
 impl AugmentationConfig {
-    /// Nothing happens.
+    /// No augmentation.
     pub fn none() -> Self {
         let never = Chance::new(0.0, [1.0, 1.0]);
         Self {
@@ -154,7 +154,7 @@ impl AugmentationConfig {
         Placement::new(start, patch, degrees, [slice_scale, scale, scale])
     }
 
-    /// Changes intensities, and mirrors. `[M, D, H, W]` and `[D, H, W]`.
+    /// Changes intensities and mirrors the window. `[M, D, H, W]` and `[D, H, W]`.
     pub fn change(&self, images: &mut Array4<f32>, labels: &mut Array3<u8>, rng: &mut Pcg64) {
         self.change_intensities(images, rng);
         self.mirror(images, labels, rng);

@@ -1,22 +1,22 @@
-//! Cutting a window out of a case, rotated and scaled about the window's centre in the same pass
-//! (batchgeneratorsv2's `SpatialTransform`): images trilinearly with zeros outside, labels by the class that has the
-//! largest share of the eight neighbours.
+//! Cuts a window out of a case and rotates and scales it about its centre in the same pass (batchgeneratorsv2's
+//! `SpatialTransform`): images trilinearly with zeros outside; labels by the class with the largest total weight of
+//! the eight neighbours.
 
 use ndarray::{Array3, Array4, ArrayView3, ArrayView4};
 
-/// Shares of neighbours below this are none.
+/// Smaller weights of neighbours count as 0.
 const LEAST_SHARE: f32 = 1e-6;
 
-/// Where a window lies in its case.
+/// Position of a window in its case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Placement {
     start: [isize; 3],
     patch: [usize; 3],
-    /// Case offsets from the centre, of window offsets from the centre; absent = the same.
+    /// Maps offsets from the window's centre to offsets in the case; `None` = identity.
     turn: Option<[[f64; 3]; 3]>,
 }
 
-/// The two neighbours of a position along an axis, those outside of the case left out.
+/// The two neighbours of a position along an axis, without those outside the case.
 #[derive(Clone, Copy)]
 struct Neighbours {
     index: [Option<usize>; 2],
@@ -39,8 +39,8 @@ impl Neighbours {
 }
 
 impl Placement {
-    /// A window of `patch` voxels whose first lies at `start` of the case, turned by `degrees` (in the plane of the
-    /// slices, about the row axis, about the column axis) and showing `scales` times as much along each axis.
+    /// A window of `patch` voxels whose first voxel is at `start` of the case, rotated by `degrees` (in the plane of
+    /// the slices, about the row axis, about the column axis) and showing `scales` times the extent along each axis.
     pub fn new(start: [isize; 3], patch: [usize; 3], degrees: [f64; 3], scales: [f64; 3]) -> Self {
         let is_identity = degrees == [0.0; 3] && scales == [1.0; 3];
         let turn = (!is_identity).then(|| {
@@ -54,7 +54,7 @@ impl Placement {
         Self { start, patch, turn }
     }
 
-    /// The window `[M, D, H, W]` of a case `[M, slice, row, column]`, and its labels `[D, H, W]`.
+    /// The window `[M, D, H, W]` from a case `[M, slice, row, column]`, and its labels `[D, H, W]`.
     pub fn cut(&self, images: ArrayView4<f32>, labels: ArrayView3<u8>) -> (Array4<f32>, Array3<u8>) {
         match &self.turn {
             None => self.copy(images, labels),
@@ -67,7 +67,7 @@ impl Placement {
         let mut window = Array4::zeros((images.dim().0, depth, height, width));
         let mut window_labels = Array3::zeros((depth, height, width));
         let shape = [labels.dim().0, labels.dim().1, labels.dim().2];
-        // Along each axis: where the window begins in the case, and which part of it the case covers.
+        // For each axis: where the window starts in the case, and the part of the window within the case.
         let ranges = [0, 1, 2].map(|axis| {
             let start = self.start[axis];
             let first = (-start).max(0) as usize;
@@ -127,7 +127,7 @@ impl Placement {
     }
 }
 
-/// Shares of the labels around a position; what lies outside of the case is background.
+/// Weights of the labels around a position; everything outside the case is background.
 #[derive(Default)]
 struct Shares {
     labels: [(u8, f32); 8],

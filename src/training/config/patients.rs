@@ -1,23 +1,23 @@
-//! Which cases are of one patient, so that no patient stands on both sides of a split.
+//! Finds out which cases are of one patient, so that no patient is on both sides of a split.
 //!
-//! By default the names tell. A name is cut at `_`, `-`, `.` and blanks. A piece that says so is the patient (`patient012` of
-//! ACDC's `patient012_frame01`), or the one behind it (`01` of BIDS' `sub-01_ses-02_T1w`). Else pieces that all names share
-//! (`hippocampus`) are left out, and the first piece left that holds a digit is the patient: `10000` of `10000_1000000`
-//! (PI-CAI), `00005` of `BraTS-GLI-00005-100`. A name without such a piece is a patient of its own. `data.patient` gives
-//! another rule.
+//! By default the patient follows from the case's name, which is divided at `_`, `-`, `.` and blanks. A piece such
+//! as `patient012` is the patient (`patient012` in ACDC's `patient012_frame01`); after a word such as `sub`, the
+//! next piece is (`01` in BIDS' `sub-01_ses-02_T1w`). Otherwise, pieces that all names share (`hippocampus`) are
+//! ignored, and the first remaining piece with a digit is the patient: `10000` in `10000_1000000` (PI-CAI), `00005`
+//! in `BraTS-GLI-00005-100`. A name without such a piece is a separate patient. `data.patient` gives another rule.
 
 use std::collections::BTreeSet;
 
 use regex::Regex;
 
-/// Words before a patient's number, or label.
+/// Words in front of a patient's number or label.
 const PATIENT: [&str; 8] = ["patient", "pat", "subject", "subj", "sub", "case", "pt", "volunteer"];
 
-/// The patient of each case. `rule` is a regular expression whose first group, or the whole match without any group, is the
-/// patient.
+/// The patient of each case. `rule` is a regular expression; its first group, or the whole match if it has no group,
+/// is the patient.
 ///
 /// # Errors
-/// A rule that is no regular expression, or does not match a case, in one line.
+/// One line for a rule that is not a regular expression or does not match a case.
 pub fn patients(case_ids: &[&str], rule: Option<&str>) -> Result<Vec<String>, String> {
     match rule {
         None => Ok(by_names(case_ids)),
@@ -26,7 +26,7 @@ pub fn patients(case_ids: &[&str], rule: Option<&str>) -> Result<Vec<String>, St
             let patient = |case: &&str| {
                 let found = regex.captures(case).and_then(|found| found.get(1).or_else(|| found.get(0)));
                 let patient = found.map(|found| found.as_str().to_owned()).filter(|found| !found.is_empty());
-                patient.ok_or_else(|| format!("data.patient `{rule}` finds no patient in the case {case}"))
+                patient.ok_or_else(|| format!("data.patient `{rule}` finds no patient in case {case}"))
             };
             case_ids.iter().map(patient).collect()
         }
@@ -36,12 +36,12 @@ pub fn patients(case_ids: &[&str], rule: Option<&str>) -> Result<Vec<String>, St
 /// Checks a rule.
 ///
 /// # Errors
-/// Why it is none.
+/// Why it is not valid.
 pub(super) fn parse(rule: &str) -> Result<Regex, String> {
     let wrong = |error: regex::Error| {
         let error = error.to_string();
         let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        format!("data.patient: `{rule}` is no regular expression: {reason}")
+        format!("data.patient: `{rule}` is not a regular expression: {reason}")
     };
     Regex::new(rule).map_err(wrong)
 }
@@ -57,7 +57,7 @@ fn by_names(case_ids: &[&str]) -> Vec<String> {
     case_ids.iter().map(patient).collect()
 }
 
-/// The piece of a name that a word before it calls a patient.
+/// The piece of a name that is marked as the patient by a word.
 fn named_patient(case_id: &str) -> Option<&str> {
     let mut pieces = pieces(case_id);
     while let Some(piece) = pieces.next() {

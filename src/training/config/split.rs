@@ -1,4 +1,4 @@
-//! Which cases are learned from and which validate.
+//! Divides cases into training and validation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,52 +12,53 @@ use super::patients::patients;
 use crate::training::error::TrainingError;
 use crate::volume::CaseFiles;
 
-/// A rule that divides the patients of a dataset, in natural order of their cases' names: all cases of a patient are on the
-/// same side. What a patient is, [`patients`] says.
+/// A rule that divides the patients of a dataset, in natural order of their cases' names. All cases of a patient are
+/// on the same side; [`patients`] defines what a patient is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Split {
-    /// Patient number `offset`, `offset + n`, … validate, counted from 0.
+    /// Patients number `offset`, `offset + n`, … are for validation, counted from 0.
     EveryNth {
         /// Distance between validation patients, at least 2.
         n: usize,
-        /// The first of them. Default 0.
+        /// The first validation patient. Default 0.
         #[serde(default)]
         offset: usize,
     },
     /// By the last digit of the patient's number.
     LastDigit {
-        /// Patients whose number ends in one of these digits validate.
+        /// Patients whose number ends in one of these digits are for validation.
         validation: Vec<u8>,
-        /// Patients whose number ends in one of these are left out, for a test. Default none.
+        /// Patients whose number ends in one of these digits are left out, for a test. Default none.
         #[serde(default)]
         left_out: Vec<u8>,
     },
-    /// Names of cases, or of patients as they begin the names of cases (`patient012`). Other cases are left out.
+    /// Names of cases, or of patients, which are prefixes of names of cases (`patient012`). Other cases are left
+    /// out.
     Lists {
-        /// To learn from.
+        /// For training.
         training: Vec<String>,
-        /// To validate on.
+        /// For validation.
         validation: Vec<String>,
     },
-    /// One of several folds validates; patients are dealt to the folds at random.
+    /// One of several folds is for validation; patients are assigned to folds randomly.
     Folds {
         /// Number of folds, at least 2. nnU-Net has 5.
         count: usize,
-        /// The fold that validates, from 0.
+        /// The validation fold, from 0.
         index: usize,
-        /// Seed of the dealing. Default 0.
+        /// Seed of the random assignment. Default 0.
         #[serde(default)]
         seed: u64,
     },
 }
 
-/// Cases in two roles.
+/// The cases in their two roles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Divided {
-    /// To learn from.
+    /// For training.
     pub training: Vec<CaseFiles>,
-    /// To validate on.
+    /// For validation.
     pub validation: Vec<CaseFiles>,
 }
 
@@ -65,8 +66,8 @@ impl Split {
     /// Divides the cases found in `folder`; `patient` is `data.patient`.
     ///
     /// # Errors
-    /// [`TrainingError::Split`] where nothing is left to learn from or to validate on, a name in a list is no case's, or a
-    /// patient is in both lists.
+    /// [`TrainingError::Split`] if no case is left for training or validation, a name in a list is not that of a
+    /// case, or a patient is in both lists.
     pub fn divide(
         &self,
         cases: Vec<CaseFiles>,
@@ -87,16 +88,16 @@ impl Split {
             }
         }
         let count = patients.iter().collect::<BTreeSet<_>>().len();
-        let of = format!("of the {found} cases (of {count} patients) that were found");
+        let of = format!("out of the {found} cases (of {count} patients) found");
         if divided.training.is_empty() {
-            return Err(wrong(format!("the split leaves no case to learn from {of}")));
+            return Err(wrong(format!("the split leaves no training case {of}")));
         } else if divided.validation.is_empty() {
-            return Err(wrong(format!("the split leaves no case to validate on {of}")));
+            return Err(wrong(format!("the split leaves no validation case {of}")));
         }
         Ok(divided)
     }
 
-    /// Whether each case validates; `None` for cases that are left out.
+    /// For each case whether it is for validation; `None` for cases that are left out.
     fn roles(&self, names: &[&str], patients: &[String]) -> Result<Vec<Option<bool>>, String> {
         match self {
             Self::EveryNth { n, offset } => {
@@ -130,7 +131,7 @@ impl Split {
         match self {
             Self::EveryNth { n, .. } if *n < 2 => Err("data.split.every_nth.n must be at least 2".into()),
             Self::Folds { count, index, .. } if *count < 2 || index >= count => {
-                Err("data.split.folds: count must be at least 2 and index under it".into())
+                Err("data.split.folds: count must be at least 2 and index below it".into())
             }
             _ => Ok(()),
         }
@@ -141,7 +142,7 @@ fn is_named(case_id: &str, name: &str) -> bool {
     case_id.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
 }
 
-/// Roles by lists of names, to learn from and to validate on.
+/// Roles from lists of names, for training and for validation.
 fn by_lists(
     names: &[&str],
     patients: &[String],
@@ -153,7 +154,7 @@ fn by_lists(
         }
     }
     let mut roles = Vec::with_capacity(names.len());
-    // Of each patient a case and whether it validates.
+    // For each patient, one of its cases and whether it is for validation.
     let mut seen: BTreeMap<&String, (&str, bool)> = BTreeMap::new();
     for (case, patient) in names.iter().zip(patients) {
         let role = match lists.map(|list| list.iter().any(|name| is_named(case, name))) {

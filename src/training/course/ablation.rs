@@ -20,9 +20,9 @@ use crate::training::trainer::DiceFigures;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Variant(u8);
 
-/// A name that is none of S1 to S9.
+/// The name is not one of S1 to S9.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("`{0}` is none of S1 to S9")]
+#[error("`{0}` is not one of S1 to S9")]
 pub struct UnknownVariant(String);
 
 impl FromStr for Variant {
@@ -44,7 +44,7 @@ impl Variant {
         format!("S{}", self.0)
     }
 
-    /// What it has, in the paper's words.
+    /// Its parts, in the paper's words.
     pub fn parts(self) -> &'static str {
         match self.0 {
             1 => "stacked CNNs prompt generator",
@@ -59,7 +59,7 @@ impl Variant {
         }
     }
 
-    /// `network` with the parts of this row.
+    /// `network` with only the parts of this row.
     pub fn of(self, network: &NetworkConfig) -> NetworkConfig {
         let Self(row) = self;
         NetworkConfig {
@@ -79,16 +79,16 @@ impl Variant {
     }
 }
 
-/// What a variant reached on all validation cases.
+/// The result of a variant on all validation cases.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AblationRow {
     /// `S1` to `S9`.
     pub variant: String,
-    /// What it has.
+    /// Its parts.
     pub parts: String,
     /// Steps made.
     pub steps: u64,
-    /// Seconds that they took.
+    /// Training time, seconds.
     pub seconds: f64,
     /// Dice of the decoder's output.
     pub output: DiceFigures,
@@ -96,9 +96,9 @@ pub struct AblationRow {
     pub auxiliary: DiceFigures,
 }
 
-/// Trains `variants` one after the other, each in a folder of its own below `config.output`, and writes `ablation.md` and
-/// `ablation.json` after each. One that was begun before goes on; one that was finished is not trained again. `None`
-/// where `stop` was set meanwhile.
+/// Trains `variants` one after another, each in a folder below `config.output`, and writes `ablation.md` and
+/// `ablation.json` after each. An unfinished variant is continued; a finished one is not trained again. `None` if
+/// `stop` was set meanwhile.
 ///
 /// # Errors
 /// Any [`TrainingError`] of a run.

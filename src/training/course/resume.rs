@@ -1,5 +1,6 @@
-//! What a run was begun with, kept beside its checkpoints (`checkpoints/run.yml`), and whether it may go on with what it is
-//! told now: only what does not change the training, or is asked for on purpose, may differ.
+//! The configuration with which a run was started, kept next to its checkpoints (`checkpoints/run.yml`), and the
+//! check whether the run may be resumed with the present one. Only fields that do not change the training, or that
+//! are changed on purpose, may differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,8 +15,8 @@ use crate::training::error::TrainingError;
 use crate::training::state::Checkpoints;
 use crate::volume::CaseFiles;
 
-/// Fields that may differ when a run goes on, with all below them: where things lie (the cases must be the same, and the
-/// weights have their sha256), how long the run is and what is written when, memory, threads, the type to compute in
+/// Fields that may differ when a run is resumed, with all fields below them: paths (the cases must be the same, and
+/// weights have their sha256), the length of the run and the times of its events, memory, threads, the compute type
 /// (checkpoints are fp32), and the name in reports.
 const MAY_CHANGE: [&str; 14] = [
     "output",
@@ -34,17 +35,17 @@ const MAY_CHANGE: [&str; 14] = [
     "schedule.log_every_steps",
 ];
 
-/// Longest value that is quoted whole, characters.
+/// Longest value that is quoted completely, characters.
 const MOST_CHARACTERS: usize = 80;
 
 /// The file's contents.
 #[derive(Serialize, Deserialize)]
 struct RunRecord {
-    /// The configuration; not as [`TrainingConfig`], so that files of versions with other fields can be compared.
+    /// The configuration, as a YAML value, so that files of versions with other fields can be compared.
     config: Value,
-    /// Names of the cases that are learned from.
+    /// Names of the training cases.
     training: Vec<String>,
-    /// Names of the cases that validate.
+    /// Names of the validation cases.
     validation: Vec<String>,
 }
 
@@ -53,7 +54,7 @@ impl TrainingConfig {
         self.output.join("checkpoints/run.yml")
     }
 
-    /// Notes what the run is begun, or goes on, with.
+    /// Records the configuration with which the run is started or resumed.
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -69,8 +70,8 @@ impl TrainingConfig {
         write_atomically(&path, |file| file.write_all(yaml.as_bytes())).map_err(TrainingError::io(path))
     }
 
-    /// Fails where the run in the output folder has a checkpoint and was begun with another configuration or, where they
-    /// are given, other cases, in more than what may change.
+    /// Fails if the run in the output folder has a checkpoint and was started with another configuration or, if
+    /// `cases` are given, with other cases; fields that may change are ignored.
     ///
     /// # Errors
     /// [`TrainingError::Config`] naming each field with its old and its new value; a record that cannot be read.
@@ -81,7 +82,7 @@ impl TrainingConfig {
         let path = self.record_path();
         if !path.exists() {
             tracing::warn!(
-                "{}: missing; whether the configuration is that of the checkpoints cannot be checked",
+                "{}: missing; cannot check whether the configuration is that of the checkpoints",
                 path.display()
             );
             return Ok(());
@@ -89,7 +90,7 @@ impl TrainingConfig {
         let parse = |source| TrainingError::Parse { path: path.clone(), source };
         let text = fs::read_to_string(&path).map_err(TrainingError::io(&path))?;
         let record: RunRecord = serde_yaml::from_str(&text).map_err(parse)?;
-        // Fields that this version has and that one had not get their defaults.
+        // Fields that are new in this version get their defaults.
         let begun = match serde_yaml::from_value::<Self>(record.config.clone()) {
             Ok(config) => serde_yaml::to_value(config).map_err(parse)?,
             Err(_) => record.config.clone(),
@@ -99,7 +100,7 @@ impl TrainingConfig {
         differences(String::new(), Some(&begun), Some(&now), &mut changed);
         let (free, refused): (Vec<_>, Vec<_>) = changed.into_iter().partition(|(field, _)| may_change(field));
         for (field, change) in free.iter().filter(|(field, _)| field.starts_with("schedule.")) {
-            tracing::info!("goes on with another {field}: {change}");
+            tracing::info!("resuming with another {field}: {change}");
         }
         let mut reasons: Vec<String> =
             refused.into_iter().map(|(field, change)| format!("{field} {change}")).collect();
@@ -117,7 +118,7 @@ impl TrainingConfig {
 }
 
 impl RunRecord {
-    /// In what the cases differ, by the first of them; `None` where they are the same.
+    /// The first difference between the cases; `None` if they are the same.
     fn other_cases(&self, now: &Divided) -> Option<String> {
         let roles = |training: &[String], validation: &[String]| -> BTreeMap<String, &'static str> {
             let learned = training.iter().map(|case| (case.clone(), "to learn from"));
@@ -147,7 +148,7 @@ fn may_change(field: &str) -> bool {
     MAY_CHANGE.iter().any(|free| is_below(&free))
 }
 
-/// Adds each field that differs, with its dots, and how.
+/// Adds each field that differs, with its dotted name, and the difference.
 fn differences(
     field: String,
     before: Option<&Value>,
@@ -196,7 +197,7 @@ mod tests {
         Divided { training: files(training), validation: files(validation) }
     }
 
-    /// A run of a shipped configuration with a checkpoint.
+    /// A shipped configuration with a checkpoint.
     fn begun(folder: &Path) -> TrainingConfig {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/hippocampus.yml");
         let mut config = TrainingConfig::open(&path).unwrap();

@@ -16,25 +16,26 @@ use crate::training::trainer::Trainer;
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// All steps were made.
+    /// All steps are done.
     Finished {
         /// The bundle of the best validation.
         bundle: PathBuf,
         /// That validation.
         best: Option<Best>,
     },
-    /// It was asked to stop, and can go on from here.
+    /// The run was stopped and can be resumed from here.
     Stopped {
         /// Steps made.
         step: u64,
     },
 }
 
-/// Trains until the end of the schedule, or until `stop` is set: then the step is finished and a checkpoint written.
-/// With `resume` the run goes on from the newest whole checkpoint in the output folder, if there is one.
+/// Trains until the end of the schedule, or until `stop` is set; the current step is then finished and a checkpoint
+/// written. With `resume` the run continues from the newest complete checkpoint in the output folder, if there is
+/// one.
 ///
 /// # Errors
-/// Any [`TrainingError`]. After [`TrainingError::NotFinite`] the checkpoints are those of before.
+/// Any [`TrainingError`]. After [`TrainingError::NotFinite`] the previous checkpoints remain.
 pub fn run(
     config: &TrainingConfig,
     compute: Compute,

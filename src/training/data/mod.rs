@@ -1,4 +1,4 @@
-//! Labelled cases as samples: kept on disk, drawn, augmented, and made ahead of the trainer.
+//! Labelled cases as samples: read from disk, drawn, augmented, and prepared ahead of the trainer.
 
 mod cases;
 mod prefetch;

@@ -1,4 +1,4 @@
-//! Threads that make windows ahead of the network, in order.
+//! Threads that prepare windows ahead of the network, in order.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use crate::training::error::TrainingError;
 
 type Made = Result<Sample, TrainingError>;
 
-/// Windows from `first` on. Thread t of T makes the windows t, t + T, t + 2T, … and keeps a bounded number of them ready;
-/// they are taken from the threads in turn, so that the stream does not depend on T. The threads end when this is
-/// dropped.
+/// The windows from `first` on. Thread t of T prepares the windows t, t + T, t + 2T, … and keeps a bounded number of
+/// them ready. They are taken from the threads in turn, so the stream does not depend on T. Dropping this ends the
+/// threads.
 #[derive(Debug)]
 pub struct Prefetch {
     queues: Vec<Receiver<Made>>,
@@ -24,7 +24,7 @@ impl Prefetch {
     /// Starts the threads.
     ///
     /// # Errors
-    /// [`TrainingError::Loader`] where the system gives no thread.
+    /// [`TrainingError::Loader`] if the system cannot start a thread.
     pub fn new(sampler: &Arc<Sampler>, first: u64, config: PrefetchConfig) -> Result<Self, TrainingError> {
         let threads = config.threads.max(1);
         let start = |thread: usize| {
@@ -49,10 +49,10 @@ impl Prefetch {
         Ok(Self { queues: (0..threads).map(start).collect::<Result<_, TrainingError>>()?, turn: 0 })
     }
 
-    /// The next window; waits for it.
+    /// Waits for the next window and returns it.
     ///
     /// # Errors
-    /// Why it could not be made.
+    /// Why it could not be prepared.
     pub fn next_sample(&mut self) -> Made {
         let queue = &self.queues[self.turn];
         self.turn = (self.turn + 1) % self.queues.len();

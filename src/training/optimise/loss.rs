@@ -1,16 +1,16 @@
-//! The loss: cross entropy plus soft Dice, at the final output and, deeply supervised, at the auxiliary masks
+//! The loss: cross entropy plus soft Dice, for the final output and, with deep supervision, for the auxiliary masks
 //! (paper section 4.2; nnU-Net's `DC_and_CE_loss` and `MemoryEfficientSoftDiceLoss`, `nnunetv2/training/loss`).
 //!
-//! Dice is taken for each window and class and then averaged (nnU-Net's `batch_dice = false`), so that the windows
-//! of a batch can be learned from one after the other. The background is left out of it, as in nnU-Net. A class that
-//! is not in the window counts, too; the smooth term keeps its Dice defined.
+//! Dice is computed per window and class and then averaged (nnU-Net's `batch_dice = false`), so that the windows of
+//! a batch can be processed one after another. The background is excluded, as in nnU-Net. A class that is not in the
+//! window is included; the smooth term keeps its Dice defined.
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::network::generator::{AuxiliaryMasks, deep_supervision_weights};
 
-/// Least denominator of a Dice coefficient.
+/// Smallest denominator of a Dice coefficient.
 const LEAST: f64 = 1e-8;
 
 /// Weights of the losses.
@@ -23,9 +23,9 @@ pub struct LossConfig {
     pub dice: f64,
     /// Added to numerator and denominator of Dice, voxels. Default 1e-5.
     pub smooth: f64,
-    /// Weight of the loss at the final output. Default 1.
+    /// Weight of the loss of the final output. Default 1.
     pub final_output: f64,
-    /// Weight of the loss at the auxiliary masks. Default 1.
+    /// Weight of the loss of the auxiliary masks. Default 1.
     pub auxiliary: f64,
 }
 
@@ -62,8 +62,8 @@ impl LossConfig {
         entropy * self.cross_entropy + (dice.mean(Kind::Float) * -1.0 + 1.0) * self.dice
     }
 
-    /// The same at every level of the generator, the finest first, weighted 1, 1/2, 1/4, … over their sum. Labels
-    /// `[B, D, H, W]` are brought to the size of a level by the nearest pixel.
+    /// The loss over all levels of the generator, finest first, with weights 1, 1/2, 1/4, … divided by their sum.
+    /// Labels `[B, D, H, W]` are resized to each level by nearest neighbour.
     pub fn of_auxiliary(&self, masks: &AuxiliaryMasks, labels: &Tensor) -> Tensor {
         let weights = deep_supervision_weights(masks.deep.len() + 1);
         let levels = std::iter::once(&masks.logits).chain(&masks.deep).zip(weights);
@@ -75,7 +75,7 @@ impl LossConfig {
     }
 }
 
-/// Labels `[B, D, H, W]` to `[B, D, height, width]`: of each pixel the label at its centre.
+/// Labels `[B, D, H, W]` to `[B, D, height, width]`: the label at the centre of each pixel.
 fn resize_labels(labels: &Tensor, [height, width]: [i64; 2]) -> Tensor {
     if labels.size()[2..] == [height, width] {
         return labels.shallow_clone();

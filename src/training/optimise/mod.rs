@@ -1,4 +1,4 @@
-//! What is minimised and how: losses, update rules, and what is due at which step.
+//! Losses, optimisers and the schedule.
 
 mod loss;
 mod optimiser;

@@ -1,8 +1,8 @@
-//! SGD with momentum and AdamW, as `torch.optim` has them, with a state that can be saved and restored exactly (tch's
-//! optimisers keep theirs to themselves), and gradients clipped by their norm (`torch.nn.utils.clip_grad_norm_`).
+//! SGD with momentum and AdamW as in `torch.optim`, with a state that can be saved and restored exactly (tch's
+//! optimisers do not expose theirs), and gradient clipping by norm (`torch.nn.utils.clip_grad_norm_`).
 //!
-//! Where the network computes in bf16, an update is far smaller than the last bit of a parameter. So every such
-//! parameter has a master in fp32, which is updated, and the network's is the master rounded.
+//! If the network computes in bf16, an update is far smaller than the last bit of a parameter. Every such parameter
+//! therefore has an fp32 master, which is updated; the network's parameter is the rounded master.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +12,15 @@ use tch::{Kind, Tensor};
 /// Added to the norm before a gradient is divided by it.
 const CLIP_EPS: f64 = 1e-6;
 
-/// Optimiser of a part of the network. In a dataflow every part clips by the norm of its own gradients; the parts in
-/// one process do the same.
+/// Optimiser of a part of the network. Every part clips by the norm of its own gradients, in a dataflow as in one
+/// process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimiserConfig {
-    /// Rule of the update.
+    /// Update rule.
     #[serde(with = "serde_yaml::with::singleton_map")]
     pub rule: Rule,
-    /// Largest norm of a part's gradients; absent = not clipped. nnU-Net has 12.
+    /// Largest norm of a part's gradients; absent = no clipping. nnU-Net uses 12.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
 }
@@ -33,7 +33,7 @@ pub enum Rule {
     Sgd {
         /// 0.99 in the paper.
         momentum: f64,
-        /// Nesterov's momentum. nnU-Net has it.
+        /// Whether to use Nesterov momentum, as nnU-Net does.
         nesterov: bool,
         /// Weight decay (L2), 3e-5 in the paper.
         weight_decay: f64,
@@ -71,12 +71,12 @@ impl OptimiserConfig {
     }
 }
 
-/// Parameters by name, and what the optimiser remembers of each.
+/// Parameters by name, with the optimiser's state of each.
 #[derive(Debug)]
 pub struct Optimiser {
     config: OptimiserConfig,
     parameters: BTreeMap<String, Tensor>,
-    /// In fp32 what the network has in another type.
+    /// fp32 masters of the parameters that the network holds in another type.
     masters: BTreeMap<String, Tensor>,
     /// Moments of the parameters that have been updated.
     moments: BTreeMap<String, Moments>,
@@ -84,7 +84,7 @@ pub struct Optimiser {
 
 #[derive(Debug)]
 struct Moments {
-    /// Updates so far.
+    /// Number of updates so far.
     steps: i64,
     first: Tensor,
     /// AdamW only.
@@ -92,7 +92,7 @@ struct Moments {
 }
 
 impl Optimiser {
-    /// For `parameters` in fp32, which it shares with the network; they are brought to `kind`.
+    /// Takes `parameters` in fp32, shared with the network, and converts them to `kind`.
     pub fn new(config: &OptimiserConfig, mut parameters: BTreeMap<String, Tensor>, kind: Kind) -> Self {
         let mut masters = BTreeMap::new();
         if kind != Kind::Float {
@@ -105,17 +105,17 @@ impl Optimiser {
         Self { config: config.clone(), parameters, masters, moments: BTreeMap::new() }
     }
 
-    /// What it updates, as the network has it.
+    /// The parameters as the network holds them.
     pub fn parameters(&self) -> &BTreeMap<String, Tensor> {
         &self.parameters
     }
 
-    /// A parameter in fp32.
+    /// The fp32 value of a parameter.
     pub fn value(&self, name: &str) -> Option<&Tensor> {
         self.masters.get(name).or_else(|| self.parameters.get(name))
     }
 
-    /// Sets a parameter to a value in fp32 of its shape.
+    /// Sets a parameter to an fp32 value of the same shape.
     pub fn set_value(&mut self, name: &str, value: &Tensor) {
         tch::no_grad(|| {
             for parameters in [&mut self.masters, &mut self.parameters] {
@@ -126,7 +126,7 @@ impl Optimiser {
         });
     }
 
-    /// Norm of all gradients together; 0 where there are none.
+    /// Norm of all gradients together; 0 if there are none.
     pub fn gradient_norm(&self) -> f64 {
         let gradients = self.parameters.values().map(Tensor::grad).filter(Tensor::defined);
         let norms: Vec<Tensor> =
@@ -134,8 +134,8 @@ impl Optimiser {
         if norms.is_empty() { 0.0 } else { Tensor::stack(&norms, 0).norm().double_value(&[]) }
     }
 
-    /// Updates every parameter that has a gradient, and clears the gradients. `norm` is
-    /// [`Optimiser::gradient_norm`] and must be finite.
+    /// Updates every parameter that has a gradient, and clears the gradients. `norm` is [`Optimiser::gradient_norm`]
+    /// and must be finite.
     pub fn step(&mut self, learning_rate: f64, norm: f64) {
         let scale = self.config.clip_norm.map_or(1.0, |most| (most / (norm + CLIP_EPS)).min(1.0));
         let rule = self.config.rule;
@@ -157,7 +157,8 @@ impl Optimiser {
                         let gradient = &gradient + &parameter * weight_decay;
                         let moments =
                             self.moments.entry(name.clone()).or_insert_with(|| Moments::new(&gradient));
-                        // torch starts the buffer with the first gradient: zero times momentum plus it.
+                        // torch initialises the buffer with the first gradient, which equals a zero buffer times
+                        // momentum plus the gradient.
                         moments.first *= momentum;
                         moments.first += &gradient;
                         moments.steps += 1;
@@ -195,7 +196,7 @@ impl Optimiser {
         self.parameters.values_mut().for_each(Tensor::zero_grad);
     }
 
-    /// Everything it remembers, by name: `<parameter>/steps`, `/first` and `/second`.
+    /// The complete state by name: `<parameter>/steps`, `/first` and `/second`.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
         let mut state = BTreeMap::new();
         for (name, Moments { steps, first, second }) in &self.moments {
@@ -208,10 +209,10 @@ impl Optimiser {
         state
     }
 
-    /// Takes the place of one that had `state`.
+    /// Restores a `state`.
     ///
     /// # Errors
-    /// The name of an entry that belongs to no parameter, lacks its relatives or has another shape.
+    /// The name of an entry that belongs to no parameter, is incomplete or has another shape.
     pub fn restore(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), String> {
         let mut moments = BTreeMap::new();
         let is_adam = matches!(self.config.rule, Rule::AdamW { .. });
@@ -255,7 +256,7 @@ mod tests {
         Optimiser::new(&config, BTreeMap::from([("p".into(), parameter)]), Kind::Float)
     }
 
-    /// A step down from `|p - target|²`.
+    /// One step of gradient descent on `|p - target|²`.
     fn descend(optimiser: &mut Optimiser, target: f64) {
         (&optimiser.parameters["p"] - target).square().sum(Kind::Float).backward();
         let norm = optimiser.gradient_norm();

@@ -1,30 +1,30 @@
-//! How long to train, in which stages, and the learning rate over time (paper section 4.2, Equation 2).
+//! Length and stages of a training, and the learning rate over time (paper section 4.2, Equation 2).
 
 use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 
-/// Windows of a step: a node joins so many at a time with room to spare.
+/// Most windows per step; a node can join this many at a time with room to spare.
 const MOST_WINDOWS: usize = 32;
 
-/// Length and rhythm of a run. A step is one update of all parameters.
+/// Length and intervals of a run. A step is one update of all parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
-    /// Epochs. 1000 in the paper.
+    /// Number of epochs. 1000 in the paper.
     pub epochs: u64,
-    /// Steps of an epoch. 250 in the paper.
+    /// Steps per epoch. 250 in the paper.
     pub iterations_per_epoch: u64,
-    /// Epochs at the start in which only the generator's loss counts and the mask decoder rests: prompts are useless
-    /// until the generator is not. 200 in the paper.
+    /// Epochs at the start in which only the generator's loss is used and the mask decoder is not trained, because
+    /// prompts are useless until the generator is trained. 200 in the paper.
     pub generator_only_epochs: u64,
-    /// Windows whose gradients are averaged for a step, at most 32. Default 2 (nnU-Net's least batch).
+    /// Windows per step, over which gradients are averaged; at most 32. Default 2 (nnU-Net's smallest batch).
     #[serde(default = "default_windows")]
     pub windows_per_step: usize,
-    /// Epochs between validations, 0 = only at the end. Default 10.
+    /// Epochs between validations; 0 = only at the end. Default 10.
     #[serde(default = "default_validate")]
     pub validate_every_epochs: u64,
-    /// Cases of a validation during the run, spread over all; absent = all. The last validation is of all.
+    /// Cases of a validation during the run, spread over all; absent = all. The last validation uses all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_cases: Option<usize>,
     /// Epochs between checkpoints. Default 1.
@@ -51,18 +51,18 @@ fn default_log() -> u64 {
     10
 }
 
-/// What is trained.
+/// The stage of a training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Encoder side and generator by the generator's loss.
+    /// Encoder and generator are trained, with the generator's loss.
     GeneratorOnly,
-    /// Everything by both losses.
+    /// All parts are trained, with both losses.
     Full,
 }
 
 impl Schedule {
-    /// Steps of the whole run.
+    /// Number of steps of the whole run.
     pub fn steps(&self) -> u64 {
         self.epochs * self.iterations_per_epoch
     }
@@ -72,7 +72,7 @@ impl Schedule {
         step / self.iterations_per_epoch
     }
 
-    /// What is to be done once `done` steps have been made.
+    /// What is due after `done` steps.
     pub fn due(&self, done: u64) -> Due {
         let ends = done >= self.steps();
         if ends || !done.is_multiple_of(self.iterations_per_epoch) {
@@ -113,7 +113,7 @@ impl Schedule {
     }
 }
 
-/// What follows a step.
+/// The events after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
     /// A validation.
@@ -128,7 +128,7 @@ pub struct Due {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum LearningRate {
-    /// `initial · (1 - epoch / epochs)^exponent`, constant within an epoch (paper Equation 2; nnU-Net's).
+    /// `initial · (1 - epoch / epochs)^exponent`, constant within an epoch (paper Equation 2, as in nnU-Net).
     Poly {
         /// 0.01 in the paper.
         initial: f64,
@@ -147,7 +147,7 @@ pub enum LearningRate {
 }
 
 impl LearningRate {
-    /// The rate of a step, from 0, of a run.
+    /// The learning rate of a step, counted from 0.
     pub fn at(&self, step: u64, schedule: &Schedule) -> f64 {
         match *self {
             Self::Poly { initial, exponent } => {

@@ -1,4 +1,4 @@
-//! The decoder side in training.
+//! The decoder in training.
 
 use tch::Tensor;
 
@@ -11,7 +11,7 @@ use crate::training::config::TrainingConfig;
 use crate::training::error::TrainingError;
 use crate::training::optimise::LossConfig;
 
-/// Prompt encoder, mask decoder and MC-Adapter with what trains them.
+/// Prompt encoder, mask decoder and MC-Adapter with their optimiser.
 pub struct DecoderPart {
     decoder: Decoder,
     loss: LossConfig,
@@ -19,17 +19,17 @@ pub struct DecoderPart {
     pub part: Part,
 }
 
-/// What a window gave at the decoder.
+/// The decoder's results for a window.
 #[derive(Debug)]
 pub struct Decoded {
     /// Loss of the window, unweighted.
     pub loss: f64,
-    /// Gradient of the embedding.
+    /// Gradient w.r.t. the embedding.
     pub embedding_gradient: Tensor,
 }
 
 impl DecoderPart {
-    /// Fresh or loaded weights, as the configuration says.
+    /// Newly initialised or loaded weights, as configured.
     ///
     /// # Errors
     /// Those of [`Part::new`].
@@ -46,16 +46,16 @@ impl DecoderPart {
         self.decoder.mask_size()
     }
 
-    /// Logits `[D, N, imgH, imgW]` of an embedding `[D, 256, h, w]` and the prompts of D slices.
+    /// Embedding `[D, 256, h, w]` and the prompts of D slices to logits `[D, N, imgH, imgW]`.
     ///
     /// # Errors
-    /// Shapes that do not fit, prompts that do not go together.
+    /// Wrong shapes, or prompts that cannot be combined.
     pub fn forward(&self, embedding: &Tensor, prompts: &[SlicePrompts]) -> Result<Tensor, TrainingError> {
         Ok(self.decoder.forward(embedding, prompts)?)
     }
 
-    /// Learns from a window: its embedding, its prompts and its labels `[D, imgH, imgW]` int64. `share` is the window's
-    /// part of the step, 1 / windows. Adds to the gradients of the parameters. Prompts have no gradient.
+    /// Learns from a window: its embedding, prompts and labels `[D, imgH, imgW]` int64. `share` is the window's
+    /// weight in the step, 1 / windows. Accumulates the gradients of the parameters. Prompts have no gradient.
     ///
     /// # Errors
     /// Those of [`DecoderPart::forward`].

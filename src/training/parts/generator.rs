@@ -11,7 +11,7 @@ use crate::training::config::TrainingConfig;
 use crate::training::error::TrainingError;
 use crate::training::optimise::LossConfig;
 
-/// Generator with what trains it.
+/// The generator with its optimiser.
 pub struct GeneratorPart {
     generator: AuxiliaryGenerator,
     loss: LossConfig,
@@ -19,19 +19,19 @@ pub struct GeneratorPart {
     pub part: Part,
 }
 
-/// What a window gave at the generator.
+/// The generator's results for a window.
 #[derive(Debug)]
 pub struct Generated {
     /// Loss of the window, unweighted.
     pub loss: f64,
     /// Auxiliary masks without a graph, logits `[D, N, imgH, imgW]`.
     pub masks: Tensor,
-    /// Gradient of each level of the features.
+    /// Gradient w.r.t. each level of the features.
     pub taps_gradient: Vec<Tensor>,
 }
 
 impl GeneratorPart {
-    /// Fresh weights.
+    /// Newly initialised weights.
     ///
     /// # Errors
     /// A configuration without generator.
@@ -48,7 +48,7 @@ impl GeneratorPart {
         Ok(Self { generator, loss: config.loss, part })
     }
 
-    /// Masks `[D, N, imgH, imgW]` of features `[D, C, h, w]`, shallowest first.
+    /// Features `[D, C, h, w]`, shallowest first, to masks `[D, N, imgH, imgW]`.
     ///
     /// # Errors
     /// Features of another shape.
@@ -56,8 +56,8 @@ impl GeneratorPart {
         Ok(self.generator.forward(taps)?)
     }
 
-    /// Learns from a window: its features and its labels `[D, imgH, imgW]` int64. `share` is the window's part of the
-    /// step, 1 / windows. Adds to the gradients of the parameters.
+    /// Learns from a window: its features and labels `[D, imgH, imgW]` int64. `share` is the window's weight in the
+    /// step, 1 / windows. Accumulates the gradients of the parameters.
     ///
     /// # Errors
     /// Features of another shape.

@@ -1,4 +1,4 @@
-//! The parts that learn: each has its share of the network, an optimiser and a shard of every checkpoint.
+//! The trained parts. Each has its part of the network, an optimiser, and a shard of every checkpoint.
 
 mod decoder;
 mod encoder;

@@ -1,6 +1,7 @@
 //! TensorBoard event files: records of length, masked CRC32C, data, masked CRC32C (TensorFlow's TFRecord format,
-//! `tensorflow/core/lib/io/record_writer.h`), each an `Event` protobuf (`tensorflow/core/util/event.proto`), of which
-//! only wall time, step, version, scalars and images are written. The crates for it are unmaintained.
+//! `tensorflow/core/lib/io/record_writer.h`). Each record is an `Event` protobuf
+//! (`tensorflow/core/util/event.proto`), of which only wall time, step, version, scalars and images are written. The
+//! existing crates are unmaintained.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -63,7 +64,7 @@ impl EventWriter {
         })
     }
 
-    /// Brings everything to the file.
+    /// Flushes everything to the file.
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -99,7 +100,7 @@ fn masked_crc(data: &[u8]) -> u32 {
     CRC32C.checksum(data).rotate_right(15).wrapping_add(MASK)
 }
 
-/// A protobuf message in the making.
+/// A protobuf message being built.
 #[derive(Default)]
 struct Message(Vec<u8>);
 

@@ -1,4 +1,4 @@
-//! The curves of a run, kept beside its checkpoints.
+//! The curves of a run, stored next to its checkpoints.
 
 use std::path::Path;
 use std::{fs, io};
@@ -19,21 +19,21 @@ pub struct Point {
     pub seconds: f64,
     /// Stage of the last step.
     pub stage: Stage,
-    /// Loss at the auxiliary masks, unweighted.
+    /// Loss of the auxiliary masks, unweighted.
     pub auxiliary_loss: f64,
-    /// Loss at the final output, unweighted; absent while the decoder rests.
+    /// Loss of the final output, unweighted; `None` while the decoder is not trained.
     pub final_loss: Option<f64>,
     /// Learning rate of the last step.
     pub learning_rate: f64,
-    /// Norms of the gradients of encoder side, generator and decoder side.
+    /// Gradient norms of encoder, generator and decoder.
     pub gradient_norms: [f64; 3],
-    /// Slices learned from in a second.
+    /// Slices processed per second.
     pub slices_per_second: f64,
-    /// Part of the time that the network waited for windows, 0 to 1.
+    /// Fraction of the time that the network waited for windows, 0 to 1.
     pub waiting: f64,
 }
 
-/// Everything that was measured.
+/// All measurements of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
     /// Points of the curves.
@@ -43,7 +43,7 @@ pub struct History {
 }
 
 impl History {
-    /// The history of a run as it was after `step` steps; empty without a file.
+    /// The history of a run as it was after `step` steps; empty if there is no file.
     ///
     /// # Errors
     /// [`TrainingError::Io`] and [`TrainingError::Shard`] for a file that cannot be read.
@@ -60,7 +60,7 @@ impl History {
         Ok(history)
     }
 
-    /// Writes it, atomically.
+    /// Writes the history atomically.
     ///
     /// # Errors
     /// [`TrainingError::Io`].
@@ -69,7 +69,7 @@ impl History {
     }
 }
 
-/// Steps since the last point.
+/// The steps since the last point.
 #[derive(Debug, Clone, Default)]
 pub struct Interval {
     reports: Vec<StepReport>,
@@ -79,7 +79,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Adds a step that learned from `slices` slices in `seconds`, of which it `waited` for windows.
+    /// Adds a step with `slices` slices that took `seconds`, of which it `waited` for windows.
     pub fn add(&mut self, report: StepReport, slices: usize, seconds: f64, waited: f64) {
         self.reports.push(report);
         self.slices += slices;
@@ -97,7 +97,7 @@ impl Interval {
         self.reports.is_empty()
     }
 
-    /// Their means; `seconds` is the time of the whole run so far. `None` without steps.
+    /// Means of the steps; `seconds` is the time of the whole run so far. `None` if there are no steps.
     pub fn point(&self, seconds: f64) -> Option<Point> {
         let last = self.reports.last()?;
         let mean = |of: &dyn Fn(&StepReport) -> Option<f64>| {

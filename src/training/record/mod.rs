@@ -1,4 +1,4 @@
-//! What a run records of itself for people: curves, TensorBoard events and a page.
+//! Records of a run for its users: curves, TensorBoard events and a web page.
 
 mod events;
 mod history;

@@ -1,5 +1,5 @@
-//! Everything by which a run can be watched: the log, TensorBoard, `history.json` and `training.html`. None of it may
-//! stop the run: what cannot be written is said once in a while, and the run goes on.
+//! Everything that shows the progress of a run: the log, TensorBoard, `history.json` and `training.html`. None of
+//! these can stop the run: if a file cannot be written, a warning is logged and the run continues.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -15,25 +15,25 @@ use crate::training::trainer::{StepReport, Validated};
 /// How often progress is logged.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
-/// The watchers of a run.
+/// The outputs that show the progress of a run.
 pub struct Watch {
     folder: PathBuf,
     name: String,
     schedule: Schedule,
-    /// What was measured so far.
+    /// Measurements so far.
     pub history: History,
     interval: Interval,
     events: Option<EventWriter>,
-    /// Steps that had been made, and seconds that had passed, when this process began.
+    /// Steps done and seconds passed before this process started.
     before: (u64, f64),
     started: Instant,
-    /// Since the last line of the log.
+    /// Steps since the last log line.
     recent: Interval,
     logged: Instant,
 }
 
 impl Watch {
-    /// Of a run with `step` steps and `seconds` behind it.
+    /// For a run that has done `step` steps in `seconds`.
     ///
     /// # Errors
     /// A history that cannot be read.
@@ -63,7 +63,7 @@ impl Watch {
         self.before.1 + self.started.elapsed().as_secs_f64()
     }
 
-    /// A step is done that learned from `slices` slices in `seconds`, of which it `waited` for windows.
+    /// Records a step with `slices` slices that took `seconds`, of which it `waited` for windows.
     pub fn step(&mut self, report: StepReport, slices: usize, seconds: f64, waited: f64) {
         self.interval.add(report, slices, seconds, waited);
         self.recent.add(report, slices, seconds, waited);
@@ -118,7 +118,7 @@ impl Watch {
         );
     }
 
-    /// A validation is done.
+    /// Records a validation.
     pub fn validation(&mut self, validated: &Validated) {
         let figures = &validated.figures;
         let text = |dice: Option<f64>| dice.map_or("–".into(), |dice| format!("{dice:.4}"));
@@ -145,14 +145,14 @@ impl Watch {
             }
             events.flush()
         });
-        // A run that is resumed at a validation makes it again.
+        // A run that resumes at a validation repeats it.
         self.history.validations.retain(|other| other.step != figures.step);
         self.history.validations.push(figures.clone());
         self.logged = Instant::now();
         self.recent = Interval::default();
     }
 
-    /// Brings everything to disk.
+    /// Writes everything to disk.
     pub fn write(&mut self) {
         self.end_interval();
         self.write_events(EventWriter::flush);

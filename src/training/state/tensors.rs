@@ -1,4 +1,4 @@
-//! Named tensors as the bytes of a `.safetensors` file, and back.
+//! Conversion between named tensors and the bytes of a `.safetensors` file.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +18,10 @@ fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// The file's bytes.
+/// The bytes of the file.
 ///
 /// # Errors
-/// A tensor of a type that is not stored, by name.
+/// The name of a tensor whose type cannot be stored.
 pub fn to_bytes(tensors: &Tensors) -> Result<Vec<u8>, String> {
     let mut values = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
@@ -30,7 +30,7 @@ pub fn to_bytes(tensors: &Tensors) -> Result<Vec<u8>, String> {
             Kind::BFloat16 => Dtype::BF16,
             Kind::Half => Dtype::F16,
             Kind::Int64 => Dtype::I64,
-            other => return Err(format!("{name} is of the type {other:?}")),
+            other => return Err(format!("{name} is of type {other:?}")),
         };
         let shape: Vec<usize> = tensor.size().iter().map(|&size| size as usize).collect();
         values.push((name, dtype, shape, bytes_of(tensor)?));
@@ -56,7 +56,7 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Tensors, String> {
             Dtype::BF16 => Kind::BFloat16,
             Dtype::F16 => Kind::Half,
             Dtype::I64 => Kind::Int64,
-            other => return Err(format!("{name} is of the type {other:?}")),
+            other => return Err(format!("{name} is of type {other:?}")),
         };
         let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
         let tensor =
@@ -71,7 +71,7 @@ pub fn sha256_of_bytes(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// sha256 over the names and values of tensors.
+/// sha256 of the names and values of tensors.
 ///
 /// # Errors
 /// A tensor whose values cannot be read.

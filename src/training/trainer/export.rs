@@ -1,4 +1,4 @@
-//! The bundle of a trained network: `model.yml`, added weights and, where it was trained, the backbone, in fp16.
+//! The bundle of a trained network: `model.yml`, the added weights and, if it was trained, the backbone, in fp16.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -17,10 +17,10 @@ use crate::weights::{StoredAs, save_safetensors, sha256_file};
 const ADAPTERS: &str = "adapters.safetensors";
 const BACKBONE: &str = "backbone.safetensors";
 
-/// Writes the bundle of what `trainer` has learned into `folder`.
+/// Writes the bundle of the trained network to `folder`.
 ///
 /// # Errors
-/// [`TrainingError::Weights`] for a weight that is not finite in fp16 or a file that cannot be written,
+/// [`TrainingError::Weights`] for a weight that is not finite in fp16 or a file that cannot be written;
 /// [`TrainingError::Io`].
 pub fn export_bundle(trainer: &Trainer, folder: &Path) -> Result<Bundle, TrainingError> {
     let model = &trainer.config().model;
@@ -45,7 +45,7 @@ pub fn export_bundle(trainer: &Trainer, folder: &Path) -> Result<Bundle, Trainin
     Ok(Bundle::open(folder)?)
 }
 
-/// Stores of the whole network with what its parts have learned: the first is a backbone where that is trained.
+/// Stores of the whole network with the trained weights of its parts; the first is the backbone, if it is trained.
 fn merged(trainer: &Trainer) -> (VarStore, VarStore) {
     let config = trainer.config().model.without_files();
     let (sam, trained) = (VarStore::new(Device::Cpu), VarStore::new(Device::Cpu));
@@ -68,7 +68,7 @@ fn merged(trainer: &Trainer) -> (VarStore, VarStore) {
     (sam, trained)
 }
 
-/// `file` as seen from `folder`, so that both can move together; absolute where they have nothing in common.
+/// `file` relative to `folder`, so that both can be moved together; absolute if they have no common parent.
 fn relative(file: &Path, folder: &Path) -> PathBuf {
     let (Ok(file), Ok(folder)) = (file.canonicalize(), folder.canonicalize()) else { return file.into() };
     let common = file.components().zip(folder.components()).take_while(|(a, b)| a == b).count();

@@ -1,4 +1,4 @@
-//! What the three parts of the network do with a window.
+//! The work of the three parts of the network on a window.
 
 use std::collections::BTreeMap;
 
@@ -28,8 +28,8 @@ const PROMPTS: Input = Input { name: "prompts", kind: InputKind::Prompts };
 const FEATURES_GRAD: Input = activations("features_grad");
 const EMBEDDING_GRAD: Input = activations("embedding_grad");
 
-/// `[D, C, h, w]` as it travels between the parts, `[D, h, w, C]`: the order in which our encoders have it in memory and in
-/// which the receiver computes fastest, so that nothing is reordered on the way.
+/// `[D, C, h, w]` in the order in which it is sent between the parts, `[D, h, w, C]`: our encoders have it in this
+/// order in memory, and the receiver computes fastest with it, so nothing is reordered.
 fn pixels_first(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1])
 }
@@ -52,21 +52,21 @@ fn levels_of(window: &Window, input: Input) -> Result<Vec<Tensor>> {
     window.levels(input.name).iter().map(|level| channels_first(level, input)).collect()
 }
 
-/// Labels `[D, H, W]` of a window as the losses take them.
+/// Labels `[D, H, W]` of a window, for the losses.
 fn labels_of(window: &Window) -> Tensor {
     window.tensor(LABELS.name, 0).to_kind(Kind::Int64)
 }
 
-/// MAdapter and image encoder: forward, and backward when the gradients have come.
+/// MAdapter and image encoder: a forward pass, and a backward pass when the gradients have arrived.
 pub struct EncoderLearner {
     encoder: EncoderPart,
     compute: Compute,
-    /// Activations with their graphs, of the windows that wait for their gradients.
+    /// Activations with their graphs, of the windows whose gradients have not yet arrived.
     waiting: BTreeMap<i64, Encoded>,
 }
 
 impl EncoderLearner {
-    /// As the configuration says.
+    /// Built as configured.
     ///
     /// # Errors
     /// Weights that are missing, wrong or damaged.
@@ -114,7 +114,7 @@ impl Learner for EncoderLearner {
             return Ok(0.0);
         }
         let encoded = self.waiting.remove(&segment);
-        let encoded = encoded.ok_or_else(|| eyre!("gradients of a window that was not encoded"))?;
+        let encoded = encoded.ok_or_else(|| eyre!("gradients for a window that was not encoded"))?;
         let gradients = EncodedGradients {
             taps: levels_of(window, FEATURES_GRAD)?,
             embedding: (stage == Stage::Full).then(|| tensor_of(window, EMBEDDING_GRAD)).transpose()?,
@@ -131,7 +131,7 @@ pub struct GeneratorLearner {
 }
 
 impl GeneratorLearner {
-    /// As the configuration says.
+    /// Built as configured.
     ///
     /// # Errors
     /// A configuration without generator.
@@ -175,14 +175,14 @@ impl Learner for GeneratorLearner {
     }
 }
 
-/// Prompt encoder, mask decoder and MC-Adapter; rests while only the generator's loss counts.
+/// Prompt encoder, mask decoder and MC-Adapter; idle while only the generator's loss is used.
 pub struct DecoderLearner {
     decoder: DecoderPart,
     compute: Compute,
 }
 
 impl DecoderLearner {
-    /// As the configuration says.
+    /// Built as configured.
     ///
     /// # Errors
     /// Weights that are missing, wrong or damaged.
