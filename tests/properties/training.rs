@@ -245,7 +245,7 @@ fn a_run_goes_on_only_as_it_was_begun() {
     other.data.split = Split::EveryNth { n: 2, offset: 1 };
     let error = go_on(&other).unwrap_err().to_string();
     assert!(error.contains("data.split.every_nth.offset was 0 and is 1"), "{error}");
-    assert!(error.contains("case case_000 was to validate on and is to learn from"), "{error}");
+    assert!(error.contains("case case_000 was for validation and is for training"), "{error}");
     let mut longer = begun.clone();
     longer.schedule.epochs += 1;
     longer.data.memory_mib += 1;

@@ -250,6 +250,6 @@ mod tests {
             split.divide(acdc(), Some(".*"), Path::new("data")).is_ok(),
             "each case a patient of its own"
         );
-        assert!(error(lists(&[], &["patient003"])).contains("learn from"));
+        assert!(error(lists(&[], &["patient003"])).contains("no training case"));
     }
 }

@@ -121,8 +121,8 @@ impl RunRecord {
     /// The first difference between the cases; `None` if they are the same.
     fn other_cases(&self, now: &Divided) -> Option<String> {
         let roles = |training: &[String], validation: &[String]| -> BTreeMap<String, &'static str> {
-            let learned = training.iter().map(|case| (case.clone(), "to learn from"));
-            learned.chain(validation.iter().map(|case| (case.clone(), "to validate on"))).collect()
+            let learned = training.iter().map(|case| (case.clone(), "for training"));
+            learned.chain(validation.iter().map(|case| (case.clone(), "for validation"))).collect()
         };
         let before = roles(&self.training, &self.validation);
         let now = roles(&names(&now.training), &names(&now.validation));
@@ -257,7 +257,7 @@ mod tests {
         let error = |now: &Divided| config.check_resumed(Some(now)).unwrap_err().to_string();
         let swapped = error(&cases(&["a", "c"], &["b"]));
         assert!(
-            swapped.contains("case b was to learn from and is to validate on (and 1 more cases)"),
+            swapped.contains("case b was for training and is for validation (and 1 more cases)"),
             "{swapped}"
         );
         assert!(error(&cases(&["a"], &["c"])).contains("case b was to learn from and is not there."));
