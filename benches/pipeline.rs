@@ -248,7 +248,8 @@ fn in_process() -> Result<()> {
     let output = settings.output.clone();
     let by_labels =
         settings.labels.is_some() && std::env::var("SPSAM_PROMPT_SOURCE").is_ok_and(|s| s == "labels");
-    let mut results = Results::new(&output.join("figures"), &bundle, "in process".into())?;
+    let mut results =
+        Results::new(&output.join("figures"), &bundle, "in process".into(), volume::IgnoreValues::default())?;
     let loader = Loader::new(settings, &bundle)?;
     let (mut figures, mut slices) = (0.0, 0);
     for (index, files) in loader.cases().iter().enumerate() {
@@ -274,7 +275,7 @@ fn in_process() -> Result<()> {
             first_segment: 0,
             index,
             cases: loader.cases().len(),
-            classes: loader.classes().to_vec(),
+            classes: loader.classes().clone(),
             started_unix_ms: 0,
             commanded_unix_ms: None,
             plan,

@@ -133,7 +133,7 @@ fn measure(args: &Args) -> Result<()> {
                 assembler.push(window, by_class(&logits).view())?;
             }
         }
-        let path = files.labels.clone().unwrap_or_default();
+        let path = files.labels.as_ref().map(|labels| labels.path().to_path_buf()).unwrap_or_default();
         let (truth, spacing_mm) = read_labels(&path)?;
         for (assembler, metrics) in assemblers.into_iter().zip(&mut metrics) {
             let labels = assembler.finish();

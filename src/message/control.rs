@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::MessageError;
-use crate::volume::CasePlan;
+use crate::volume::{CasePlan, ClassTable};
 
 /// Loader to writer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,8 +38,8 @@ pub struct CaseOpen {
     pub index: usize,
     /// Cases found in the input.
     pub cases: usize,
-    /// Class names, background first.
-    pub classes: Vec<String>,
+    /// Classes with the values of their voxels in label maps, background first.
+    pub classes: ClassTable,
     /// When the loader started, milliseconds since 1970.
     pub started_unix_ms: u64,
     /// When the command that started the dataflow was given, milliseconds since 1970, if known.

@@ -52,6 +52,47 @@ pub struct ClassMetrics {
     /// Normalised surface Dice at the tolerance asked for, 0 to 1.
     #[serde(deserialize_with = "nan_from_null")]
     pub nsd: f64,
+    /// Which of the two volumes have the class.
+    #[serde(default)]
+    pub presence: Presence,
+    /// Diagonal of the volume, mm: longer than any distance in it.
+    #[serde(default = "nan", deserialize_with = "nan_from_null")]
+    pub diagonal_mm: f64,
+}
+
+/// Which of two volumes have a class.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// None; or nothing was compared.
+    #[default]
+    Neither,
+    /// The truth alone: the structure was missed.
+    Missed,
+    /// The prediction alone.
+    Invented,
+    /// Both.
+    Both,
+}
+
+impl ClassMetrics {
+    /// Of a class that nothing was compared for.
+    pub fn undefined(class: &str) -> Self {
+        let [dice, hd95_mm, nsd, diagonal_mm] = [f64::NAN; 4];
+        Self { class: class.into(), dice, hd95_mm, nsd, presence: Presence::Neither, diagonal_mm }
+    }
+
+    /// HD95, and for a class that only one volume has, the diagonal of the volume; NaN where neither has it.
+    pub fn hd95_or_diagonal_mm(&self) -> f64 {
+        match self.presence {
+            Presence::Missed | Presence::Invented => self.diagonal_mm,
+            Presence::Neither | Presence::Both => self.hd95_mm,
+        }
+    }
+}
+
+fn nan() -> f64 {
+    f64::NAN
 }
 
 /// Reads `null` as NaN.
@@ -82,6 +123,10 @@ pub fn evaluate_case(
     if tolerance_mm.is_nan() || tolerance_mm < 0.0 {
         return Err(MetricsError::Tolerance(tolerance_mm));
     }
+    let (depth, height, width) = truth.dim();
+    let sides_mm =
+        [depth, height, width].into_iter().zip(spacing_mm).map(|(side, mm)| (side as f64 * mm).powi(2));
+    let diagonal_mm = sides_mm.sum::<f64>().sqrt();
     let overlaps = overlaps(truth, prediction);
     for (label, overlap) in overlaps.iter().enumerate().skip(classes.len()) {
         for (volume, count) in [("truth", overlap.truth), ("prediction", overlap.prediction)] {
@@ -95,10 +140,16 @@ pub fn evaluate_case(
         }
     }
     let of_class = |(label, overlap): (usize, &Overlap)| {
-        let (dice, hd95_mm, nsd) = match (overlap.truth, overlap.prediction) {
-            (0, 0) => (f64::NAN, f64::NAN, f64::NAN),
-            (0, _) | (_, 0) => (0.0, f64::INFINITY, 0.0),
-            (in_truth, in_prediction) => {
+        let presence = match (overlap.truth, overlap.prediction) {
+            (0, 0) => Presence::Neither,
+            (_, 0) => Presence::Missed,
+            (0, _) => Presence::Invented,
+            _ => Presence::Both,
+        };
+        let (dice, hd95_mm, nsd) = match presence {
+            Presence::Neither => (f64::NAN, f64::NAN, f64::NAN),
+            Presence::Missed | Presence::Invented => (0.0, f64::INFINITY, 0.0),
+            Presence::Both => {
                 let [z, y, x] = overlap.bounds.map(|[first, last]| first..=last);
                 let mask = |labels: ArrayView3<'_, u8>| {
                     labels
@@ -107,11 +158,11 @@ pub fn evaluate_case(
                 };
                 let distances =
                     SurfaceDistances::new(mask(truth).view(), mask(prediction).view(), spacing_mm);
-                let dice = 2.0 * overlap.both as f64 / (in_truth + in_prediction) as f64;
+                let dice = 2.0 * overlap.both as f64 / (overlap.truth + overlap.prediction) as f64;
                 (dice, distances.hd95_mm(), distances.nsd(tolerance_mm))
             }
         };
-        ClassMetrics { class: classes[label].clone(), dice, hd95_mm, nsd }
+        ClassMetrics { class: classes[label].clone(), dice, hd95_mm, nsd, presence, diagonal_mm }
     };
     // One class after the other: the distances of one that fills the volume take eight times its bytes.
     Ok(overlaps.iter().enumerate().take(classes.len()).skip(1).map(of_class).collect())
@@ -194,9 +245,17 @@ mod tests {
         let [a, b, c] = &metrics[..] else { panic!("three classes") };
         assert_eq!((a.dice, a.hd95_mm, a.nsd), (0.0, f64::INFINITY, 0.0));
         assert_eq!((b.dice, b.hd95_mm, b.nsd), (0.0, f64::INFINITY, 0.0));
+        assert_eq!(
+            (a.presence, b.presence, c.presence),
+            (Presence::Missed, Presence::Invented, Presence::Neither)
+        );
+        assert_eq!((a.hd95_or_diagonal_mm(), b.hd95_or_diagonal_mm()), (50f64.sqrt(), 50f64.sqrt()));
         assert!(c.dice.is_nan() && c.hd95_mm.is_nan() && c.nsd.is_nan());
         let json = serde_json::to_string(c).expect("JSON");
-        assert_eq!(json, r#"{"class":"c","dice":null,"hd95_mm":null,"nsd":null}"#);
+        assert_eq!(
+            json,
+            r#"{"class":"c","dice":null,"hd95_mm":null,"nsd":null,"presence":"neither","diagonal_mm":7.0710678118654755}"#
+        );
         assert!(serde_json::from_str::<ClassMetrics>(&json).expect("metrics").dice.is_nan());
     }
 

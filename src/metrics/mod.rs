@@ -8,7 +8,7 @@ mod summary;
 mod surface;
 mod surfel;
 
-pub use case::{CaseMetrics, ClassMetrics, MetricsError, evaluate_case};
+pub use case::{CaseMetrics, ClassMetrics, MetricsError, Presence, evaluate_case};
 pub use distance::squared_distance;
 pub use summary::{ABSENT_CLASS_CONVENTION, ClassSummary, Summary};
 pub use surface::{SurfaceDistances, Surfel};

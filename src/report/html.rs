@@ -186,11 +186,15 @@ fn write_means(f: &mut fmt::Formatter<'_>, summary: &RunSummary) -> fmt::Result 
         return Ok(());
     }
     f.write_str("<h2>Means over the cases</h2>\n<div class=\"table\"><table>\n")?;
-    f.write_str("<tr><th>Class</th><th>Dice</th><th>HD95 mm</th><th>NSD</th></tr>\n")?;
+    f.write_str("<tr><th>Class</th><th>Dice</th><th>HD95 mm</th><th>over cases</th><th>missed in</th><th>NSD</th></tr>\n")?;
     for (index, (name, means)) in summary.classes.iter().enumerate() {
         let class = ClassName { class: index + 1, name };
         let [dice, hd95, nsd] = figures(means.dice, means.hd95_mm, means.nsd);
-        writeln!(f, "<tr><td>{class}</td><td>{dice}</td><td>{hd95}</td><td>{nsd}</td></tr>")?;
+        let (cases, missed) = (means.hd95_cases, means.missed);
+        writeln!(
+            f,
+            "<tr><td>{class}</td><td>{dice}</td><td>{hd95}</td><td>{cases}</td><td>{missed}</td><td>{nsd}</td></tr>"
+        )?;
     }
     f.write_str("</table></div>\n")?;
     for (key, text) in CONVENTIONS.iter().filter(|(key, _)| *key == "absent_class") {
@@ -327,7 +331,7 @@ mod tests {
     use crate::report::summary::tests::example;
 
     fn row(class: &str, dice: f64, hd95_mm: f64) -> ClassRow {
-        let metrics = ClassMetrics { class: class.into(), dice, hd95_mm, nsd: 0.5 };
+        let metrics = ClassMetrics { dice, hd95_mm, nsd: 0.5, ..ClassMetrics::undefined(class) };
         ClassRow { metrics, volume_ml: 12.345, truth_ml: Some(11.0) }
     }
 
@@ -391,7 +395,7 @@ mod tests {
         assert!(html.contains("<td>Together</td><td></td><td></td><td></td><td>22.00</td><td>24.69</td>"));
         assert!(html.contains("<h3>c1</h3>") && html.contains("<h3>c2</h3>"));
         assert!(html.contains("<td>c3</td><td>c3.nii.gz: truncated</td>"));
-        assert!(html.contains("Not for clinical use") && html.contains("left out of the means"));
+        assert!(html.contains("Not for clinical use") && html.contains("left out of all means"));
         for fact in ["2 segmented, 1 failed", "0.8750", "lite_medsam", "2.11.0", "2.50 slices/s", "cpu"] {
             assert!(html.contains(fact), "{fact}");
         }

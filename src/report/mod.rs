@@ -4,6 +4,7 @@ mod html;
 mod montage;
 mod montage_input;
 mod palette;
+mod record;
 mod results;
 mod sections;
 mod summary;
@@ -18,10 +19,10 @@ pub use html::{CaseSection, ClassRow, Report};
 pub use montage::{Montage, Panel};
 pub use montage_input::{MontageConfig, MontageInput};
 pub use palette::{CLASS_COLOURS, class_colour};
-pub use results::Results;
+pub use record::OutputRecord;
+pub use results::{RESULT_FILES, Results, label_map_name};
 pub use summary::{
-    CONVENTIONS, ClassMeans, Conventions, FailedCase, ModelInfo, RunSummary, Timings, Versions, now_utc,
-    write_summary,
+    CONVENTIONS, Conventions, FailedCase, ModelInfo, RunSummary, Timings, Versions, now_utc, write_summary,
 };
 pub use table::write_metrics;
 
@@ -31,6 +32,12 @@ pub enum ReportError {
     /// The file cannot be written.
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
+    /// A file that a result would overwrite, and that no run of ours has left as it is.
+    #[error(
+        "{path}{}: there already, and not as an earlier run has written it; choose another output folder, or --overwrite \
+         (SPSAM_OVERWRITE=1)", and_more(*others)
+    )]
+    Foreign { path: PathBuf, others: usize },
     /// Image, prediction and truth of a montage are not on one grid.
     #[error("montage: {what} has shape {found:?}, the image {expected:?}")]
     Shape { what: &'static str, found: [usize; 3], expected: [usize; 3] },
@@ -45,5 +52,12 @@ pub enum ReportError {
 impl ReportError {
     fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { path: path.to_path_buf(), source }
+    }
+}
+
+fn and_more(others: usize) -> String {
+    match others {
+        0 => String::new(),
+        others => format!(" and {others} more"),
     }
 }

@@ -8,18 +8,30 @@ use eyre::{Result, WrapErr};
 use ndarray::Array3;
 
 use super::{
-    CaseSection, ClassMeans, ClassRow, FailedCase, ModelInfo, Montage, MontageConfig, MontageInput, Report,
+    CaseSection, ClassRow, FailedCase, ModelInfo, Montage, MontageConfig, MontageInput, OutputRecord, Report,
     RunSummary, Timings, Versions, now_utc, write_metrics, write_summary,
 };
 use crate::bundle::Bundle;
 use crate::message::control::CaseOpen;
 use crate::metrics::{CaseMetrics, ClassMetrics, DEFAULT_TOLERANCE_MM, Summary, evaluate_case};
 use crate::versions;
-use crate::volume::{self, Header, Image};
+use crate::volume::{
+    self, CaseFiles, ClassTable, Header, IgnoreValues, Image, LabelFiles, VolumeError, erase,
+};
+
+/// What a run writes beside the label maps.
+pub const RESULT_FILES: [&str; 3] = ["metrics.csv", "summary.json", "report.html"];
+
+/// Name of the label map of a case.
+pub fn label_map_name(case_id: &str) -> String {
+    format!("{case_id}.nii.gz")
+}
 
 /// What a run has produced so far.
 pub struct Results {
     folder: PathBuf,
+    record: OutputRecord,
+    ignore: IgnoreValues,
     report: Report,
     summary: RunSummary,
     measured: Vec<CaseMetrics>,
@@ -29,11 +41,11 @@ pub struct Results {
 }
 
 impl Results {
-    /// Makes the folder and checks that it can be written to.
+    /// Makes the folder and checks that it can be written to. Voxels whose truth is one of `ignore` count in no figure.
     ///
     /// # Errors
     /// A folder that cannot be made or written to.
-    pub fn new(folder: &Path, bundle: &Bundle, device: String) -> Result<Self> {
+    pub fn new(folder: &Path, bundle: &Bundle, device: String, ignore: IgnoreValues) -> Result<Self> {
         fs::create_dir_all(folder).wrap_err_with(|| format!("{}", folder.display()))?;
         let config = &bundle.config;
         let backbone = serde_yaml::to_string(&config.network.backbone)?;
@@ -49,6 +61,7 @@ impl Results {
                 backbone: backbone.trim().to_owned(),
                 image_size: config.network.image_size,
                 classes: config.classes.clone(),
+                label_values: Vec::new(),
                 weights_sha256: config.weights.sha256.clone(),
                 adapters_sha256: config.adapters.as_ref().map(|adapters| adapters.sha256.clone()),
             },
@@ -63,6 +76,8 @@ impl Results {
         };
         Ok(Self {
             folder: folder.to_path_buf(),
+            record: OutputRecord::read(folder)?,
+            ignore,
             report: Report::new(folder)?,
             summary,
             measured: Vec::new(),
@@ -82,7 +97,7 @@ impl Results {
         self.summary.failed.push(FailedCase { case: case.into(), error: error.into() });
     }
 
-    /// Writes the label map `[x, y, z]` of a case, measures it where there is truth, and brings the other files up to
+    /// Writes the label map of a case, given as places in the table of classes `[x, y, z]`, measures it where there is truth, and brings the other files up to
     /// date. `slices` is the number of slices segmented so far.
     ///
     /// # Errors
@@ -91,28 +106,32 @@ impl Results {
         let files = &open.plan.files;
         let Some(image_path) = files.images.first() else { eyre::bail!("a case without images") };
         // First of all: whatever goes wrong with the figures, the label map is there.
-        volume::write_labels(&self.folder.join(format!("{}.nii.gz", files.case_id)), labels, image_path)?;
-        let truth = files.labels.as_deref().map(volume::read_labels).transpose()?.map(|(truth, _)| truth);
+        self.write_label_map(&files.case_id, labels, &open.classes, image_path)?;
+        let names = open.classes.names();
+        let truth = read_truth(files, &open.classes, &self.ignore)?;
         let spacing_mm = Header::read(image_path)?.spacing_mm();
-        let undefined = |class: &String| ClassMetrics {
-            class: class.clone(),
-            dice: f64::NAN,
-            hd95_mm: f64::NAN,
-            nsd: f64::NAN,
-        };
         let metrics = match &truth {
-            Some(truth) => {
+            Some((truth, ignored)) => {
+                let mut judged = labels.clone();
+                if let Some(ignored) = ignored {
+                    erase(&mut judged, ignored);
+                }
                 // [x, y, z] as stored has x innermost.
-                let [truth, labels] = [truth, labels].map(|labels| labels.view().reversed_axes());
+                let [truth, judged] = [truth, &judged].map(|labels| labels.view().reversed_axes());
                 let [dx, dy, dz] = spacing_mm;
-                evaluate_case(truth, labels, [dz, dy, dx], &open.classes, DEFAULT_TOLERANCE_MM)
-                    .wrap_err_with(|| {
-                        format!("{}", files.labels.as_deref().unwrap_or(image_path).display())
-                    })?
+                evaluate_case(truth, judged, [dz, dy, dx], &names, DEFAULT_TOLERANCE_MM).wrap_err_with(
+                    || {
+                        format!(
+                            "{}",
+                            files.labels.as_ref().map_or(image_path.as_path(), LabelFiles::path).display()
+                        )
+                    },
+                )?
             }
-            None => open.classes.iter().skip(1).map(undefined).collect(),
+            None => names.iter().skip(1).map(|class| ClassMetrics::undefined(class)).collect(),
         };
         let volumes_ml = millilitres(labels, spacing_mm);
+        let truth = truth.map(|(truth, _)| truth);
         let truths_ml = truth.as_ref().map(|truth| millilitres(truth, spacing_mm));
         let rows = metrics.iter().zip(1..).map(|(metrics, label)| ClassRow {
             metrics: metrics.clone(),
@@ -133,7 +152,8 @@ impl Results {
         let from_command = open.commanded_unix_ms.map(since);
         let (first_result, first_from_command) = *self.first_result.get_or_insert((elapsed, from_command));
         self.summary.cases += 1;
-        self.summary.model.classes.clone_from(&open.classes);
+        self.summary.model.classes = names;
+        self.summary.model.label_values = open.classes.classes().iter().map(|class| class.value).collect();
         self.summary.timings = Timings {
             seconds_total: elapsed.as_secs_f64(),
             seconds_per_case: elapsed.as_secs_f64() / self.summary.cases as f64,
@@ -151,22 +171,46 @@ impl Results {
     /// Files that cannot be written.
     pub fn finish(&mut self) -> Result<()> {
         self.write_figures()?;
-        Ok(self.report.write(&self.folder.join("report.html"), &self.summary)?)
+        self.report.write(&self.folder.join("report.html"), &self.summary)?;
+        Ok(self.record.complete(RESULT_FILES)?)
+    }
+
+    fn write_label_map(
+        &mut self,
+        case_id: &str,
+        labels: &Array3<u8>,
+        classes: &ClassTable,
+        image: &Path,
+    ) -> Result<()> {
+        let name = label_map_name(case_id);
+        self.record.begin(RESULT_FILES.into_iter().chain([&*name]))?;
+        let mut values = labels.clone();
+        classes.to_values(&mut values);
+        volume::write_labels(&self.folder.join(&name), &values, image)?;
+        Ok(self.record.complete([name])?)
     }
 
     fn write_figures(&mut self) -> Result<()> {
         let means = Summary::from_cases(&self.measured, DEFAULT_TOLERANCE_MM);
         let names = self.summary.model.classes.iter().skip(1);
         self.summary.dice_mean = means.dice_mean;
-        self.summary.classes = names
-            .filter_map(|name| Some((name.clone(), means.classes.get(name)?)))
-            .map(|(name, class)| {
-                (name, ClassMeans { dice: class.dice, hd95_mm: class.hd95_mm, nsd: class.nsd })
-            })
-            .collect();
+        self.summary.classes =
+            names.filter_map(|name| Some((name.clone(), *means.classes.get(name)?))).collect();
         write_metrics(&self.folder.join("metrics.csv"), &self.measured)?;
         Ok(write_summary(&self.folder.join("summary.json"), &self.summary)?)
     }
+}
+
+/// True labels as places in the table of classes, background where they are ignored, and where that is.
+type Truth = (Array3<u8>, Option<Array3<bool>>);
+
+fn read_truth(files: &CaseFiles, classes: &ClassTable, ignore: &IgnoreValues) -> Result<Option<Truth>> {
+    let Some(labels) = &files.labels else { return Ok(None) };
+    let mut truth = labels.read(|path| Ok(volume::read_labels(path)?.0))?;
+    let ignored = ignore.clear(&mut truth);
+    let unknown = |value| VolumeError::UnknownLabel { path: labels.path().into(), value };
+    classes.to_indices(&mut truth).map_err(unknown)?;
+    Ok(Some((truth, ignored)))
 }
 
 fn now() -> Duration {

@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::ReportError;
 use crate::files::write_atomically;
+use crate::metrics::{ABSENT_CLASS_CONVENTION, ClassSummary};
 
 /// The contents of `summary.json`. Figures that are not defined (NaN, infinite) are written as `null`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -23,7 +24,7 @@ pub struct RunSummary {
     pub dice_mean: f64,
     /// Means over cases by class name, in the order of the classes, without the background.
     #[serde(serialize_with = "as_map")]
-    pub classes: Vec<(String, ClassMeans)>,
+    pub classes: Vec<(String, ClassSummary)>,
     /// What the figures mean.
     pub conventions: Conventions,
     /// The model.
@@ -34,17 +35,6 @@ pub struct RunSummary {
     pub versions: Versions,
     /// How long it took.
     pub timings: Timings,
-}
-
-/// Means over the cases in which a class has the figure.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct ClassMeans {
-    /// Dice coefficient, 0 to 1.
-    pub dice: f64,
-    /// 95th percentile of the surface distance, mm.
-    pub hd95_mm: f64,
-    /// Normalised surface Dice, 0 to 1.
-    pub nsd: f64,
 }
 
 /// A case without a result.
@@ -67,6 +57,8 @@ pub struct ModelInfo {
     pub image_size: i64,
     /// Class names, background first.
     pub classes: Vec<String>,
+    /// Values of the classes in the label maps, in the same order.
+    pub label_values: Vec<u8>,
     /// sha256 of the backbone's weight file.
     pub weights_sha256: String,
     /// sha256 of the trained parts, where there are any.
@@ -118,10 +110,7 @@ impl Serialize for Conventions {
 
 /// What the figures mean, by figure.
 pub const CONVENTIONS: [(&str, &str); 5] = [
-    (
-        "absent_class",
-        "a class that is in neither the truth nor the prediction of a case has no figures there (NaN, null here) and is left out of the means, as in nnU-Net; a class that is in only one of the two has Dice 0 and NSD 0, and its distance is infinite and left out of the mean",
-    ),
+    ("absent_class", ABSENT_CLASS_CONVENTION),
     ("dice_mean", "mean of the classes' means, the background left out"),
     ("hd95_mm", "95th percentile of the distances between the surfaces, in mm of the original grid"),
     ("nsd", "normalised surface Dice: part of the surfaces that lies within the tolerance"),
@@ -159,7 +148,16 @@ pub(super) mod tests {
 
     /// A run of two classes with one failed case.
     pub fn example() -> RunSummary {
-        let means = |dice, hd95_mm, nsd| ClassMeans { dice, hd95_mm, nsd };
+        let means = |dice, hd95_mm, nsd| ClassSummary {
+            dice,
+            hd95_mm,
+            hd95_cases: 1,
+            hd95_mm_one_sided_as_diagonal: f64::NAN,
+            nsd,
+            absent: 0,
+            one_sided: 1,
+            missed: 1,
+        };
         RunSummary {
             started: "2026-01-02T03:04:05Z".into(),
             cases: 2,
@@ -175,6 +173,7 @@ pub(super) mod tests {
                 backbone: "lite_medsam".into(),
                 image_size: 256,
                 classes: ["background", "spleen", "liver"].map(String::from).to_vec(),
+                label_values: vec![0, 1, 2],
                 weights_sha256: "79d8".into(),
                 adapters_sha256: None,
             },
@@ -206,12 +205,13 @@ pub(super) mod tests {
         assert_eq!(read["cases"], 2);
         assert_eq!(read["failed"], serde_json::json!([{ "case": "c3", "error": "c3.nii.gz: truncated" }]));
         assert_eq!(read["dice_mean"], 0.875);
-        assert_eq!(
-            read["classes"]["spleen"],
-            serde_json::json!({ "dice": 0.875, "hd95_mm": 2.5, "nsd": 0.75 })
-        );
-        let nothing = serde_json::json!({ "dice": null, "hd95_mm": null, "nsd": null });
-        assert_eq!(read["classes"]["liver"], nothing);
+        let spleen = &read["classes"]["spleen"];
+        assert_eq!((&spleen["dice"], &spleen["hd95_mm"]), (&0.875.into(), &2.5.into()));
+        assert_eq!((&spleen["hd95_cases"], &spleen["missed"]), (&1.into(), &1.into()));
+        let liver = &read["classes"]["liver"];
+        for figure in ["dice", "hd95_mm", "nsd", "hd95_mm_one_sided_as_diagonal"] {
+            assert!(liver[figure].is_null(), "{figure}");
+        }
         assert!(
             text.find("\"spleen\"").unwrap() < text.find("\"liver\"").unwrap(),
             "classes keep their order"
@@ -220,7 +220,7 @@ pub(super) mod tests {
         assert_eq!(read["model"]["backbone"], "lite_medsam");
         assert_eq!(read["timings"]["time_to_first_result_s"], 3.0);
         assert!(read["timings"]["command_to_first_result_s"].is_null());
-        assert!(read["conventions"]["absent_class"].as_str().unwrap().contains("left out of the means"));
+        assert!(read["conventions"]["absent_class"].as_str().unwrap().contains("left out of all means"));
     }
 
     #[test]

@@ -34,8 +34,12 @@ mod tests {
 
     #[test]
     fn the_table_reads_back() {
-        let class =
-            |class: &str, dice, hd95_mm, nsd| ClassMetrics { class: class.into(), dice, hd95_mm, nsd };
+        let class = |class: &str, dice, hd95_mm, nsd| ClassMetrics {
+            dice,
+            hd95_mm,
+            nsd,
+            ..ClassMetrics::undefined(class)
+        };
         let cases = [
             CaseMetrics {
                 case_id: "plain".into(),

@@ -1,10 +1,11 @@
 //! The loader: reads cases ahead on a thread of its own, sends their windows within the credits, sends again
 //! what was lost, and ends when the writer has every case on disk.
 
+mod classes;
+mod guard;
 mod run;
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
@@ -17,7 +18,8 @@ use super::events::{Flow, Happening, serve};
 use super::settings::{NamedBox, Settings, variable};
 use super::stage::panic_text;
 use crate::bundle::{Bundle, BundleConfig};
-use crate::volume::{self, BoxMm, CaseFiles, CasePlan, PreparedCase};
+use crate::volume::{BoxMm, CaseFiles, CasePlan, ClassTable, Discovery, PreparedCase, masks_of_classes};
+use guard::refuse_to_overwrite;
 use run::Run;
 
 /// Output of the labels.
@@ -28,10 +30,13 @@ const LABELS: &str = "labels";
 pub struct Loader {
     settings: Settings,
     config: BundleConfig,
+    /// Those that cannot be used included.
     cases: Vec<CaseFiles>,
+    /// Why a case cannot be used, by its place.
+    unusable: BTreeMap<usize, String>,
     /// Region of interest of each case, where there is one.
     regions: Vec<Option<BoxMm>>,
-    classes: Vec<String>,
+    classes: ClassTable,
     /// Prompts come from labels: cases without are failures.
     oracle: bool,
 }
@@ -44,34 +49,41 @@ impl Loader {
     pub fn new(settings: Settings, bundle: &Bundle) -> Result<Self> {
         let input = settings.input.as_deref().ok_or_else(|| eyre!("SPSAM_INPUT is not set"))?;
         let config = bundle.config.clone();
-        let cases = volume::discover(input, settings.labels.as_deref(), config.modalities.len())?;
-        let (cases, regions) = in_regions(cases, &settings.regions);
+        let found = Discovery::find(input, settings.labels.as_deref(), config.modalities.len())?;
+        found.log();
+        if let Some((_, error)) = found.without_labels.into_iter().next() {
+            return Err(error.into());
+        }
+        let mut found_cases = found.cases;
+        if settings.model.is_some() {
+            let labels = found_cases.iter_mut().filter_map(|case| case.labels.as_mut());
+            let others = masks_of_classes(labels, &ClassTable::of_model(&config.classes))?;
+            if !others.is_empty() {
+                tracing::warn!(
+                    "masks that are none of the model's classes are left out: {}",
+                    others.join(", ")
+                );
+            }
+        }
+        let (mut cases, mut regions) = in_regions(found_cases, &settings.regions);
         let mut names = BTreeSet::new();
         if let Some(twice) = cases.iter().find(|case| !names.insert(&case.case_id)) {
             bail!("SPSAM_ROI: two cases would be called `{}`", twice.case_id);
         }
-        refuse_to_overwrite(&cases, &settings.output)?;
+        refuse_to_overwrite(&cases, &settings.output, settings.overwrite)?;
         let oracle = variable("SPSAM_PROMPT_SOURCE").is_some_and(|source| source == "labels");
         if oracle && settings.labels.is_none() && settings.boxes.is_empty() {
             bail!("prompts come from labels in this dataflow: set SPSAM_LABELS or SPSAM_BOXES");
         }
-        let classes = match (&settings.model, settings.boxes.is_empty()) {
-            (Some(_), _) => config.classes.clone(),
-            (None, false) => {
-                let mut names = vec!["background".to_owned()];
-                for named in &settings.boxes {
-                    if !names.contains(&named.name) {
-                        names.push(named.name.clone());
-                    }
-                }
-                names
-            }
-            (None, true) => classes_in_labels(&cases)?,
-        };
-        if let Some(unknown) = settings.boxes.iter().find(|named| !classes.contains(&named.name)) {
-            bail!("SPSAM_BOXES: `{}` is none of the model's classes {classes:?}", unknown.name);
+        let mut unusable = BTreeMap::new();
+        for (name, error) in found.unusable {
+            unusable.insert(cases.len(), error.to_string());
+            let case_id = free_name(&name, &cases);
+            cases.push(CaseFiles { case_id, images: Vec::new(), labels: None });
+            regions.push(None);
         }
-        Ok(Self { settings, config, cases, regions, classes, oracle })
+        let classes = classes::of_run(&settings, &config, &cases, &mut unusable)?;
+        Ok(Self { settings, config, cases, unusable, regions, classes, oracle })
     }
 
     /// The cases of the input.
@@ -79,8 +91,8 @@ impl Loader {
         &self.cases
     }
 
-    /// Names of the classes, background first.
-    pub fn classes(&self) -> &[String] {
+    /// The classes, background first.
+    pub fn classes(&self) -> &ClassTable {
         &self.classes
     }
 
@@ -89,13 +101,19 @@ impl Loader {
     /// # Errors
     /// Files that cannot be used; no labels where prompts are made from them.
     pub fn prepare(&self, index: usize) -> Result<(CasePlan, PreparedCase)> {
+        if let Some(error) = self.unusable.get(&index) {
+            bail!("{error}");
+        }
         let files = &self.cases[index];
         let plan = CasePlan::new(files, &self.config, self.regions[index])?;
-        let label_of = |name: &String| self.classes.iter().position(|class| class == name).unwrap_or(0);
+        let names = self.classes.names();
+        let label_of = |name: &String| names.iter().position(|class| class == name).unwrap_or(0);
         let labelled = |named: &NamedBox| (label_of(&named.name) as u8, named.name.clone(), named.corners_mm);
         let boxes: Vec<_> = self.settings.boxes.iter().map(labelled).collect();
         let prepared = if boxes.is_empty() {
-            PreparedCase::open(&plan, &self.config)?
+            let mut prepared = PreparedCase::open(&plan, &self.config)?;
+            prepared.classify(&self.classes, &self.settings.ignore)?;
+            prepared
         } else {
             PreparedCase::from_boxes(&plan, &self.config, &boxes)?
         };
@@ -169,35 +187,9 @@ fn in_regions(cases: Vec<CaseFiles>, regions: &[NamedBox]) -> (Vec<CaseFiles>, V
     cases.iter().flat_map(|case| regions.iter().map(move |region| in_region(case, region))).unzip()
 }
 
-/// Results are named as their cases: an output folder that holds the input must not cost anyone a scan.
-fn refuse_to_overwrite(cases: &[CaseFiles], output: &Path) -> Result<()> {
-    for case in cases {
-        let Ok(target) = output.join(format!("{}.nii.gz", case.case_id)).canonicalize() else { continue };
-        for file in case.images.iter().chain(&case.labels) {
-            if file.canonicalize().is_ok_and(|file| file == target) {
-                bail!(
-                    "{}: the result would overwrite this file; choose another SPSAM_OUTPUT",
-                    file.display()
-                );
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Names of the classes in the cases' labels: `class_1` to the largest label.
-fn classes_in_labels(cases: &[CaseFiles]) -> Result<Vec<String>> {
-    let mut largest = 1;
-    for labels in cases.iter().filter_map(|case| case.labels.as_deref()) {
-        match volume::read_labels(labels) {
-            Ok((voxels, _)) => largest = largest.max(voxels.iter().copied().max().unwrap_or(0)),
-            // Its case will fail by name when its turn comes; the others need not.
-            Err(error) => tracing::warn!("{error}"),
-        }
-    }
-    if largest == u8::MAX {
-        bail!("the labels have the value 255: there can be 254 classes at most");
-    }
-    let names = (1..=largest).map(|class| format!("class_{class}"));
-    Ok(std::iter::once("background".to_owned()).chain(names).collect())
+/// The name, with a number where a case has it already.
+fn free_name(name: &str, cases: &[CaseFiles]) -> String {
+    let numbered = (2..).map(|number| format!("{name}_{number}"));
+    let mut names = std::iter::once(name.to_owned()).chain(numbered);
+    names.find(|name| cases.iter().all(|case| case.case_id != *name)).unwrap_or_default()
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use eyre::{Result, WrapErr, bail, eyre};
 
 use crate::bundle::{Bundle, PointRule, PromptConfig};
+use crate::volume::IgnoreValues;
 
 /// Settings that several nodes share. Empty variables count as unset.
 #[derive(Debug, Clone)]
@@ -29,6 +30,10 @@ pub struct Settings {
     pub mirror: bool,
     /// `SPSAM_OUTPUT`: folder for the results, `output` by default.
     pub output: PathBuf,
+    /// `SPSAM_OVERWRITE`: whether results may overwrite files that no earlier run has written; 0 by default.
+    pub overwrite: bool,
+    /// `SPSAM_IGNORE_LABELS`: values of labels whose voxels count nowhere, comma-separated.
+    pub ignore: IgnoreValues,
     /// `SPSAM_WINDOW`: windows in flight, 3 by default.
     pub credits: usize,
     /// `SPSAM_ACK_TIMEOUT_SECS`: a window of which no node has reported work for so long is sent again; 10 by
@@ -66,6 +71,11 @@ impl Settings {
                 .transpose()?,
             mirror: number("SPSAM_MIRROR", 1)? > 0,
             output: path("SPSAM_OUTPUT").unwrap_or_else(|| base.join("output")),
+            overwrite: number("SPSAM_OVERWRITE", 0)? > 0,
+            ignore: variable("SPSAM_IGNORE_LABELS")
+                .unwrap_or_default()
+                .parse()
+                .map_err(|error: String| eyre!("SPSAM_IGNORE_LABELS: {error}"))?,
             credits: number("SPSAM_WINDOW", 3)?.max(1),
             ack_timeout: Duration::from_secs(number("SPSAM_ACK_TIMEOUT_SECS", 10)?.max(1) as u64),
         })

@@ -54,7 +54,7 @@ impl Writer {
     pub fn new(settings: &Settings, bundle: &Bundle) -> Result<Self> {
         let asked = |name| variable(name).unwrap_or_else(|| "auto".into());
         let device = format!("{}, {}", asked("SPSAM_DEVICE"), asked("SPSAM_PRECISION"));
-        Ok(Self { results: Results::new(&settings.output, bundle, device)? })
+        Ok(Self { results: Results::new(&settings.output, bundle, device, settings.ignore.clone())? })
     }
 
     /// Joins the dataflow and serves it until the end of input is written.

@@ -6,8 +6,10 @@
 use ndarray::{Array, Array3, Array4, ArrayView, ArrayView3, Axis, Dimension, s};
 
 use super::boxes::labels_from_boxes;
+use super::classes::ClassTable;
 use super::error::VolumeError;
 use super::grid::{BoxMm, Grid};
+use super::ignore::IgnoreValues;
 use super::image::{VoxelReader, read_labels_and_header, reserve};
 use super::normalise::normalise;
 use super::plan::{CasePlan, expect_shape};
@@ -36,14 +38,12 @@ impl PreparedCase {
         let images = read_images(plan, config)?;
         let labels = match &plan.files.labels {
             None => None,
-            Some(path) => {
-                let (labels, header) = read_labels_and_header(path)?;
-                expect_shape(&header, plan.path(), plan.grid.original_shape)?;
-                let grid = Grid::new(header.shape(), header.world_from_voxel());
-                if (grid.axes, grid.flips) != (plan.grid.axes, plan.grid.flips) {
-                    let [path, image] = [path, plan.path()].map(std::path::Path::display);
-                    tracing::warn!("{path}: orientation differs from {image}; the image's is used");
-                }
+            Some(files) => {
+                let labels = files.read(|path| {
+                    let (labels, header) = read_labels_and_header(path)?;
+                    expect_shape(&header, plan.path(), plan.grid.original_shape)?;
+                    Ok(labels)
+                })?;
                 Some(oriented(&plan.grid, labels.view()))
             }
         };
@@ -79,6 +79,20 @@ impl PreparedCase {
         let mut case = Self::open(&plan, config)?;
         case.labels = Some(oriented(&plan.grid, labels.view()));
         Ok(case)
+    }
+
+    /// Replaces the values of the label volume by places in `classes`, and ignored ones by the background.
+    ///
+    /// # Errors
+    /// [`VolumeError::UnknownLabel`].
+    pub fn classify(&mut self, classes: &ClassTable, ignore: &IgnoreValues) -> Result<(), VolumeError> {
+        let Some(labels) = &mut self.labels else { return Ok(()) };
+        ignore.clear(labels);
+        classes.to_indices(labels).map_err(|value| {
+            let path =
+                self.plan.files.labels.as_ref().map(|files| files.path().to_path_buf()).unwrap_or_default();
+            VolumeError::UnknownLabel { path, value }
+        })
     }
 
     /// The plan it was made by.

@@ -37,15 +37,50 @@ pub enum VolumeError {
     /// Another number of modalities than the bundle expects.
     #[error("{path}: case has {found} modalities, the bundle expects {expected}")]
     ModalityCount { path: PathBuf, found: usize, expected: usize },
+    /// Numbered files that are neither the modalities of one case nor clearly several cases.
+    #[error(
+        "{path}: there are {found} files {case}_0000, {case}_…; these names stand for the modalities of one case (nnU-Net), \
+         and the model expects {expected}. Rename the files if they are cases of their own"
+    )]
+    Modalities { path: PathBuf, found: usize, expected: usize, case: String },
     /// A label that is not a class index.
-    #[error("{path}: label {value} is not an integer from 0 to 255")]
+    #[error("{path}: label {value} is not an integer from 0 to 255, and cannot be written as 8-bit")]
     Labels { path: PathBuf, value: f64 },
+    /// A label that stands for no class.
+    #[error("{path}: label {value} is none of the classes{}", advice(*value))]
+    UnknownLabel { path: PathBuf, value: u8 },
+    /// A mask of a class has several values.
+    #[error("{path}: a mask of one class has 0 and one other value; this has {} and {}", values[0], values[1])]
+    NoMask { path: PathBuf, values: [u8; 2] },
+    /// The masks of a case have different shapes.
+    #[error("{path}: its shape differs from the other masks in {folder}")]
+    MaskShapes { path: PathBuf, folder: PathBuf },
+    /// Masks of more classes than a label map has values.
+    #[error("{folder}: there are masks of {count} classes; a label map holds 255")]
+    TooManyMasks { folder: PathBuf, count: usize },
+    /// Some cases have a label volume, others masks.
+    #[error(
+        "{path} is a label volume, but {folder} has a mask for each class; labels must all be of one kind"
+    )]
+    MixedLabels { path: PathBuf, folder: PathBuf },
+    /// A folder of masks has none of a class of the model.
+    #[error("{folder}: no mask is named as a class: {}", classes.join(", "))]
+    NoMaskOfAClass { folder: PathBuf, classes: Vec<String> },
     /// Labels were asked for and this case has none.
     #[error("{folder}: no labels for case {case}")]
     MissingLabels { folder: PathBuf, case: String },
+    /// Several files could be the labels of a case.
+    #[error("case {case}: {} could all belong to it", listed(paths))]
+    AmbiguousLabels { case: String, paths: Vec<PathBuf> },
     /// Two files would write the same result.
-    #[error("{path}: a second case is called {case}")]
-    DuplicateCase { path: PathBuf, case: String },
+    #[error("{path}: a second case is called {case}; the first is {first}")]
+    DuplicateCase { path: PathBuf, case: String, first: PathBuf },
+    /// A file is given twice.
+    #[error("{path}: case {case} is given twice")]
+    Twice { path: PathBuf, case: String },
+    /// A list, or an entry of it, that cannot be used.
+    #[error("{list}: {reason}")]
+    List { list: PathBuf, reason: String },
     /// Nothing to work on.
     #[error("{path}: no .nii or .nii.gz volume found")]
     NoCases { path: PathBuf },
@@ -55,4 +90,17 @@ pub enum VolumeError {
     /// Logits of a window that the plan does not have, or of another shape.
     #[error("case {case}: {reason}")]
     Window { case: String, reason: String },
+}
+
+fn advice(value: u8) -> &'static str {
+    match value {
+        super::USUAL_IGNORE_VALUE => {
+            "; 255 is usually an ignore value: --ignore 255 (SPSAM_IGNORE_LABELS=255) leaves its voxels out"
+        }
+        _ => "",
+    }
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" and ")
 }

@@ -11,6 +11,7 @@ use super::error::VolumeError;
 use super::grid::{BoxMm, Grid};
 use super::header::Header;
 use super::image::expect_one_channel;
+use super::label_files::LabelFiles;
 use super::resample::Interpolation;
 use super::windows::starts;
 use crate::bundle::{BundleConfig, Plane};
@@ -233,7 +234,8 @@ fn check_files(files: &CaseFiles, modalities: usize) -> Result<Header, VolumeErr
     if found != modalities {
         return Err(VolumeError::ModalityCount { path: first.clone(), found, expected: modalities });
     }
-    for path in others.iter().chain(&files.labels) {
+    let labels = files.labels.iter().flat_map(LabelFiles::files);
+    for path in others.iter().map(|path| &**path).chain(labels) {
         let other = Header::read(path)?;
         expect_one_channel(&other)?;
         expect_shape(&other, first, header.shape())?;

@@ -5,6 +5,7 @@ mod adapters;
 mod delivery;
 #[path = "../support/devices.rs"]
 mod devices;
+mod evaluate;
 mod hostile;
 #[path = "../support/nifti.rs"]
 mod nifti;
@@ -22,6 +23,7 @@ mod training;
 mod volume_datasets;
 mod volume_files;
 mod volume_geometry;
+mod volume_names;
 mod volume_windows;
 mod volumes;
 #[path = "../support/zip.rs"]

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use ndarray::{Array3, Ix3, s};
 use nifti::{IntoNdArray, NiftiObject, ReaderOptions};
-use self_prompt_sam::metrics::ClassMetrics;
+use self_prompt_sam::metrics::{ClassMetrics, ClassSummary};
 use self_prompt_sam::report::{
-    CaseSection, ClassMeans, ClassRow, Conventions, FailedCase, ModelInfo, Montage, MontageConfig,
-    MontageInput, Report, RunSummary, Timings, Versions, class_colour, now_utc,
+    CaseSection, ClassRow, Conventions, FailedCase, ModelInfo, Montage, MontageConfig, MontageInput, Report,
+    RunSummary, Timings, Versions, class_colour, now_utc,
 };
 
 use crate::skip::skipped;
@@ -77,10 +77,9 @@ fn a_real_case_becomes_a_page() {
         let classes = (1u8..4)
             .map(|class| ClassRow {
                 metrics: ClassMetrics {
-                    class: CLASSES[usize::from(class)].into(),
                     dice: dice(&truth, &prediction, class),
                     hd95_mm: 2.0 * spacing_mm[2],
-                    nsd: f64::NAN,
+                    ..ClassMetrics::undefined(CLASSES[usize::from(class)])
                 },
                 volume_ml: volume_ml(&prediction, class),
                 truth_ml: Some(volume_ml(&truth, class)),
@@ -89,7 +88,16 @@ fn a_real_case_becomes_a_page() {
         report.add_case(&CaseSection { case_id, classes, montage: Some(montage) }).unwrap();
         cases += 1;
     }
-    let means = ClassMeans { dice: 0.9, hd95_mm: 2.5, nsd: f64::NAN };
+    let means = ClassSummary {
+        dice: 0.9,
+        hd95_mm: 2.5,
+        hd95_cases: 2,
+        hd95_mm_one_sided_as_diagonal: 2.5,
+        nsd: f64::NAN,
+        absent: 0,
+        one_sided: 0,
+        missed: 0,
+    };
     let summary = RunSummary {
         started: now_utc(),
         cases,
@@ -105,6 +113,7 @@ fn a_real_case_becomes_a_page() {
             backbone: "lite_medsam".into(),
             image_size: 256,
             classes: CLASSES.map(String::from).to_vec(),
+            label_values: vec![0, 1, 2, 3],
             weights_sha256: "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76".into(),
             adapters_sha256: None,
         },

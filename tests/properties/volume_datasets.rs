@@ -23,12 +23,12 @@ fn layout(files: &[&str]) -> tempfile::TempDir {
 
 /// `case: image image | labels` relative to the folder.
 fn listed(folder: &Path, cases: &[CaseFiles]) -> Vec<String> {
-    let name = |path: &PathBuf| path.strip_prefix(folder).unwrap().display().to_string();
+    let name = |path: &Path| path.strip_prefix(folder).unwrap().display().to_string();
     cases
         .iter()
         .map(|case| {
-            let images: Vec<_> = case.images.iter().map(name).collect();
-            let labels = case.labels.as_ref().map_or("-".into(), name);
+            let images: Vec<_> = case.images.iter().map(|path| name(path)).collect();
+            let labels = case.labels.as_ref().map_or("-".into(), |labels| name(labels.path()));
             format!("{}: {} | {labels}", case.case_id, images.join(" "))
         })
         .collect()
@@ -80,7 +80,8 @@ fn nnunet_layout() {
     ];
     assert_eq!(listed(root, &discover(root, Some(root), 2).unwrap()), expected);
     let error = discover(root, None, 1).unwrap_err();
-    assert!(matches!(error, VolumeError::ModalityCount { found: 2, expected: 1, .. }), "{error}");
+    assert!(matches!(error, VolumeError::Modalities { found: 2, expected: 1, .. }), "{error}");
+    assert!(error.to_string().contains("nnU-Net"), "{error}");
 }
 
 #[test]
@@ -125,7 +126,7 @@ fn synapse_layouts() {
         let names: Vec<_> = cases.iter().map(|case| case.case_id.as_str()).collect();
         assert_eq!(names, ["img0001", "img0002", "img0010"]);
         for case in &cases {
-            let labels = case.labels.as_ref().unwrap().file_name().unwrap().to_str().unwrap();
+            let labels = case.labels.as_ref().unwrap().path().file_name().unwrap().to_str().unwrap();
             assert_eq!(labels, format!("{}.nii.gz", case.case_id.replace("img", "label")));
         }
     }
@@ -198,7 +199,7 @@ fn comes_back(cases: &[CaseFiles], config: &self_prompt_sam::bundle::BundleConfi
         let plan = CasePlan::new(case, config, None).unwrap();
         let prepared = PreparedCase::open(&plan, config).unwrap();
         assert!(prepared.window(0).iter().all(|value| value.is_finite()));
-        let truth = read_labels(case.labels.as_ref().unwrap()).unwrap().0;
+        let truth = read_labels(case.labels.as_ref().unwrap().path()).unwrap().0;
         assert_eq!(identity_segmentation(&plan, &prepared, 4), truth, "{}", case.case_id);
     }
 }

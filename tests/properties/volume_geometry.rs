@@ -58,7 +58,12 @@ fn identity_segmentation_comes_back_voxel_for_voxel_on_the_original_grid() {
             let plan = CasePlan::new(&files, &config, None).unwrap();
             let prepared = PreparedCase::open(&plan, &config).unwrap();
             let labels = identity_segmentation(&plan, &prepared, 4);
-            assert_eq!(labels, read_labels(files.labels.as_ref().unwrap()).unwrap().0, "{}", volume.name);
+            assert_eq!(
+                labels,
+                read_labels(files.labels.as_ref().unwrap().path()).unwrap().0,
+                "{}",
+                volume.name
+            );
             let path = folder.path().join(volume.image.replace("image", "result"));
             write_labels(&path, &labels, &image).unwrap();
         }

@@ -9,7 +9,7 @@ use ndarray::Array3;
 use self_prompt_sam::bundle::{
     Backbone, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, WeightFile,
 };
-use self_prompt_sam::volume::{CaseFiles, CasePlan, LabelAssembler, PreparedCase};
+use self_prompt_sam::volume::{CaseFiles, CasePlan, LabelAssembler, LabelFiles, PreparedCase};
 
 pub fn config(modalities: usize, plane: Plane, depth: usize) -> BundleConfig {
     BundleConfig {
@@ -27,7 +27,11 @@ pub fn config(modalities: usize, plane: Plane, depth: usize) -> BundleConfig {
 }
 
 pub fn case(image: &Path, labels: Option<&Path>) -> CaseFiles {
-    CaseFiles { case_id: "case".into(), images: vec![image.into()], labels: labels.map(Path::to_path_buf) }
+    CaseFiles {
+        case_id: "case".into(),
+        images: vec![image.into()],
+        labels: labels.map(|path| LabelFiles::Volume(path.into())),
+    }
 }
 
 /// The segmentation that finds exactly the case's labels: 10 for the label of a voxel, 0 for other classes.

@@ -1,96 +1,203 @@
 //! `spsam evaluate`.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use eyre::{Result, bail};
+use eyre::{Result, WrapErr, bail, eyre};
 use ndarray::Array3;
 use self_prompt_sam::files::write_atomically;
 use self_prompt_sam::metrics::{CaseMetrics, Summary, evaluate_case};
 use self_prompt_sam::report::write_metrics;
-use self_prompt_sam::volume::{self, CaseFiles, VolumeError};
+use self_prompt_sam::volume::dataset::{Pair, pair};
+use self_prompt_sam::volume::{
+    self, ClassTable, IgnoreValues, USUAL_IGNORE_VALUE, VolumeError, masks_of_classes, number_masks,
+};
 
 #[derive(Args)]
 pub struct Evaluate {
-    /// Label maps to judge: a file or a folder.
+    /// Label maps to judge: a file or a folder. Whatever they are called, they are taken for label maps.
     #[arg(long)]
     predictions: PathBuf,
-    /// The truth: a file or a folder with the same names.
+    /// The truth: a file or a folder with the same names. It says which cases there are: one without a prediction counts
+    /// with Dice 0, and the exit status is 1.
     #[arg(long)]
     labels: PathBuf,
     /// Folder for metrics.csv and summary.json.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// Class names, background first, comma-separated; `class_1` and so on by default.
+    /// Class names, comma-separated, for the values 0 (the background), 1, 2, …; or `value=name`. By default `class_<value>`
+    /// for each value that there is.
     #[arg(long, value_delimiter = ',')]
     classes: Vec<String>,
+    /// Values of the truth whose voxels count nowhere, such as 255; comma-separated, may be repeated.
+    #[arg(long, env = "SPSAM_IGNORE_LABELS", value_delimiter = ',', value_name = "VALUES")]
+    ignore: Vec<String>,
     /// Tolerance of the normalised surface Dice, mm.
     #[arg(long, default_value_t = self_prompt_sam::metrics::DEFAULT_TOLERANCE_MM)]
     tolerance_mm: f64,
 }
 
+/// A case in memory, on the truth's grid; labels are places in the table of classes.
+struct Volumes {
+    truth: Array3<u8>,
+    prediction: Array3<u8>,
+    spacing_mm: [f64; 3],
+}
+
 impl Evaluate {
     pub fn run(self) -> Result<()> {
-        let cases = volume::discover(&self.predictions, Some(&self.labels), 1)?;
-        let mut largest = 1;
-        if self.classes.is_empty() {
-            for case in &cases {
-                let (truth, prediction, _) = read_pair(case)?;
-                largest = truth.iter().chain(&prediction).copied().fold(largest, u8::max);
-            }
-        }
-        let classes = match self.classes.is_empty() {
-            true => std::iter::once("background".into())
-                .chain((1..=largest).map(|class| format!("class_{class}")))
-                .collect(),
-            false => self.classes,
-        };
+        let ignore: IgnoreValues =
+            self.ignore.join(",").parse().map_err(|error: String| eyre!("--ignore: {error}"))?;
+        let mut found = pair(&self.labels, &self.predictions)?;
+        found.log();
+        let table = self.classes(&mut found.pairs, &ignore)?;
         let mut metrics: Vec<CaseMetrics> = Vec::new();
-        for case in &cases {
-            let (truth, prediction, spacing_mm) = read_pair(case)?;
-            let figures =
-                evaluate_case(truth.view(), prediction.view(), spacing_mm, &classes, self.tolerance_mm)?;
-            let case = CaseMetrics { case_id: case.case_id.clone(), classes: figures };
-            for class in &case.classes {
-                println!(
-                    "{} {}: Dice {:.4}, HD95 {:.3} mm, NSD {:.4}",
-                    case.case_id, class.class, class.dice, class.hd95_mm, class.nsd
-                );
-            }
+        for pair in &found.pairs {
+            let Volumes { truth, prediction, spacing_mm } = read(pair, &ignore, &table)?;
+            let (names, tolerance_mm) = (table.names(), self.tolerance_mm);
+            let classes = evaluate_case(truth.view(), prediction.view(), spacing_mm, &names, tolerance_mm)
+                .wrap_err_with(|| format!("{}", pair.truth.path().display()))?;
+            let case = CaseMetrics { case_id: pair.case_id.clone(), classes };
+            print_case(&case, pair.prediction.is_none());
             metrics.push(case);
         }
-        let summary = Summary::from_cases(&metrics, self.tolerance_mm);
-        println!("mean Dice {:.4} over {} cases", summary.dice_mean, metrics.len());
+        let mut summary = Summary::from_cases(&metrics, self.tolerance_mm);
+        let missing = found.pairs.iter().filter(|pair| pair.prediction.is_none());
+        summary.missing = missing.map(|pair| pair.case_id.clone()).collect();
+        print_means(&summary);
         if let Some(output) = &self.output {
-            std::fs::create_dir_all(output)?;
-            write_metrics(&output.join("metrics.csv"), &metrics)?;
-            let path = output.join("summary.json");
-            write_atomically(&path, |file| {
-                serde_json::to_writer_pretty(&mut *file, &summary)?;
-                Ok(())
-            })?;
-            println!("metrics.csv and summary.json are in {}", output.display());
+            write(output, &metrics, &summary)?;
         }
-        Ok(())
+        match summary.missing.len() {
+            0 => Ok(()),
+            missing => bail!(
+                "{missing} of {} cases have no prediction in {} and count with Dice 0: {}",
+                found.pairs.len(),
+                self.predictions.display(),
+                summary.missing.join(", ")
+            ),
+        }
+    }
+
+    /// The classes as the user names them, or those of the masks, or the values that there are.
+    fn classes(&self, pairs: &mut [Pair], ignore: &IgnoreValues) -> Result<ClassTable> {
+        let labels =
+            pairs.iter_mut().flat_map(|pair| std::iter::once(&mut pair.truth).chain(&mut pair.prediction));
+        if !self.classes.is_empty() {
+            let table = ClassTable::parse(&self.classes).map_err(|error| eyre!("--classes: {error}"))?;
+            let others = masks_of_classes(labels, &table)?;
+            if !others.is_empty() {
+                tracing::warn!("masks that are none of the classes are left out: {}", others.join(", "));
+            }
+            return Ok(table);
+        }
+        match number_masks(labels).wrap_err("--classes value=name,… would say which value is which mask")? {
+            Some(table) => Ok(table),
+            None => Ok(ClassTable::of_values(values(pairs, ignore)?)),
+        }
     }
 }
 
-/// Truth, prediction and voxel size of a case.
-fn read_pair(case: &CaseFiles) -> Result<(Array3<u8>, Array3<u8>, [f64; 3])> {
-    let (Some(image), Some(labels)) = (case.images.first(), &case.labels) else {
-        bail!("case {}: no labels", case.case_id);
+fn print_case(case: &CaseMetrics, is_missing: bool) {
+    let note = if is_missing { " (no prediction)" } else { "" };
+    for class in &case.classes {
+        println!(
+            "{} {}: Dice {:.4}, HD95 {:.3} mm, NSD {:.4}{note}",
+            case.case_id, class.class, class.dice, class.hd95_mm, class.nsd
+        );
+    }
+    if case.classes.is_empty() {
+        println!("{}: background alone{note}", case.case_id);
+    }
+}
+
+fn print_means(summary: &Summary) {
+    for (name, class) in &summary.classes {
+        println!(
+            "{name}: mean Dice {:.4}, mean HD95 {:.3} mm over {} cases (missed: {}; {:.3} mm with the volume's diagonal \
+             where only one volume has the class), mean NSD {:.4}",
+            class.dice,
+            class.hd95_mm,
+            class.hd95_cases,
+            class.missed,
+            class.hd95_mm_one_sided_as_diagonal,
+            class.nsd
+        );
+    }
+    println!(
+        "mean Dice {:.4} over {} cases (missing: {})",
+        summary.dice_mean,
+        summary.cases,
+        summary.missing.len()
+    );
+}
+
+fn write(output: &Path, metrics: &[CaseMetrics], summary: &Summary) -> Result<()> {
+    std::fs::create_dir_all(output).wrap_err_with(|| format!("{}", output.display()))?;
+    write_metrics(&output.join("metrics.csv"), metrics)?;
+    let path = output.join("summary.json");
+    write_atomically(&path, |file| {
+        serde_json::to_writer_pretty(&mut *file, summary)?;
+        file.write_all(b"\n")
+    })
+    .wrap_err_with(|| format!("{}", path.display()))?;
+    println!("metrics.csv and summary.json are in {}", output.display());
+    Ok(())
+}
+
+/// All values that count, of truth and predictions.
+fn values(pairs: &[Pair], ignore: &IgnoreValues) -> Result<BTreeSet<u8>> {
+    let mut values = BTreeSet::new();
+    for pair in pairs {
+        for (labels, is_truth) in [(Some(&pair.truth), true), (pair.prediction.as_ref(), false)] {
+            let Some(labels) = labels else { continue };
+            let mut is_there = [false; 256];
+            let read = labels.read(|path| Ok(volume::read_labels(path)?.0))?;
+            read.iter().for_each(|&label| is_there[usize::from(label)] = true);
+            let found =
+                (0..=u8::MAX).filter(|&value| is_there[usize::from(value)] && !ignore.contains(value));
+            let found: Vec<u8> = found.collect();
+            if is_truth && found.contains(&USUAL_IGNORE_VALUE) {
+                return Err(VolumeError::UnknownLabel {
+                    path: labels.path().into(),
+                    value: USUAL_IGNORE_VALUE,
+                })
+                .wrap_err("--classes 255=name would make it a class");
+            }
+            values.extend(found);
+        }
+    }
+    Ok(values)
+}
+
+fn read(pair: &Pair, ignore: &IgnoreValues, table: &ClassTable) -> Result<Volumes> {
+    let mut spacing_mm = [1.0; 3];
+    let mut truth = pair.truth.read(|path| {
+        let (labels, spacing) = volume::read_labels(path)?;
+        spacing_mm = spacing;
+        Ok(labels)
+    })?;
+    let mut prediction = match &pair.prediction {
+        Some(labels) => labels.read(|path| Ok(volume::read_labels(path)?.0))?,
+        None => Array3::zeros(truth.dim()),
     };
-    let (prediction, _) = volume::read_labels(image)?;
-    let (truth, spacing_mm) = volume::read_labels(labels)?;
+    let (truth_path, prediction_path) =
+        (pair.truth.path(), pair.prediction.as_ref().unwrap_or(&pair.truth).path());
     if prediction.dim() != truth.dim() {
         let shape = |(x, y, z): (usize, usize, usize)| [x, y, z];
         return Err(VolumeError::ShapeMismatch {
-            path: labels.clone(),
-            shape: shape(truth.dim()),
-            image: image.clone(),
-            image_shape: shape(prediction.dim()),
+            path: prediction_path.into(),
+            shape: shape(prediction.dim()),
+            image: truth_path.into(),
+            image_shape: shape(truth.dim()),
         }
         .into());
     }
-    Ok((truth, prediction, spacing_mm))
+    ignore.clear_both(&mut truth, &mut prediction);
+    for (labels, path) in [(&mut truth, truth_path), (&mut prediction, prediction_path)] {
+        let unknown = |value| VolumeError::UnknownLabel { path: path.into(), value };
+        table.to_indices(labels).map_err(unknown)?;
+    }
+    Ok(Volumes { truth, prediction, spacing_mm })
 }

@@ -55,6 +55,12 @@ pub struct Infer {
     /// Do not segment windows mirrored, too, where the model says so: each mirrored axis doubles the time.
     #[arg(long)]
     no_mirror: bool,
+    /// Overwrite files in the output folder that no earlier run has written there.
+    #[arg(long, env = "SPSAM_OVERWRITE", value_parser = clap::builder::FalseyValueParser::new())]
+    overwrite: bool,
+    /// Values of labels whose voxels count nowhere: neither in figures nor as prompts; comma-separated, may be repeated.
+    #[arg(long, env = "SPSAM_IGNORE_LABELS", value_delimiter = ',', value_name = "VALUES")]
+    ignore: Vec<String>,
     /// CPU threads of each node, 0 = automatic.
     #[arg(long, env = "SPSAM_THREADS", default_value_t = 0)]
     threads: usize,
@@ -85,7 +91,7 @@ impl Infer {
             }
         };
         let text = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
-        let settings: [(_, OsString); 12] = [
+        let settings: [(_, OsString); 14] = [
             ("SPSAM_INPUT", absolute(&self.input)?.into()),
             ("SPSAM_MODEL", text(&self.model)?.unwrap_or_default().into()),
             ("SPSAM_LABELS", text(&self.labels)?.unwrap_or_default().into()),
@@ -96,6 +102,8 @@ impl Infer {
             ("SPSAM_ROI", self.roi.unwrap_or_default().into()),
             ("SPSAM_PROMPTS", self.prompt_kinds.unwrap_or_default().into()),
             ("SPSAM_MIRROR", u8::from(!self.no_mirror).to_string().into()),
+            ("SPSAM_OVERWRITE", u8::from(self.overwrite).to_string().into()),
+            ("SPSAM_IGNORE_LABELS", self.ignore.join(",").into()),
             ("SPSAM_THREADS", self.threads.to_string().into()),
             ("SPSAM_WINDOW", self.window.to_string().into()),
         ];

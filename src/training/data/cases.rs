@@ -41,7 +41,7 @@ impl TrainingCase {
         let whole = BundleConfig { patch, ..config.clone() };
         let case = PreparedCase::open(&CasePlan::new(files, &whole, None)?, &whole)?;
         let images = case.window(0).slice_move(s![.., .., ..rows, ..columns]);
-        let path = files.labels.clone().unwrap_or_default();
+        let path = files.labels.as_ref().map(|labels| labels.path().to_path_buf()).unwrap_or_default();
         let Some(labels) = case.label_window(0) else {
             let (folder, case) = (path, files.case_id.clone());
             return Err(crate::volume::VolumeError::MissingLabels { folder, case }.into());

@@ -97,8 +97,15 @@ impl Validator {
             let files = &self.cases[index * self.cases.len() / count];
             let plan = CasePlan::new(files, &self.config, None)?;
             let labels = self.segment(trainer, &plan, stage)?;
-            let path = files.labels.clone().unwrap_or_default();
-            let (truth, spacing_mm) = read_labels(&path)?;
+            let mut spacing_mm = [1.0; 3];
+            let truth = files.labels.as_ref().map(|files| {
+                files.read(|path| {
+                    let (truth, spacing) = read_labels(path)?;
+                    spacing_mm = spacing;
+                    Ok(truth)
+                })
+            });
+            let Some(truth) = truth.transpose()? else { continue };
             for (all, labels) in [(&mut output, &labels.output), (&mut auxiliary, &labels.auxiliary)] {
                 let (names, tolerance) = (&self.config.classes, DEFAULT_TOLERANCE_MM);
                 let classes = evaluate_case(truth.view(), labels.view(), spacing_mm, names, tolerance)?;

@@ -1,0 +1,103 @@
+//! Files and folders that are not taken as images, and why: nothing is left out without a word.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::path::{Path, PathBuf};
+
+/// Names that one line of the log shows.
+const MOST_NAMES: usize = 20;
+
+/// A file or folder that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// File or folder.
+    pub path: PathBuf,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a file or folder was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// The name says that it holds the labels of a volume beside it.
+    LabelsOfAVolume,
+    /// A volume whose labels lie beside it, where labels are looked for.
+    HasLabelsBeside,
+    /// ACDC's film of a heart, of which the frames lie beside it.
+    Film,
+    /// The folder's name says that it holds labels, and there are images elsewhere.
+    LabelFolder,
+    /// A folder beside volumes: these are taken.
+    BesideVolumes,
+    /// Another folder of the dataset, such as `imagesTs` beside `imagesTr`.
+    OtherPart,
+    /// A medical image of a format that is not read.
+    OtherFormat,
+}
+
+impl Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LabelsOfAVolume => "named as labels of a volume beside it",
+            Self::HasLabelsBeside => "an image: its labels lie beside it",
+            Self::Film => "a film whose frames lie beside it",
+            Self::LabelFolder => "a folder of labels",
+            Self::BesideVolumes => "a folder beside volumes, which are taken",
+            Self::OtherPart => "another part of the dataset; give the folder itself to use it",
+            Self::OtherFormat => "not a NIfTI file",
+        })
+    }
+}
+
+impl LeftOut {
+    /// Whether one of `files` is this file, or lies in this folder.
+    pub(super) fn holds_one_of(&self, files: &[&Path]) -> bool {
+        let own = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        files.iter().any(|file| file.canonicalize().is_ok_and(|file| file.starts_with(&own)))
+    }
+}
+
+/// One line for each reason, with the names.
+pub(super) fn log(left_out: &[LeftOut]) {
+    for line in lines(left_out) {
+        tracing::warn!("{line}");
+    }
+}
+
+fn lines(left_out: &[LeftOut]) -> Vec<String> {
+    let mut by_reason: BTreeMap<Reason, Vec<&Path>> = BTreeMap::new();
+    for LeftOut { path, reason } in left_out {
+        by_reason.entry(*reason).or_default().push(path);
+    }
+    let line = |(reason, paths): (Reason, Vec<&Path>)| {
+        let names: Vec<String> =
+            paths.iter().take(MOST_NAMES).map(|path| path.display().to_string()).collect();
+        let more = match paths.len().saturating_sub(MOST_NAMES) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!("not taken ({reason}): {}{more}", names.join(", "))
+    };
+    by_reason.into_iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_one_line_with_names() {
+        let mut left_out: Vec<LeftOut> = (0..25)
+            .map(|n| LeftOut { path: format!("x{n}_gt.nii").into(), reason: Reason::LabelsOfAVolume })
+            .collect();
+        left_out.push(LeftOut { path: "a.mha".into(), reason: Reason::OtherFormat });
+        let lines = lines(&left_out);
+        assert_eq!(lines.len(), 2);
+        assert!(
+            lines[0].contains("x0_gt.nii, x1_gt.nii") && lines[0].ends_with("and 5 more"),
+            "{}",
+            lines[0]
+        );
+        assert_eq!(lines[1], "not taken (not a NIfTI file): a.mha");
+    }
+}

@@ -1,0 +1,281 @@
+//! Truth and predictions, joined by their names. The truth says which cases there are.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use super::images::MASK_FOLDERS;
+use super::labels::{label_folders, masks_in};
+use super::left_out::{self, LeftOut, Reason};
+use super::names::{image_names, is_labels_of_one_of, label_names, natural_order, stem};
+use super::{MOST_LEVELS, entries, folder_name, identity, metadata, parent};
+use crate::volume::{LabelFiles, VolumeError};
+
+/// Endings of predictions' names that their truth does not have.
+const PREDICTION_ENDINGS: [&str; 3] = ["_pred", "_prediction", "_0000"];
+
+/// A case to judge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// Name of the case: that of its prediction or, without one, of its truth.
+    pub case_id: String,
+    /// True labels.
+    pub truth: LabelFiles,
+    /// Predicted labels; `None` where they are missing.
+    pub prediction: Option<LabelFiles>,
+}
+
+/// All cases of a truth.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Pairs {
+    /// In natural order of their names.
+    pub pairs: Vec<Pair>,
+    /// Predictions of cases that the truth does not have.
+    pub unknown: Vec<PathBuf>,
+    /// Volumes among the truth that are images.
+    pub left_out: Vec<LeftOut>,
+}
+
+impl Pairs {
+    /// Logs what was left out, and the predictions without truth.
+    pub fn log(&self) {
+        left_out::log(&self.left_out);
+        for path in &self.unknown {
+            tracing::warn!("{}: the truth has no such case; it is not judged", path.display());
+        }
+    }
+}
+
+/// The labels of a case: a file, or a folder with a mask for each class.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Item {
+    path: PathBuf,
+    /// What the case is called.
+    name: String,
+    /// The folder it lies in.
+    folder: String,
+    is_masks: bool,
+}
+
+impl Item {
+    fn volume(path: PathBuf) -> Self {
+        Self { name: stem(&path), folder: folder_name(&path), path, is_masks: false }
+    }
+
+    /// `case` or `case/segmentations`.
+    fn masks(path: PathBuf) -> Self {
+        let is_within = MASK_FOLDERS.contains(&&*last_name(&path));
+        let case = if is_within { parent(&path) } else { path.clone() };
+        Self { name: last_name(&case), folder: folder_name(&case), path, is_masks: true }
+    }
+
+    fn labels(&self) -> Result<LabelFiles, VolumeError> {
+        match self.is_masks {
+            true => Ok(LabelFiles::Masks(masks_in(&self.path)?)),
+            false => Ok(LabelFiles::Volume(self.path.clone())),
+        }
+    }
+}
+
+fn last_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Finds the prediction of every case of the truth. Each is a file, or a folder that is searched through; whatever the
+/// files in them are called, they are labels. Two files belong together where one is named as the other, as the other
+/// with `_gt`, `_seg` or `_label`, with `label` for `img`, or with its folder's name before it. A folder with several masks,
+/// one a class, is a case that is called as the folder, or as the one above it where it is called `segmentations` or
+/// `masks`. A single prediction is judged by the truth of its name; a single prediction and a single truth belong together.
+///
+/// # Errors
+/// [`VolumeError::Io`], [`VolumeError::NoCases`]; [`VolumeError::AmbiguousLabels`] where several files could be a case's
+/// prediction, or one that of several cases; [`VolumeError::MissingLabels`] where a single prediction has no truth.
+pub fn pair(truth: &Path, predictions: &Path) -> Result<Pairs, VolumeError> {
+    let mut found = Pairs::default();
+    let is_one_prediction = !metadata(predictions)?.is_dir();
+    let predicted = if is_one_prediction { vec![predictions.into()] } else { files_below(predictions)? };
+    let truths = truth_items(truth, &predicted, &mut found.left_out)?;
+    let candidates = prediction_items(predictions, predicted, &truths);
+    let no_cases = |path: &Path| VolumeError::NoCases { path: path.into() };
+    if truths.is_empty() {
+        return Err(no_cases(truth));
+    } else if candidates.is_empty() {
+        return Err(no_cases(predictions));
+    }
+    if is_one_prediction && !metadata(truth)?.is_dir() {
+        let [truth, prediction] = [truth, predictions].map(|path| LabelFiles::Volume(path.into()));
+        let pair = Pair { case_id: stem(predictions), truth, prediction: Some(prediction) };
+        return Ok(Pairs { pairs: vec![pair], ..found });
+    }
+    if identity(truth) == identity(predictions) {
+        tracing::warn!("{}: predictions and truth are the same", truth.display());
+    }
+    let index = Index::new(&candidates);
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    truths.iter().for_each(|item| *counts.entry(&item.name).or_default() += 1);
+    let mut judged: BTreeMap<&Item, &Item> = BTreeMap::new();
+    for item in &truths {
+        let is_unique = counts.get(&*item.name) == Some(&1);
+        let prediction = index.find(item, is_unique)?;
+        if let Some(prediction) = prediction
+            && let Some(other) = judged.insert(prediction, item)
+        {
+            let paths = vec![other.path.clone(), item.path.clone()];
+            return Err(VolumeError::AmbiguousLabels { case: prediction.name.clone(), paths });
+        }
+        if is_one_prediction && prediction.is_none() {
+            continue;
+        }
+        let name = prediction.map_or(&item.name, |prediction| &prediction.name);
+        let case_id = match is_unique || *name != item.name {
+            true => name.clone(),
+            false => format!("{}_{name}", item.folder),
+        };
+        let prediction = prediction.map(Item::labels).transpose()?;
+        found.pairs.push(Pair { case_id, truth: item.labels()?, prediction });
+    }
+    if is_one_prediction && found.pairs.is_empty() {
+        return Err(VolumeError::MissingLabels { folder: truth.into(), case: stem(predictions) });
+    }
+    found.pairs.sort_by(|a, b| natural_order(&a.case_id, &b.case_id));
+    let unknown = candidates.iter().filter(|item| !judged.contains_key(item));
+    found.unknown = unknown.map(|item| item.path.clone()).collect();
+    Ok(found)
+}
+
+/// The labels in a file, folder or dataset: where some volumes of a folder are named as labels of others, the others
+/// are images; where a folder has the masks of a case, it is one.
+fn truth_items(
+    root: &Path,
+    predicted: &[PathBuf],
+    left_out: &mut Vec<LeftOut>,
+) -> Result<Vec<Item>, VolumeError> {
+    if !metadata(root)?.is_dir() {
+        return Ok(vec![Item::volume(root.into())]);
+    }
+    let mut files = Vec::new();
+    for folder in label_folders(root) {
+        files.extend(files_below(&folder)?);
+    }
+    let by_folder = by_folder(files);
+    let predicted: HashSet<String> = predicted.iter().map(|path| stem(path)).collect();
+    let mut folders_with: HashMap<(PathBuf, &str), usize> = HashMap::new();
+    for (folder, stems) in by_folder.iter().map(|(folder, (_, stems))| (folder, stems)) {
+        for stem in stems {
+            *folders_with.entry((parent(folder), stem)).or_default() += 1;
+        }
+    }
+    let is_called_so = |folder: &Path| folder != root && MASK_FOLDERS.contains(&&*last_name(folder));
+    let have_masks: HashSet<PathBuf> =
+        by_folder.keys().filter(|folder| is_called_so(folder)).map(|folder| parent(folder)).collect();
+    let mut items = Vec::new();
+    for (folder, (files, stems)) in &by_folder {
+        let (labels, images): (Vec<&PathBuf>, Vec<&PathBuf>) =
+            files.iter().partition(|path| is_labels_of_one_of(&stem(path), stems));
+        let is_shared =
+            |stem: &String| folders_with.get(&(parent(folder), stem)).is_some_and(|&count| count > 1);
+        let has_masks =
+            || stems.len() > 1 && (predicted.contains(&last_name(folder)) || stems.iter().any(is_shared));
+        if is_called_so(folder) || (folder != root && labels.is_empty() && has_masks()) {
+            items.push(Item::masks(folder.clone()));
+        } else if labels.is_empty() && !have_masks.contains(folder) {
+            items.extend(images.into_iter().cloned().map(Item::volume));
+        } else {
+            items.extend(labels.into_iter().cloned().map(Item::volume));
+            let images = images.into_iter().cloned();
+            left_out.extend(images.map(|path| LeftOut { path, reason: Reason::HasLabelsBeside }));
+        }
+    }
+    Ok(items)
+}
+
+/// Files, and folders that are called as a case whose truth is a folder of masks.
+fn prediction_items(root: &Path, files: Vec<PathBuf>, truths: &[Item]) -> Vec<Item> {
+    let cases: HashSet<&str> = truths.iter().filter(|item| item.is_masks).map(|item| &*item.name).collect();
+    let mut items = Vec::new();
+    for (folder, (files, _)) in by_folder(files) {
+        let masks = Item::masks(folder);
+        if masks.path != root && cases.contains(&*masks.name) {
+            items.push(masks);
+        } else {
+            items.extend(files.into_iter().map(Item::volume));
+        }
+    }
+    items
+}
+
+/// Files of each folder, with their names.
+fn by_folder(files: Vec<PathBuf>) -> BTreeMap<PathBuf, (Vec<PathBuf>, Vec<String>)> {
+    let mut folders: BTreeMap<PathBuf, (Vec<PathBuf>, Vec<String>)> = BTreeMap::new();
+    for path in files {
+        let (files, stems) = folders.entry(parent(&path)).or_default();
+        stems.push(stem(&path));
+        files.push(path);
+    }
+    folders
+}
+
+fn files_below(root: &Path) -> Result<Vec<PathBuf>, VolumeError> {
+    let (mut files, mut waiting) = (Vec::new(), vec![(root.to_path_buf(), 0)]);
+    while let Some((folder, level)) = waiting.pop() {
+        let found = entries(&folder)?;
+        files.extend(found.volumes);
+        if level < MOST_LEVELS {
+            waiting.extend(found.folders.into_iter().map(|folder| (folder, level + 1)));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Predictions by name.
+struct Index<'a> {
+    by_name: HashMap<&'a str, Vec<&'a Item>>,
+}
+
+impl<'a> Index<'a> {
+    fn new(predictions: &'a [Item]) -> Self {
+        let mut by_name: HashMap<&str, Vec<&Item>> = HashMap::new();
+        for item in predictions {
+            by_name.entry(&item.name).or_default().push(item);
+        }
+        Self { by_name }
+    }
+
+    /// The prediction of a case. Where its name is not unique among the truth, the folder's name must agree, too.
+    fn find(&self, truth: &Item, is_unique: bool) -> Result<Option<&'a Item>, VolumeError> {
+        let (name, folder, own) = (&truth.name, &truth.folder, identity(&truth.path));
+        let images = image_names(name);
+        let all: Vec<String> = std::iter::once(name.clone()).chain(images.iter().cloned()).collect();
+        let with_ending = |name: &String| PREDICTION_ENDINGS.map(|ending| format!("{name}{ending}"));
+        let others = all.iter().flat_map(|name| label_names(name).into_iter().chain(with_ending(name)));
+        let in_folder = all.iter().map(|name| format!("{folder}_{name}"));
+        // The nearest name first.
+        let by_name: [Vec<String>; 4] =
+            [in_folder.collect(), vec![name.clone()], images.clone(), others.collect()];
+        for (nearness, names) in by_name.into_iter().enumerate() {
+            let mut items: Vec<&Item> =
+                names.iter().filter_map(|name| self.by_name.get(&**name)).flatten().copied().collect();
+            items.sort();
+            items.dedup();
+            items.retain(|item| identity(&item.path) != own);
+            if items.len() > 1 || (!is_unique && nearness > 0) {
+                let beside: Vec<&Item> =
+                    items.iter().copied().filter(|item| item.folder == *folder).collect();
+                if !is_unique || beside.len() == 1 {
+                    items = beside;
+                }
+            }
+            match *items {
+                [] => {}
+                [item] => return Ok(Some(item)),
+                _ => {
+                    let paths = items.into_iter().map(|item| item.path.clone()).collect();
+                    return Err(VolumeError::AmbiguousLabels { case: name.clone(), paths });
+                }
+            }
+        }
+        // Predictions that are the truth itself, which somebody may want to see.
+        let same = self.by_name.get(&**name).into_iter().flatten().find(|item| identity(&item.path) == own);
+        Ok(same.copied())
+    }
+}
