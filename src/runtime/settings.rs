@@ -1,11 +1,14 @@
 //! Settings of the nodes, from the environment that the dataflow's `env:` fills.
 
 use std::env;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eyre::{Result, WrapErr, bail, eyre};
 
+use super::setting_text::decode_setting;
 use crate::bundle::{Bundle, PointRule, PromptConfig};
 use crate::volume::IgnoreValues;
 
@@ -57,8 +60,8 @@ impl Settings {
     /// # Errors
     /// A variable that cannot be understood, by name.
     pub fn from_env() -> Result<Self> {
-        let base = variable("SPSAM_BASE").map(PathBuf::from).unwrap_or_default();
-        let path = |name: &str| variable(name).map(|value| base.join(value));
+        let base = value("SPSAM_BASE").map(PathBuf::from).unwrap_or_default();
+        let path = |name: &str| value(name).map(|value| base.join(value));
         let boxes = variable("SPSAM_BOXES").unwrap_or_default();
         Ok(Self {
             model: path("SPSAM_MODEL"),
@@ -100,9 +103,14 @@ impl Settings {
     }
 }
 
-/// A set and non-empty environment variable.
+/// A set and non-empty environment variable, as a command or a user has given it.
+pub fn value(name: &str) -> Option<OsString> {
+    env::var_os(name).map(decode_setting).filter(|value| !value.as_bytes().trim_ascii().is_empty())
+}
+
+/// [`value`] as text.
 pub fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.trim().is_empty())
+    value(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 /// An integer environment variable with its default.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use eyre::{Result, WrapErr, bail};
 use libc::SIGKILL;
-use self_prompt_sam::runtime::forget_package;
+use self_prompt_sam::runtime::{encode_setting, forget_package};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// dora and its nodes, which end with this.
@@ -39,10 +39,14 @@ impl Dataflow {
         let program = super::dora();
         let mut command = Command::new(&program);
         forget_package(&mut command);
-        let dora =
-            command.arg("run").arg(dataflow).envs(settings).process_group(0).spawn().wrap_err_with(|| {
-                format!("starting {}; `spsam doctor` says what is missing", program.display())
-            })?;
+        // The dataflow's `env:` reads these, and the folder that relative paths start from.
+        command.envs(settings.into_iter().map(|(name, value)| (name, encode_setting(&value))));
+        if let Ok(folder) = std::env::current_dir() {
+            command.env("PWD", encode_setting(folder.as_os_str()));
+        }
+        let dora = command.arg("run").arg(dataflow).process_group(0).spawn().wrap_err_with(|| {
+            format!("starting {}; `spsam doctor` says what is missing", program.display())
+        })?;
         Ok(Self { dora, signal })
     }
 

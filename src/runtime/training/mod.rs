@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use eyre::{Result, bail};
 
-use super::settings::variable;
+use super::settings::{value, variable};
 use crate::training::{Checkpoint, TrainingConfig};
 
 /// File in the output folder that asks a run to write a checkpoint and stop.
@@ -55,8 +55,8 @@ impl TrainingRun {
     /// # Errors
     /// A configuration that cannot be used.
     pub fn from_env() -> Result<Option<Self>> {
-        let Some(file) = variable("SPSAM_TRAINING") else { return Ok(None) };
-        let base = variable("SPSAM_BASE").map(PathBuf::from).unwrap_or_default();
+        let Some(file) = value("SPSAM_TRAINING") else { return Ok(None) };
+        let base = value("SPSAM_BASE").map(PathBuf::from).unwrap_or_default();
         let resume = match variable("SPSAM_RESUME").as_deref() {
             None | Some("0") => false,
             Some("1") => true,
