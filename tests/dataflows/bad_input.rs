@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use super::harness::{Bench, project};
+use super::nifti::Nifti;
 
 /// Runs a node alone: each of these faults is found before the node joins a dataflow.
 fn node(program: &str, settings: &[(&str, &str)]) -> Output {
@@ -61,6 +62,38 @@ fn wrong_settings_and_files_are_refused_by_name() {
     let output = text(&blocked.join("output"));
     let writer = [("SPSAM_MODEL", &*model), ("SPSAM_OUTPUT", &*output)];
     refuses("spsam-metrics-writer", &writer, &[&output]);
+}
+
+#[test]
+fn labels_that_cannot_be_prompted_with_are_refused_by_name() {
+    let bench = Bench::new(1, 4);
+    let images = text(&bench.path("images"));
+    let path = bench.path("labels.nii");
+    let labels = text(&path);
+    let with = |values: &[f32], expected: &[&str]| {
+        let sides = [64, 64, 4];
+        let mut voxels = vec![0.0f32; 64 * 64 * 4];
+        voxels[..values.len()].copy_from_slice(values);
+        let world_from_voxel = [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 2.5, 0.0]];
+        let nifti = Nifti {
+            sides: sides.to_vec(),
+            datatype: 16,
+            spacing_mm: [1.0, 1.0, 2.5],
+            world_from_voxel,
+            slope: 1.0,
+            extension: vec![0; 4],
+            voxels: voxels.iter().flat_map(|voxel| voxel.to_le_bytes()).collect(),
+        };
+        fs::write(&path, nifti.bytes()).unwrap();
+        let settings = [("SPSAM_INPUT", &*images), ("SPSAM_LABELS", &*labels), ("SPSAM_PROMPT_SOURCE", "labels")];
+        refuses("spsam-volume-loader", &settings, expected);
+    };
+    with(&[1.0, 2035.0], &["labels.nii", "2035"]);
+    with(&[1.0, 255.0], &["labels.nii", "255", "--ignore 255"]);
+    with(&[1.0, 0.5], &["labels.nii", "0.5"]);
+    with(&[0.0], &["labels.nii", "no label but the background"]);
+    let many: Vec<f32> = (1..=254).map(|value| value as f32).collect();
+    with(&many, &["labels.nii", "255 classes"]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod cluster;
 mod examples;
 mod golden;
 mod harness;
+mod labels;
 mod lossless;
 mod machine;
 #[path = "../support/nifti.rs"]
