@@ -33,6 +33,18 @@ pub struct MaskFile {
     pub path: PathBuf,
 }
 
+impl From<PathBuf> for LabelFiles {
+    fn from(volume: PathBuf) -> Self {
+        Self::Volume(volume)
+    }
+}
+
+impl From<&Path> for LabelFiles {
+    fn from(volume: &Path) -> Self {
+        Self::Volume(volume.into())
+    }
+}
+
 impl LabelFiles {
     /// The volume, or the folder of the masks, for messages.
     pub fn path(&self) -> &Path {

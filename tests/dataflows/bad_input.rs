@@ -85,7 +85,8 @@ fn labels_that_cannot_be_prompted_with_are_refused_by_name() {
             voxels: voxels.iter().flat_map(|voxel| voxel.to_le_bytes()).collect(),
         };
         fs::write(&path, nifti.bytes()).unwrap();
-        let settings = [("SPSAM_INPUT", &*images), ("SPSAM_LABELS", &*labels), ("SPSAM_PROMPT_SOURCE", "labels")];
+        let settings =
+            [("SPSAM_INPUT", &*images), ("SPSAM_LABELS", &*labels), ("SPSAM_PROMPT_SOURCE", "labels")];
         refuses("spsam-volume-loader", &settings, expected);
     };
     with(&[1.0, 2035.0], &["labels.nii", "2035"]);

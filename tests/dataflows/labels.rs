@@ -97,7 +97,8 @@ fn only_results_of_earlier_runs_are_overwritten() {
 fn a_bad_line_of_a_list_fails_alone() {
     let bench = Bench::new(2, 4);
     let list = bench.path("list.txt");
-    fs::write(&list, b"\xef\xbb\xbfimages/case_0.nii.gz\r\nimages/gone.nii.gz\r\nimages/case_1.nii.gz\r\n").unwrap();
+    fs::write(&list, b"\xef\xbb\xbfimages/case_0.nii.gz\r\nimages/gone.nii.gz\r\nimages/case_1.nii.gz\r\n")
+        .unwrap();
     let labels = bench.path("labels");
     let mut run = infer(&bench, "out", &arguments(&list, &labels));
     assert!(!run.finish().success());
