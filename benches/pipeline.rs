@@ -268,7 +268,12 @@ fn in_process() -> Result<()> {
         }
         let labels = assembler.finish();
         let writing = Instant::now();
-        volume::write_labels(&output.join(format!("{}.nii.gz", files.case_id)), &labels, &files.images[0])?;
+        volume::write_labels(
+            &output.join(format!("{}.nii.gz", files.case_id)),
+            &labels,
+            &files.images[0],
+            loader.classes(),
+        )?;
         let writing = writing.elapsed().as_secs_f64();
         let open = CaseOpen {
             session_id: String::new(),

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -38,6 +39,9 @@ pub struct BundleConfig {
     pub classes: Vec<String>,
     /// Image channels in the order the network expects them, such as `[MR]` or `[T1, FLAIR]`.
     pub modalities: Vec<String>,
+    /// Anatomical axis along which slices are stacked, the same for every volume. Default `axial`.
+    #[serde(default)]
+    pub slice_axis: SliceAxis,
     /// Voxel spacing the network works at, mm, `[z, y, x]` with z the slice axis; absent = as stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spacing_mm: Option<[f64; 3]>,
@@ -57,6 +61,51 @@ pub struct BundleConfig {
     /// Trained parts (`.safetensors`); absent = plain SAM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapters: Option<WeightFile>,
+}
+
+/// Anatomical axis along which slices are stacked: the one of the canonical orientation (RAS+) that comes closest to the
+/// volume's own axes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SliceAxis {
+    /// From bottom to top (z, S).
+    #[default]
+    Axial,
+    /// From back to front (y, A).
+    Coronal,
+    /// From left to right (x, R).
+    Sagittal,
+}
+
+impl SliceAxis {
+    /// All of them, with the names they have in files and settings.
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("axial", Self::Axial), ("coronal", Self::Coronal), ("sagittal", Self::Sagittal)];
+
+    /// Name in files and settings.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, axis)| *axis == self).map_or("", |(name, _)| name)
+    }
+
+    /// Place of the axis in `[x, y, z]` (right, front, top).
+    pub fn canonical(self) -> usize {
+        match self {
+            Self::Sagittal => 0,
+            Self::Coronal => 1,
+            Self::Axial => 2,
+        }
+    }
+}
+
+impl FromStr for SliceAxis {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::NAMES.iter().find(|(name, _)| *name == text.trim().to_ascii_lowercase());
+        found
+            .map(|&(_, axis)| axis)
+            .ok_or_else(|| format!("`{text}` is no slice axis: axial, coronal and sagittal are"))
+    }
 }
 
 /// How a volume is cut into windows.
@@ -333,6 +382,7 @@ impl Bundle {
             name: "lite_medsam (plain)".into(),
             classes: vec!["background".into(), "foreground".into()],
             modalities: vec!["any".into()],
+            slice_axis: SliceAxis::Axial,
             spacing_mm: None,
             patch: Patch {
                 depth: 8,

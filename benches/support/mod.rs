@@ -1,7 +1,7 @@
 //! Networks that the benches time.
 
 use self_prompt_sam::bundle::{
-    Backbone, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, WeightFile,
+    Backbone, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, SliceAxis, WeightFile,
 };
 
 /// Plain SAM on windows of `depth` slices that are already normalised RGB images of the network's size, so that only
@@ -11,6 +11,7 @@ pub fn plain(backbone: Backbone, image_size: i64, depth: usize, classes: usize) 
         name: "bench".into(),
         classes: (0..classes).map(|class| format!("class {class}")).collect(),
         modalities: ["red", "green", "blue"].map(String::from).to_vec(),
+        slice_axis: SliceAxis::Axial,
         spacing_mm: None,
         patch: Patch {
             depth,

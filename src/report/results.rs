@@ -16,7 +16,7 @@ use crate::message::control::CaseOpen;
 use crate::metrics::{CaseMetrics, ClassMetrics, DEFAULT_TOLERANCE_MM, Summary, evaluate_case};
 use crate::versions;
 use crate::volume::{
-    self, CaseFiles, ClassTable, Header, IgnoreValues, Image, LabelFiles, VolumeError, erase,
+    self, CasePlan, ClassTable, Header, IgnoreValues, Image, LabelFiles, VolumeError, erase,
 };
 
 /// What a run writes beside the label maps.
@@ -108,7 +108,7 @@ impl Results {
         // First of all: whatever goes wrong with the figures, the label map is there.
         self.write_label_map(&files.case_id, labels, &open.classes, image_path)?;
         let names = open.classes.names();
-        let truth = read_truth(files, &open.classes, &self.ignore)?;
+        let truth = read_truth(&open.plan, &open.classes, &self.ignore)?;
         let spacing_mm = Header::read(image_path)?.spacing_mm();
         let metrics = match &truth {
             Some((truth, ignored)) => {
@@ -184,9 +184,7 @@ impl Results {
     ) -> Result<()> {
         let name = label_map_name(case_id);
         self.record.begin(RESULT_FILES.into_iter().chain([&*name]))?;
-        let mut values = labels.clone();
-        classes.to_values(&mut values);
-        volume::write_labels(&self.folder.join(&name), &values, image)?;
+        volume::write_labels(&self.folder.join(&name), labels, image, classes)?;
         Ok(self.record.complete([name])?)
     }
 
@@ -204,9 +202,9 @@ impl Results {
 /// True labels as places in the table of classes, background where they are ignored, and where that is.
 type Truth = (Array3<u8>, Option<Array3<bool>>);
 
-fn read_truth(files: &CaseFiles, classes: &ClassTable, ignore: &IgnoreValues) -> Result<Option<Truth>> {
-    let Some(labels) = &files.labels else { return Ok(None) };
-    let mut truth = labels.read(|path| Ok(volume::read_labels(path)?.0))?;
+fn read_truth(plan: &CasePlan, classes: &ClassTable, ignore: &IgnoreValues) -> Result<Option<Truth>> {
+    let Some(labels) = &plan.files.labels else { return Ok(None) };
+    let mut truth = labels.read(|path| volume::read_labels_on(path, &plan.target(), plan.regrid))?;
     let ignored = ignore.clear(&mut truth);
     let unknown = |value| VolumeError::UnknownLabel { path: labels.path().into(), value };
     classes.to_indices(&mut truth).map_err(unknown)?;

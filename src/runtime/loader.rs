@@ -18,7 +18,9 @@ use super::events::{Flow, Happening, serve};
 use super::settings::{NamedBox, Settings, variable};
 use super::stage::panic_text;
 use crate::bundle::{Bundle, BundleConfig};
-use crate::volume::{BoxMm, CaseFiles, CasePlan, ClassTable, Discovery, PreparedCase, masks_of_classes};
+use crate::volume::{
+    BoxMm, CaseFiles, CasePlan, ClassTable, Discovery, PlanOptions, PreparedCase, masks_of_classes,
+};
 use guard::refuse_to_overwrite;
 use run::Run;
 
@@ -105,7 +107,8 @@ impl Loader {
             bail!("{error}");
         }
         let files = &self.cases[index];
-        let plan = CasePlan::new(files, &self.config, self.regions[index])?;
+        let options = PlanOptions { roi_mm: self.regions[index], regrid: self.settings.regrid };
+        let plan = CasePlan::with_options(files, &self.config, &options)?;
         let names = self.classes.names();
         let label_of = |name: &String| names.iter().position(|class| class == name).unwrap_or(0);
         let labelled = |named: &NamedBox| (label_of(&named.name) as u8, named.name.clone(), named.corners_mm);

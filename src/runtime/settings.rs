@@ -9,8 +9,8 @@ use std::time::Duration;
 use eyre::{Result, WrapErr, bail, eyre};
 
 use super::setting_text::decode_setting;
-use crate::bundle::{Bundle, PointRule, PromptConfig};
-use crate::volume::IgnoreValues;
+use crate::bundle::{Bundle, PointRule, PromptConfig, SliceAxis};
+use crate::volume::{IgnoreValues, Regrid};
 
 /// Settings that several nodes share. Empty variables count as unset.
 #[derive(Debug, Clone)]
@@ -31,6 +31,11 @@ pub struct Settings {
     pub prompts: Option<PromptConfig>,
     /// `SPSAM_MIRROR`: whether windows are segmented mirrored, too, where the model says so; 1 by default.
     pub mirror: bool,
+    /// `SPSAM_SLICE_AXIS`: anatomical axis along which slices are stacked, in place of the model's.
+    pub slice_axis: Option<SliceAxis>,
+    /// `SPSAM_RESAMPLE_LABELS`: whether labels and further modalities that lie on another grid than the image are resampled
+    /// onto it; 0 by default: refused.
+    pub regrid: Regrid,
     /// `SPSAM_OUTPUT`: folder for the results, `output` by default.
     pub output: PathBuf,
     /// `SPSAM_OVERWRITE`: whether results may overwrite files that no earlier run has written; 0 by default.
@@ -73,6 +78,10 @@ impl Settings {
                 .map(|text| parse_prompts(&text).wrap_err("SPSAM_PROMPTS"))
                 .transpose()?,
             mirror: number("SPSAM_MIRROR", 1)? > 0,
+            slice_axis: variable("SPSAM_SLICE_AXIS")
+                .map(|text| text.parse().map_err(|error: String| eyre!("SPSAM_SLICE_AXIS: {error}")))
+                .transpose()?,
+            regrid: if number("SPSAM_RESAMPLE_LABELS", 0)? > 0 { Regrid::Resample } else { Regrid::Refuse },
             output: path("SPSAM_OUTPUT").unwrap_or_else(|| base.join("output")),
             overwrite: number("SPSAM_OVERWRITE", 0)? > 0,
             ignore: variable("SPSAM_IGNORE_LABELS")
@@ -95,6 +104,9 @@ impl Settings {
         };
         if let Some(prompts) = self.prompts {
             bundle.config.network.prompts = prompts;
+        }
+        if let Some(slice_axis) = self.slice_axis {
+            bundle.config.slice_axis = slice_axis;
         }
         if !self.mirror {
             bundle.config.patch.mirror = [false; 3];

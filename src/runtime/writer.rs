@@ -52,6 +52,7 @@ impl Writer {
     /// # Errors
     /// An output folder that cannot be made or written to.
     pub fn new(settings: &Settings, bundle: &Bundle) -> Result<Self> {
+        crate::volume::mute_warnings(); // the loader reads the same files first
         let asked = |name| variable(name).unwrap_or_else(|| "auto".into());
         let device = format!("{}, {}", asked("SPSAM_DEVICE"), asked("SPSAM_PRECISION"));
         Ok(Self { results: Results::new(&settings.output, bundle, device, settings.ignore.clone())? })

@@ -5,14 +5,15 @@
 
 use ndarray::{Array, Array3, Array4, ArrayView, ArrayView3, Axis, Dimension, s};
 
+use super::align::align;
 use super::boxes::labels_from_boxes;
 use super::classes::ClassTable;
 use super::error::VolumeError;
 use super::grid::{BoxMm, Grid};
 use super::ignore::IgnoreValues;
-use super::image::{VoxelReader, read_labels_and_header, reserve};
+use super::image::{VoxelReader, read_labels_on};
 use super::normalise::normalise;
-use super::plan::{CasePlan, expect_shape};
+use super::plan::CasePlan;
 use super::resample::{Interpolation, Tap, mix, resample_plane, taps};
 use crate::bundle::{BundleConfig, Normalisation};
 
@@ -32,18 +33,14 @@ impl PreparedCase {
     /// Reads the case's images and, where it has them, labels.
     ///
     /// # Errors
-    /// Those of [`super::Image::read`] and [`super::read_labels`]; [`VolumeError::ShapeMismatch`] where a file
-    /// is not what it was when the plan was made.
+    /// Those of [`super::Image::read`] and [`read_labels_on`]: also where a file is not what it was when the plan was
+    /// made.
     pub fn open(plan: &CasePlan, config: &BundleConfig) -> Result<Self, VolumeError> {
         let images = read_images(plan, config)?;
         let labels = match &plan.files.labels {
             None => None,
             Some(files) => {
-                let labels = files.read(|path| {
-                    let (labels, header) = read_labels_and_header(path)?;
-                    expect_shape(&header, plan.path(), plan.grid.original_shape)?;
-                    Ok(labels)
-                })?;
+                let labels = files.read(|path| read_labels_on(path, &plan.target(), plan.regrid))?;
                 Some(oriented(&plan.grid, labels.view()))
             }
         };
@@ -182,30 +179,25 @@ fn oriented<T: Copy + Default>(grid: &Grid, stored: ArrayView3<T>) -> Array3<T> 
 /// bundle says so.
 fn read_images(plan: &CasePlan, config: &BundleConfig) -> Result<Array4<f32>, VolumeError> {
     let [slices, rows, columns] = plan.grid.shape();
-    let [x, y, z] = plan.grid.original_shape;
     let modalities = config.modalities.len();
-    let too_large =
-        || VolumeError::TooLarge { path: plan.path().into(), voxels: (modalities * x * y * z) as u64 };
+    let of_region = config.normalisation == Normalisation::ZScoreRegion;
+    let target = plan.target();
     let mut images = Array4::zeros((modalities, slices, rows, columns));
     let mut modality = 0;
     for path in &plan.files.images {
         let mut reader = VoxelReader::open(path)?;
-        expect_shape(&reader.header, plan.path(), plan.grid.original_shape)?;
+        let alignment = align(&reader.header, &target, plan.regrid)?;
         let found = (plan.files.images.len() - 1) + reader.header.channels();
         if found != modalities {
             return Err(VolumeError::ModalityCount { path: path.clone(), found, expected: modalities });
         }
         for _ in 0..reader.header.channels() {
-            let mut voxels = reserve(path, x * y * z)?;
-            reader.read_f32(1, &mut voxels)?;
-            let of_region = config.normalisation == Normalisation::ZScoreRegion;
-            if !of_region {
-                normalise(&mut voxels, &config.normalisation);
+            let mut voxels = alignment.linear(reader.read_channel()?, target.shape);
+            if let Some(voxels) = voxels.as_slice_memory_order_mut().filter(|_| !of_region) {
+                normalise(voxels, &config.normalisation);
             }
-            let voxels = Array3::from_shape_vec((z, y, x), voxels).map_err(|_| too_large())?;
-            let view = plan.grid.to_network(voxels.view().reversed_axes());
             let mut image = images.index_axis_mut(Axis(0), modality);
-            image.assign(&view);
+            image.assign(&plan.grid.to_network(voxels.view()));
             if let Some(voxels) = image.as_slice_mut().filter(|_| of_region) {
                 normalise(voxels, &config.normalisation);
             }

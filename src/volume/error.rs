@@ -25,15 +25,20 @@ pub enum VolumeError {
     /// Too few or too many dimensions.
     #[error("{path}: shape {shape:?}, expected {expected}")]
     Dimensions { path: PathBuf, shape: Vec<usize>, expected: &'static str },
-    /// Voxels that are NaN or infinite, or too large for 32 bits.
-    #[error("{path}: {count} voxels are NaN or infinite")]
+    /// No voxel is a number: all are NaN or infinite, or too large for 32 bits.
+    #[error("{path}: all {count} voxels are NaN or infinite")]
     NonFinite { path: PathBuf, count: usize },
     /// More voxels than there is memory for.
     #[error("{path}: {voxels} voxels do not fit into memory")]
     TooLarge { path: PathBuf, voxels: u64 },
-    /// A label volume, or a further modality, is on another grid than the image.
+    /// Labels of another shape than the image that they are written for.
     #[error("{path}: shape {shape:?} differs from {image}, which has {image_shape:?}")]
     ShapeMismatch { path: PathBuf, shape: [usize; 3], image: PathBuf, image_shape: [usize; 3] },
+    /// Labels, a prediction or a further modality lie on another grid than the image (or the truth).
+    #[error(
+        "{path} lies on another grid than {target}: {difference} (the option resample-labels resamples it)"
+    )]
+    OtherGrid { path: PathBuf, target: PathBuf, difference: String },
     /// Another number of modalities than the bundle expects.
     #[error("{path}: case has {found} modalities, the bundle expects {expected}")]
     ModalityCount { path: PathBuf, found: usize, expected: usize },
@@ -43,7 +48,7 @@ pub enum VolumeError {
          and the model expects {expected}. Rename the files if they are cases of their own"
     )]
     Modalities { path: PathBuf, found: usize, expected: usize, case: String },
-    /// A label that is not a class index.
+    /// A label that is no value of a label map, such as a probability.
     #[error("{path}: label {value} is not an integer from 0 to 255, and cannot be written as 8-bit")]
     Labels { path: PathBuf, value: f64 },
     /// A label that stands for no class.
@@ -81,6 +86,9 @@ pub enum VolumeError {
     /// A list, or an entry of it, that cannot be used.
     #[error("{list}: {reason}")]
     List { list: PathBuf, reason: String },
+    /// A voxel of a label map to write is none of the classes.
+    #[error("{path}: a voxel has class {label}, there are {classes} classes")]
+    NoClass { path: PathBuf, label: usize, classes: usize },
     /// Nothing to work on.
     #[error("{path}: no .nii or .nii.gz volume found")]
     NoCases { path: PathBuf },

@@ -1,19 +1,17 @@
-//! From the stored grid to the network's and back: closest canonical orientation (RAS+), slices along the
-//! coarsest axis, region of interest. Nothing here interpolates, so every step can be undone exactly.
+//! From the stored grid to the network's and back: closest canonical orientation (RAS+), slices along the axis of the
+//! model, region of interest. Nothing here interpolates, so every step can be undone exactly.
 
 use ndarray::{Array3, ArrayBase, ArrayView3, ArrayViewMut3, Axis, Ix3, RawData, Slice};
 use serde::{Deserialize, Serialize};
 
 use super::affine::{Affine, apply, column_norms, inverse, nearest_rotation};
+use crate::bundle::SliceAxis;
 
 /// Two opposite corners of a box, world millimetres (RAS).
 pub type BoxMm = [[f64; 3]; 2];
 
-/// Spacings this close to the largest count as equal when the slice axis is chosen.
-const SPACING_TOLERANCE: f64 = 1e-3;
-
 /// How the cropped, canonically oriented volume lies in the stored one. "Network axes" are
-/// `[slice, row, column]`; that is `[z, y, x]` unless x or y is coarser than z.
+/// `[slice, row, column]`; that is `[z, y, x]` for axial slices.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
     /// Voxels along the stored axes `[x, y, z]`.
@@ -33,14 +31,14 @@ pub struct Grid {
 impl Grid {
     /// The grid of a whole volume.
     ///
-    /// Orientation is nibabel's `as_closest_canonical`. Slices are cut along the axis with the largest spacing
-    /// (z where it is as coarse as any other), or along the only axis with a single voxel.
-    pub fn new(original_shape: [usize; 3], world_from_voxel: Affine) -> Self {
+    /// Orientation is nibabel's `as_closest_canonical`. Slices are stacked along `slice_axis`; a volume with a single voxel
+    /// along exactly one axis is one slice, whichever that axis is.
+    pub fn new(original_shape: [usize; 3], world_from_voxel: Affine, slice_axis: SliceAxis) -> Self {
         let (stored_axis, is_flipped) = closest_canonical(&world_from_voxel);
         let stored_spacing = column_norms(&world_from_voxel);
         let spacing = stored_axis.map(|axis| stored_spacing[axis]);
         let shape = stored_axis.map(|axis| original_shape[axis]);
-        let slice_axis = slice_axis(shape, spacing);
+        let slice_axis = only_single(shape).unwrap_or(slice_axis.canonical());
         let mut in_plane = [2, 1, 0].into_iter().filter(|&axis| axis != slice_axis);
         let order = [slice_axis, in_plane.next().unwrap_or(1), in_plane.next().unwrap_or(0)];
         Self {
@@ -169,12 +167,11 @@ fn closest_canonical(world_from_voxel: &Affine) -> ([usize; 3], [bool; 3]) {
     (stored_axis, is_flipped)
 }
 
-/// The canonical axis `x = 0, y = 1, z = 2` along which slices are cut.
-fn slice_axis(shape: [usize; 3], spacing: [f64; 3]) -> usize {
+/// The only axis with a single voxel.
+fn only_single(shape: [usize; 3]) -> Option<usize> {
     let mut single = (0..3).filter(|&axis| shape[axis] == 1);
-    if let (Some(axis), None) = (single.next(), single.next()) {
-        return axis;
+    match (single.next(), single.next()) {
+        (Some(axis), None) => Some(axis),
+        _ => None,
     }
-    let largest = spacing.iter().copied().fold(0.0, f64::max);
-    [2, 1, 0].into_iter().find(|&axis| spacing[axis] >= largest * (1.0 - SPACING_TOLERANCE)).unwrap_or(2)
 }

@@ -1,31 +1,36 @@
-//! NIfTI-1 header of a `.nii` or `.nii.gz` file, with every byte kept for writing labels beside it.
+//! Header of a NIfTI file (`.nii`, `.nii.gz`, or `.hdr` with `.img`), with every byte kept for writing labels beside it.
 //!
-//! Source: NIfTI-1.1 (`nifti1.h`). The fields are decoded by the `nifti` crate. Its voxel reader is not used: it
-//! scales in f32, holds several copies of a volume, reads only the first member of a gzip file (bgzip and
-//! pigz write several) and reserves what a hostile header asks for.
+//! Source: NIfTI-1.1 and NIfTI-2 (`nifti1.h`, `nifti2.h`). The `nifti` crate is not used: it knows neither version 2 nor
+//! more than the first member of a gzip file (bgzip and pigz write several), scales voxels in f32, holds several copies of a
+//! volume and reserves what a hostile header asks for.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
-use nifti::{Endianness, NiftiHeader};
-
-use super::affine::{Affine, column_norms, inverse};
+use super::affine::{Affine, column_norms};
 use super::error::VolumeError;
+use super::forms::world_from_voxel;
+use super::gzip::GzipMembers;
+use super::raw_header::{Field, RawHeader, Version};
 
-/// Bytes of a NIfTI-1 header.
-pub(super) const HEADER_BYTES: usize = 348;
 /// Deflate cannot shrink by more than this.
 const DEFLATE_MAX_RATIO: u64 = 1032;
+/// An extension that is longer is a broken header.
+const MOST_EXTENSION_BYTES: u64 = 1 << 30;
+/// What of extensions in a `.hdr` file is kept at most.
+const MOST_PAIR_EXTENSION_BYTES: u64 = 1 << 24;
+/// Bytes that say whether extensions follow.
+pub(super) const EXTENDER_BYTES: usize = 4;
 
 /// Header, and what lies between it and the voxels.
 #[derive(Debug, Clone)]
 pub struct Header {
     path: PathBuf,
-    pub(super) raw: Vec<u8>,
+    pub(super) raw: RawHeader,
+    /// The four bytes of the extender and what follows it up to the voxels.
     pub(super) extension: Vec<u8>,
-    pub(super) fields: NiftiHeader,
     pub(super) voxel_type: VoxelType,
     shape: [usize; 3],
     channels: usize,
@@ -48,7 +53,7 @@ pub(super) enum VoxelType {
 }
 
 impl VoxelType {
-    fn from_code(code: i16) -> Option<Self> {
+    fn from_code(code: i64) -> Option<Self> {
         Some(match code {
             2 => Self::U8,
             4 => Self::I16,
@@ -64,6 +69,10 @@ impl VoxelType {
         })
     }
 
+    pub(super) fn is_integer(self) -> bool {
+        !matches!(self, Self::F32 | Self::F64)
+    }
+
     pub(super) fn bytes(self) -> usize {
         match self {
             Self::U8 | Self::I8 => 1,
@@ -75,7 +84,7 @@ impl VoxelType {
 }
 
 impl Header {
-    /// Reads the header of `path`; voxels are not touched.
+    /// Reads the header of `path`; voxels are not touched. Of a pair either file may be named.
     ///
     /// # Errors
     /// [`VolumeError::Io`], [`VolumeError::NotNifti`], [`VolumeError::Truncated`], [`VolumeError::Header`],
@@ -86,15 +95,15 @@ impl Header {
 
     /// The header, and the file positioned at its first voxel.
     pub(super) fn open(path: &Path) -> Result<(Self, Box<dyn Read>), VolumeError> {
-        let (mut source, most_bytes) = open_bytes(path)?;
-        let mut raw = vec![0; HEADER_BYTES];
-        read_exact(&mut source, &mut raw, path, 0)?;
-        let fields = parse(&raw, path)?;
-        let voxel_type = VoxelType::from_code(fields.datatype).ok_or_else(|| VolumeError::Header {
+        let header_path = header_of_pair(path).unwrap_or_else(|| path.to_path_buf());
+        let (mut source, mut most_bytes) = open_bytes(&header_path)?;
+        let raw = read_raw(&mut source, &header_path)?;
+        let voxel_type = raw.integer(Field::Datatype);
+        let voxel_type = VoxelType::from_code(voxel_type).ok_or_else(|| VolumeError::Header {
             path: path.into(),
-            reason: format!("voxels of NIfTI type {} are not numbers of up to 64 bits", fields.datatype),
+            reason: format!("voxels of NIfTI type {voxel_type} are not numbers of up to 64 bits"),
         })?;
-        let sides = sides(&fields, path)?;
+        let sides = sides(&raw, path)?;
         let (shape, channels) = match *sides.as_slice() {
             [x, y] => ([x, y, 1], 1),
             [x, y, z] => ([x, y, z], 1),
@@ -104,17 +113,28 @@ impl Header {
                 return Err(VolumeError::Dimensions { path: path.into(), shape: sides, expected });
             }
         };
-        let voxels = sides.iter().map(|&side| side as u64).product::<u64>(); // at most 2^60
+        let voxels = sides.iter().fold(1u64, |voxels, &side| voxels.saturating_mul(side as u64));
         let expected = voxels.saturating_mul(voxel_type.bytes() as u64);
-        let offset = voxel_offset(&fields, path)?;
+        let offset = voxel_offset(&raw, path)?;
+        let mut extension = Vec::new();
+        if raw.is_pair {
+            (&mut source)
+                .take(MOST_PAIR_EXTENSION_BYTES)
+                .read_to_end(&mut extension)
+                .map_err(|source| io_error(&header_path, source))?;
+            (source, most_bytes) = open_bytes(&voxels_of_pair(&header_path)?)?;
+        }
         if expected.saturating_add(offset) > most_bytes {
             return Err(VolumeError::Truncated { path: path.into(), expected });
         }
-        let mut extension = vec![0; offset as usize - HEADER_BYTES];
-        read_exact(&mut source, &mut extension, path, expected)?;
-        let world_from_voxel = world_from_voxel(&fields, shape);
+        let mut gap = vec![0; (offset - first_offset(&raw)) as usize];
+        read_exact(&mut source, &mut gap, path, expected)?;
+        if !raw.is_pair {
+            extension = gap;
+        }
+        let world_from_voxel = world_from_voxel(&raw, shape, path);
         let path = path.to_path_buf();
-        let header = Self { path, raw, extension, fields, voxel_type, shape, channels, world_from_voxel };
+        let header = Self { path, raw, extension, voxel_type, shape, channels, world_from_voxel };
         Ok((header, source))
     }
 
@@ -133,10 +153,14 @@ impl Header {
         self.channels
     }
 
-    /// Voxel to world millimetres: the sform, or else the qform, or else voxel sizes centred on the volume with
-    /// x to the left (as nibabel does). A form that is singular is passed over.
+    /// Voxel to world millimetres, whatever the file's unit: the sform, or else the qform, or else voxel sizes centred on the
+    /// volume with x to the left. Where they contradict each other, what two of sform, qform and pixdim say counts.
     pub fn world_from_voxel(&self) -> Affine {
         self.world_from_voxel
+    }
+
+    pub(super) fn world_from_voxel_ref(&self) -> &Affine {
+        &self.world_from_voxel
     }
 
     /// Voxel sizes along the stored axes, mm, from [`Header::world_from_voxel`].
@@ -146,7 +170,7 @@ impl Header {
 
     /// `(slope, intercept)`; `(1, 0)` where the header has a slope of 0 or none.
     pub(super) fn scaling(&self) -> Result<(f64, f64), VolumeError> {
-        let (slope, intercept) = (f64::from(self.fields.scl_slope), f64::from(self.fields.scl_inter));
+        let (slope, intercept) = (self.raw.real(Field::SclSlope), self.raw.real(Field::SclInter));
         if slope == 0.0 || !slope.is_finite() {
             Ok((1.0, 0.0))
         } else if intercept.is_finite() {
@@ -157,19 +181,65 @@ impl Header {
     }
 
     pub(super) fn is_little_endian(&self) -> bool {
-        self.fields.endianness == Endianness::Little
+        self.raw.is_little_endian
     }
+}
+
+fn io_error(path: &Path, source: std::io::Error) -> VolumeError {
+    VolumeError::Io { path: path.into(), source }
+}
+
+/// The header's bytes; its size says how many there are.
+fn read_raw(source: &mut dyn Read, path: &Path) -> Result<RawHeader, VolumeError> {
+    let mut size = [0; 4];
+    read_exact(source, &mut size, path, 0)?;
+    let (version, is_little_endian) = Version::of_size(size)
+        .ok_or_else(|| VolumeError::NotNifti { path: path.into(), reason: "wrong header size" })?;
+    let mut bytes = size.to_vec();
+    bytes.resize(version.header_bytes(), 0);
+    read_exact(source, &mut bytes[size.len()..], path, 0)?;
+    RawHeader::new(bytes, version, is_little_endian, path)
+}
+
+/// The `.hdr` beside an `.img`.
+fn header_of_pair(path: &Path) -> Option<PathBuf> {
+    with_other_ending(path, ".img", ".hdr")
+        .and_then(|candidates| candidates.into_iter().find(|path| path.is_file()))
+}
+
+/// The `.img` beside a `.hdr`.
+pub(super) fn voxels_beside(header: &Path) -> Option<PathBuf> {
+    with_other_ending(header, ".hdr", ".img")?.into_iter().find(|path| path.is_file())
+}
+
+fn voxels_of_pair(header: &Path) -> Result<PathBuf, VolumeError> {
+    let reason = "a header whose voxels are in an .img file, which is not beside it";
+    voxels_beside(header).ok_or_else(|| VolumeError::NotNifti { path: header.into(), reason })
+}
+
+/// `path` with `to` in place of `from` at its end, compressed or not; `None` where it does not end so.
+fn with_other_ending(path: &Path, from: &str, to: &str) -> Option<[PathBuf; 2]> {
+    let name = path.file_name()?.to_str()?;
+    let lower = name.to_ascii_lowercase();
+    let stem = [from.to_owned(), format!("{from}.gz")].iter().find_map(|ending| {
+        let length = lower.strip_suffix(ending.as_str())?.len();
+        Some(&name[..length])
+    })?;
+    let is_upper = name[stem.len()..].starts_with(&from.to_ascii_uppercase());
+    let to = if is_upper { to.to_ascii_uppercase() } else { to.to_owned() };
+    let with = |ending: &str| path.with_file_name(OsString::from(format!("{stem}{to}{ending}")));
+    Some([with(""), with(".gz")])
 }
 
 /// Opens a plain or gzipped file, told apart by content, and bounds how many bytes can come out of it.
 fn open_bytes(path: &Path) -> Result<(Box<dyn Read>, u64), VolumeError> {
-    let io = |source| VolumeError::Io { path: path.into(), source };
+    let io = |source| io_error(path, source);
     let file = File::open(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
     let mut file = BufReader::with_capacity(1 << 18, file);
     let is_gzip = file.fill_buf().map_err(io)?.starts_with(&[0x1f, 0x8b]);
     if is_gzip {
-        Ok((Box::new(MultiGzDecoder::new(file)), length.saturating_mul(DEFLATE_MAX_RATIO)))
+        Ok((Box::new(GzipMembers::new(file, path)), length.saturating_mul(DEFLATE_MAX_RATIO)))
     } else {
         Ok((Box::new(file), length))
     }
@@ -187,37 +257,23 @@ pub(super) fn read_exact(
             VolumeError::NotNifti { path: path.into(), reason: "shorter than a header" }
         }
         ErrorKind::UnexpectedEof => VolumeError::Truncated { path: path.into(), expected },
-        _ => VolumeError::Io { path: path.into(), source },
+        _ => io_error(path, source),
     })
 }
 
-fn parse(raw: &[u8], path: &Path) -> Result<NiftiHeader, VolumeError> {
-    let not_nifti = |reason| VolumeError::NotNifti { path: path.into(), reason };
-    let size = [raw[0], raw[1], raw[2], raw[3]];
-    let is_size = |bytes: i32| [bytes.to_le_bytes(), bytes.to_be_bytes()].contains(&size);
-    if is_size(540) {
-        return Err(not_nifti("NIfTI-2 is not supported"));
-    } else if !is_size(HEADER_BYTES as i32) {
-        return Err(not_nifti("wrong header size"));
-    }
-    match &raw[344..348] {
-        b"n+1\0" => {}
-        b"ni1\0" => return Err(not_nifti("pairs of .hdr and .img are not supported")),
-        _ => return Err(not_nifti("wrong magic")),
-    }
-    let fields = NiftiHeader::from_reader(raw).map_err(|_| not_nifti("unreadable header"))?;
-    if fields.sizeof_hdr == HEADER_BYTES as i32 { Ok(fields) } else { Err(not_nifti("mixed byte orders")) }
-}
-
 /// Sides of the volume without trailing ones beyond the third.
-fn sides(fields: &NiftiHeader, path: &Path) -> Result<Vec<usize>, VolumeError> {
-    let rank = usize::from(fields.dim[0]);
-    let mut sides: Vec<usize> = fields.dim.iter().skip(1).take(rank).map(|&side| usize::from(side)).collect();
-    if let Some(axis) = sides.iter().position(|&side| side == 0) {
-        return Err(VolumeError::ZeroDimension { path: path.into(), axis: axis + 1 });
-    } else if let Some(side) = sides.iter().find(|&&side| side > i16::MAX as usize) {
-        let reason = format!("dimension of {}", *side as u16 as i16);
-        return Err(VolumeError::Header { path: path.into(), reason });
+fn sides(raw: &RawHeader, path: &Path) -> Result<Vec<usize>, VolumeError> {
+    let rank = raw.integer(Field::Dim(0)).clamp(1, 7) as usize;
+    let mut sides = Vec::with_capacity(rank);
+    for axis in 1..=rank {
+        let side = raw.integer(Field::Dim(axis));
+        if side == 0 {
+            return Err(VolumeError::ZeroDimension { path: path.into(), axis });
+        }
+        sides.push(usize::try_from(side).map_err(|_| VolumeError::Header {
+            path: path.into(),
+            reason: format!("dimension of {side}"),
+        })?);
     }
     while sides.len() > 3 && sides.last() == Some(&1) {
         sides.pop();
@@ -225,59 +281,20 @@ fn sides(fields: &NiftiHeader, path: &Path) -> Result<Vec<usize>, VolumeError> {
     Ok(sides)
 }
 
-fn voxel_offset(fields: &NiftiHeader, path: &Path) -> Result<u64, VolumeError> {
-    const FIRST: f32 = HEADER_BYTES as f32 + 4.0; // header and extender
-    const LAST: f32 = (1 << 30) as f32; // an extension of a gigabyte is a broken header
-    let offset = fields.vox_offset;
+/// Where voxels may begin at the earliest.
+fn first_offset(raw: &RawHeader) -> u64 {
+    if raw.is_pair { 0 } else { raw.version.header_bytes() as u64 }
+}
+
+/// Where voxels begin.
+fn voxel_offset(raw: &RawHeader, path: &Path) -> Result<u64, VolumeError> {
+    let first = if raw.is_pair { 0 } else { (raw.version.header_bytes() + EXTENDER_BYTES) as u64 };
+    let offset = raw.real(Field::VoxOffset);
     if offset == 0.0 {
-        Ok(FIRST as u64)
-    } else if (FIRST..LAST).contains(&offset) {
+        Ok(first)
+    } else if (first as f64..MOST_EXTENSION_BYTES as f64).contains(&offset) {
         Ok(offset as u64)
     } else {
         Err(VolumeError::Header { path: path.into(), reason: format!("vox_offset is {offset}") })
     }
-}
-
-fn world_from_voxel(fields: &NiftiHeader, shape: [usize; 3]) -> Affine {
-    let is_usable =
-        |affine: &Affine| affine.iter().flatten().all(|value| value.is_finite()) && inverse(affine).is_some();
-    let sizes = [1, 2, 3].map(|axis| match f64::from(fields.pixdim[axis]).abs() {
-        size if size.is_finite() && size > 0.0 => size,
-        _ => 1.0,
-    });
-    let sform = || [fields.srow_x, fields.srow_y, fields.srow_z].map(|row| row.map(f64::from));
-    let centred = || {
-        let signs = [-1.0, 1.0, 1.0];
-        let mut affine = [[0.0; 4]; 3];
-        for (axis, row) in affine.iter_mut().enumerate() {
-            row[axis] = signs[axis] * sizes[axis];
-            row[3] = -row[axis] * (shape[axis] as f64 - 1.0) / 2.0;
-        }
-        affine
-    };
-    let forms = [
-        (fields.sform_code > 0).then(sform),
-        (fields.qform_code > 0).then(|| affine_of_quaternion(fields, sizes)),
-    ];
-    forms.into_iter().flatten().find(is_usable).unwrap_or_else(centred)
-}
-
-/// Method 2 of NIfTI-1: rotation by a unit quaternion, voxel sizes, offset.
-fn affine_of_quaternion(fields: &NiftiHeader, sizes: [f64; 3]) -> Affine {
-    let [b, c, d] = [fields.quatern_b, fields.quatern_c, fields.quatern_d].map(f64::from);
-    let a = (1.0 - b * b - c * c - d * d).max(0.0).sqrt();
-    let length = (a * a + b * b + c * c + d * d).sqrt();
-    let [a, b, c, d] = [a, b, c, d].map(|part| part / length);
-    let rotation = [
-        [a * a + b * b - c * c - d * d, 2.0 * (b * c - a * d), 2.0 * (b * d + a * c)],
-        [2.0 * (b * c + a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d - a * b)],
-        [2.0 * (b * d - a * c), 2.0 * (c * d + a * b), a * a + d * d - b * b - c * c],
-    ];
-    let handedness = if fields.pixdim[0] < 0.0 { -1.0 } else { 1.0 };
-    let scale = [sizes[0], sizes[1], sizes[2] * handedness];
-    let offset = [fields.quatern_x, fields.quatern_y, fields.quatern_z].map(f64::from);
-    [0, 1, 2].map(|row| {
-        let [x, y, z] = [0, 1, 2].map(|column| rotation[row][column] * scale[column]);
-        [x, y, z, offset[row]]
-    })
 }

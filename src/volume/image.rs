@@ -5,11 +5,17 @@ use std::path::Path;
 
 use ndarray::{Array3, Array4, ShapeBuilder};
 
+use super::align::{Regrid, TargetGrid, align};
 use super::error::VolumeError;
 use super::header::{Header, VoxelType, read_exact};
+use super::warnings::warn_once;
 
 /// Voxels decoded at a time.
 const BLOCK: usize = 1 << 16;
+/// How far a label may be from an integer in any file.
+const LABEL_ROUNDING: f64 = 1e-3;
+/// The same where integers are stored with a slope: half a step of the stored values, but no more than this.
+const MOST_LABEL_ROUNDING: f64 = 0.05;
 
 /// A volume in memory.
 #[derive(Debug, Clone)]
@@ -30,7 +36,9 @@ impl Image {
         let [x, y, z] = reader.header.shape();
         let channels = reader.header.channels();
         let mut voxels = reserve(path, channels * z * y * x)?;
-        reader.read_f32(channels, &mut voxels)?;
+        for _ in 0..channels {
+            reader.append_channel(&mut voxels)?;
+        }
         reader.finish()?;
         let voxels = shaped(path, voxels, |v| Array4::from_shape_vec((channels, z, y, x), v))?;
         Ok(Self { header: reader.header, voxels })
@@ -46,17 +54,31 @@ pub fn read_labels(path: &Path) -> Result<(Array3<u8>, [f64; 3]), VolumeError> {
     Ok((labels, header.spacing_mm()))
 }
 
-pub(super) fn read_labels_and_header(path: &Path) -> Result<(Array3<u8>, Header), VolumeError> {
+/// Reads a label volume onto the grid of `target`, `[x, y, z]` as the target is stored: the one way in which labels and
+/// predictions come to another file's voxels.
+///
+/// # Errors
+/// Those of [`read_labels`]; [`VolumeError::OtherGrid`] as `regrid` says.
+pub fn read_labels_on(path: &Path, target: &TargetGrid, regrid: Regrid) -> Result<Array3<u8>, VolumeError> {
+    let (labels, header) = read_labels_and_header(path)?;
+    Ok(align(&header, target, regrid)?.nearest(labels, target.shape))
+}
+
+fn read_labels_and_header(path: &Path) -> Result<(Array3<u8>, Header), VolumeError> {
     let mut reader = VoxelReader::open(path)?;
     let [x, y, z] = reader.header.shape();
     expect_one_channel(&reader.header)?;
     let mut labels: Vec<u8> = reserve(path, x * y * z)?;
     let mut wrong = None;
+    // Scaled integers and files saved as float may be off by rounding, not by more.
+    let is_scaled = reader.header.voxel_type.is_integer() && reader.slope != 1.0;
+    let half_a_step = if is_scaled { 0.5 * reader.slope.abs() } else { 0.0 };
+    let rounding = half_a_step.clamp(LABEL_ROUNDING, MOST_LABEL_ROUNDING) * (1.0 + 1e-3);
     reader.read(1, |values| {
         labels.extend(values.iter().map(|&value| {
             let label = value.round();
-            // Scaled integers and files saved as float may be off by rounding, not by more.
-            if (value - label).abs() > 1e-3 || !(0.0..=255.0).contains(&label) {
+            let is_integer = (value - label).abs() <= rounding + 1e-6 * label.abs();
+            if !is_integer || !(0.0..=255.0).contains(&label) {
                 wrong.get_or_insert(value);
             }
             label as u8
@@ -116,18 +138,36 @@ impl VoxelReader {
         Ok(Self { header, source, slope, intercept, non_finite: 0 })
     }
 
-    /// Appends the next `channels` channels to `voxels`. NaN and infinity are counted, and reported by
-    /// [`VoxelReader::finish`].
-    pub(super) fn read_f32(&mut self, channels: usize, voxels: &mut Vec<f32>) -> Result<(), VolumeError> {
-        let mut non_finite = 0;
-        self.read(channels, |values| {
+    /// The next channel, `[x, y, z]` as stored. Voxels that are not finite get the channel's smallest finite value, and are
+    /// reported by [`VoxelReader::finish`].
+    pub(super) fn read_channel(&mut self) -> Result<Array3<f32>, VolumeError> {
+        let [x, y, z] = self.header.shape();
+        let mut voxels = reserve(self.header.path(), x * y * z)?;
+        self.append_channel(&mut voxels)?;
+        shaped(self.header.path(), voxels, |v| Array3::from_shape_vec((x, y, z).f(), v))
+    }
+
+    fn append_channel(&mut self, voxels: &mut Vec<f32>) -> Result<(), VolumeError> {
+        let first = voxels.len();
+        let (mut non_finite, mut smallest) = (0, f32::INFINITY);
+        self.read(1, |values| {
             voxels.extend(values.iter().map(|&value| {
                 let voxel = value as f32;
-                non_finite += usize::from(!voxel.is_finite());
+                if voxel.is_finite() {
+                    smallest = smallest.min(voxel);
+                } else {
+                    non_finite += 1;
+                }
                 voxel
             }));
         })?;
-        self.non_finite += non_finite;
+        if non_finite > 0 {
+            if smallest == f32::INFINITY {
+                return Err(VolumeError::NonFinite { path: self.header.path().into(), count: non_finite });
+            }
+            voxels[first..].iter_mut().filter(|voxel| !voxel.is_finite()).for_each(|voxel| *voxel = smallest);
+            self.non_finite += non_finite;
+        }
         Ok(())
     }
 
@@ -166,10 +206,11 @@ impl VoxelReader {
             }
             _ => VolumeError::Io { path: path.into(), source },
         })?;
-        match self.non_finite {
-            0 => Ok(()),
-            count => Err(VolumeError::NonFinite { path: path.into(), count }),
+        if self.non_finite > 0 {
+            let what = "voxels are NaN or infinite; they count as the smallest finite value";
+            warn_once(path, format!("{} {what}", self.non_finite));
         }
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@
 //! `[slice, row, column]` (see [`Grid`]).
 
 mod affine;
+mod align;
 mod assemble;
 mod boxes;
 mod case;
@@ -17,18 +18,25 @@ mod classes;
 mod components;
 pub mod dataset;
 mod error;
+mod extension;
+mod forms;
 mod grid;
+mod grid_difference;
+mod gzip;
 mod header;
 mod ignore;
 mod image;
 mod label_files;
 mod normalise;
 mod plan;
+mod raw_header;
 mod resample;
+mod warnings;
 mod windows;
 mod write;
 
-pub use affine::Affine;
+pub use affine::{Affine, column_norms};
+pub use align::{Regrid, TargetGrid};
 pub use assemble::LabelAssembler;
 pub use case::PreparedCase;
 pub use classes::{ClassTable, LabelClass};
@@ -38,9 +46,10 @@ pub use error::VolumeError;
 pub use grid::{BoxMm, Grid};
 pub use header::Header;
 pub use ignore::{IgnoreValues, USUAL_IGNORE_VALUE, erase};
-pub use image::{Image, read_labels};
+pub use image::{Image, read_labels, read_labels_on};
 pub use label_files::{LabelFiles, MaskFile, masks_of_classes, number_masks};
 pub use normalise::normalise;
-pub use plan::CasePlan;
+pub use plan::{CasePlan, PlanOptions};
 pub use resample::Interpolation;
+pub use warnings::mute_warnings;
 pub use write::write_labels;

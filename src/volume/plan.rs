@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::align::{Regrid, TargetGrid, align};
 use super::dataset::CaseFiles;
 use super::error::VolumeError;
 use super::grid::{BoxMm, Grid};
@@ -13,11 +14,14 @@ use super::header::Header;
 use super::image::expect_one_channel;
 use super::label_files::LabelFiles;
 use super::resample::Interpolation;
+use super::warnings::warn_once;
 use super::windows::starts;
-use crate::bundle::{BundleConfig, Plane};
+use crate::bundle::{BundleConfig, Plane, SliceAxis};
 
 /// Largest ratio of voxel sizes up to which slices are interpolated (nnU-Net's `ANISO_THRESHOLD`).
 const ANISOTROPY: f64 = 3.0;
+/// A volume whose voxels are so many times as long within the slices as across them was scanned along another axis.
+const COARSER: f64 = 2.0;
 /// Most windows of a case; more means a patch or spacing that does not belong to the volume.
 const MOST_WINDOWS: usize = 1 << 20;
 /// Longest side of the network's grid, pixels or slices.
@@ -43,6 +47,8 @@ pub struct CasePlan {
     pub largest_component: bool,
     /// Images along the slice axis: between slices, or the nearest where voxels are much longer than wide.
     pub slice_interpolation: Interpolation,
+    /// What becomes of labels and further modalities that lie on another grid than the first image.
+    pub regrid: Regrid,
     windows: Vec<[usize; 3]>,
 }
 
@@ -59,6 +65,17 @@ struct PlanRecord {
     #[serde(default)]
     largest_component: bool,
     slice_interpolation: Interpolation,
+    #[serde(default)]
+    regrid: Regrid,
+}
+
+/// What the user, not the bundle, says about a case.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct PlanOptions {
+    /// Opposite corners of a box in world millimetres (RAS) outside of which nothing is computed and labels are zero.
+    pub roi_mm: Option<BoxMm>,
+    /// What becomes of labels and further modalities that lie on another grid than the first image.
+    pub regrid: Regrid,
 }
 
 impl From<CasePlan> for PlanRecord {
@@ -72,9 +89,20 @@ impl From<CasePlan> for PlanRecord {
             mirror,
             largest_component,
             slice_interpolation,
+            regrid,
             ..
         } = plan;
-        Self { files, grid, network_shape, patch, overlap, mirror, largest_component, slice_interpolation }
+        Self {
+            files,
+            grid,
+            network_shape,
+            patch,
+            overlap,
+            mirror,
+            largest_component,
+            slice_interpolation,
+            regrid,
+        }
     }
 }
 
@@ -91,6 +119,7 @@ impl TryFrom<PlanRecord> for CasePlan {
             mirror,
             largest_component,
             slice_interpolation,
+            regrid,
         } = record;
         let mut axes = grid.axes;
         axes.sort_unstable();
@@ -130,6 +159,7 @@ impl TryFrom<PlanRecord> for CasePlan {
             mirror,
             largest_component,
             slice_interpolation,
+            regrid,
             windows,
         })
     }
@@ -145,17 +175,29 @@ fn axis_starts(shape: [usize; 3], patch: [usize; 3], overlap: [f64; 3], axis: us
 }
 
 impl CasePlan {
-    /// Plans a case from the headers of its files. `roi_mm`: opposite corners of a box in world millimetres (RAS)
-    /// outside of which nothing is computed and labels are zero.
+    /// [`CasePlan::with_options`] with a region of interest; other grids are refused.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn new(files: &CaseFiles, config: &BundleConfig, roi_mm: Option<BoxMm>) -> Result<Self, VolumeError> {
+        Self::with_options(files, config, &PlanOptions { roi_mm, ..PlanOptions::default() })
+    }
+
+    /// Plans a case from the headers of its files.
     ///
     /// # Errors
     /// Those of [`Header::read`], [`VolumeError::ModalityCount`], [`VolumeError::Dimensions`] (4D beside other
-    /// files), [`VolumeError::ShapeMismatch`] (modalities or labels), [`VolumeError::Outside`] (region) and
+    /// files), [`VolumeError::OtherGrid`] (modalities or labels), [`VolumeError::Outside`] (region) and
     /// [`VolumeError::Header`] (a resampled grid or window count beyond reason).
-    pub fn new(files: &CaseFiles, config: &BundleConfig, roi_mm: Option<BoxMm>) -> Result<Self, VolumeError> {
-        let header = check_files(files, config.modalities.len())?;
-        let whole = Grid::new(header.shape(), header.world_from_voxel());
-        let grid = match &roi_mm {
+    pub fn with_options(
+        files: &CaseFiles,
+        config: &BundleConfig,
+        options: &PlanOptions,
+    ) -> Result<Self, VolumeError> {
+        let header = check_files(files, config.modalities.len(), options.regrid)?;
+        let whole = Grid::new(header.shape(), header.world_from_voxel(), config.slice_axis);
+        warn_of_slice_axis(&whole, config.slice_axis, header.path());
+        let grid = match &options.roi_mm {
             None => whole,
             Some(region) => whole.cropped(region).ok_or_else(|| VolumeError::Outside {
                 path: header.path().into(),
@@ -177,6 +219,7 @@ impl CasePlan {
             mirror: config.patch.mirror,
             largest_component: config.largest_component,
             slice_interpolation: slice_interpolation(&grid, config),
+            regrid: options.regrid,
             grid,
         };
         Self::try_from(record).map_err(too_large)
@@ -213,6 +256,12 @@ impl CasePlan {
         [0, 1, 2].map(|axis| axis_starts(self.network_shape, self.patch, self.overlap, axis))
     }
 
+    /// The grid of the case's first image, to which labels and further modalities are brought.
+    pub fn target(&self) -> TargetGrid<'_> {
+        let Grid { original_shape, world_from_voxel, .. } = &self.grid;
+        TargetGrid { path: self.path(), shape: *original_shape, world_from_voxel }
+    }
+
     /// The case's first image, for messages.
     pub(super) fn path(&self) -> &Path {
         self.files.images.first().map_or(Path::new(""), |path| path)
@@ -220,7 +269,7 @@ impl CasePlan {
 }
 
 /// Checks that all files of the case fit together; returns the first image's header.
-fn check_files(files: &CaseFiles, modalities: usize) -> Result<Header, VolumeError> {
+fn check_files(files: &CaseFiles, modalities: usize, regrid: Regrid) -> Result<Header, VolumeError> {
     let (first, others) = files.images.split_first().ok_or_else(|| VolumeError::ModalityCount {
         path: files.case_id.clone().into(),
         found: 0,
@@ -238,21 +287,28 @@ fn check_files(files: &CaseFiles, modalities: usize) -> Result<Header, VolumeErr
     for path in others.iter().map(|path| &**path).chain(labels) {
         let other = Header::read(path)?;
         expect_one_channel(&other)?;
-        expect_shape(&other, first, header.shape())?;
+        // Resampling is checked and announced where voxels are read.
+        if regrid == Regrid::Refuse {
+            align(&other, &TargetGrid::from(&header), regrid)?;
+        }
     }
     Ok(header)
 }
 
-pub(super) fn expect_shape(other: &Header, image: &Path, image_shape: [usize; 3]) -> Result<(), VolumeError> {
-    if other.shape() == image_shape {
-        return Ok(());
+/// Says that the volume was scanned in slices along another axis than the model's.
+fn warn_of_slice_axis(grid: &Grid, slice_axis: SliceAxis, path: &Path) {
+    let [slice, row, column] = grid.spacing_mm;
+    let coarsest = row.max(column);
+    if coarsest >= COARSER * slice && grid.shape()[0] > 1 {
+        let axis = slice_axis.name();
+        warn_once(
+            path,
+            format!(
+                "its voxels are {coarsest:.2} mm long within the {axis} slices of the model, which are {slice:.2} mm apart: it \
+                 was probably scanned along another axis (--slice-axis says which)"
+            ),
+        );
     }
-    Err(VolumeError::ShapeMismatch {
-        path: other.path().into(),
-        shape: other.shape(),
-        image: image.into(),
-        image_shape,
-    })
 }
 
 fn network_shape(grid: &Grid, config: &BundleConfig) -> Result<[usize; 3], String> {

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use self_prompt_sam::bundle::{
-    Backbone, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, WeightFile,
+    Backbone, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, SliceAxis, WeightFile,
 };
 use self_prompt_sam::network::segmenter::write_fresh_weights;
 use self_prompt_sam::weights::sha256_file;
@@ -75,6 +75,7 @@ impl Bench {
             name: "test".into(),
             classes: ["background", "one", "two"].map(String::from).to_vec(),
             modalities: vec!["MR".into()],
+            slice_axis: SliceAxis::Axial,
             spacing_mm: None,
             patch: Patch {
                 depth: 4,

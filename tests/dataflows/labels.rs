@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ndarray::Array3;
-use self_prompt_sam::volume::{read_labels, write_labels};
+use self_prompt_sam::volume::{ClassTable, read_labels, write_labels};
 
 use super::harness::{Bench, Run, project};
 
@@ -24,7 +24,9 @@ fn relabelled(bench: &Bench, name: &str, values: impl Fn(u8) -> u8) -> PathBuf {
     let path = bench.path(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let (labels, _) = read_labels(&bench.path("labels/case_0.nii.gz")).unwrap();
-    write_labels(&path, &labels.mapv(values), &bench.path("images/case_0.nii.gz")).unwrap();
+    // Places in this table are values.
+    let table = ClassTable::of_values(1..=u8::MAX);
+    write_labels(&path, &labels.mapv(values), &bench.path("images/case_0.nii.gz"), &table).unwrap();
     path
 }
 

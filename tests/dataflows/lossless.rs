@@ -51,7 +51,13 @@ fn reference(bench: &Bench) -> std::collections::BTreeMap<String, Vec<u8>> {
             assembler.push(window, logits).unwrap();
         }
         let path = folder.join(format!("{}.nii.gz", plan.files.case_id.as_str()));
-        volume::write_labels(&path, &assembler.finish(), &files.images[0]).unwrap();
+        volume::write_labels(
+            &path,
+            &assembler.finish(),
+            &files.images[0],
+            &volume::ClassTable::of_model(&bundle.config.classes),
+        )
+        .unwrap();
     }
     super::harness::label_maps(&folder)
 }

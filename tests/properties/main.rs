@@ -23,7 +23,10 @@ mod training;
 mod volume_datasets;
 mod volume_files;
 mod volume_geometry;
+mod volume_grid;
+mod volume_headers;
 mod volume_names;
+mod volume_slices;
 mod volume_windows;
 mod volumes;
 #[path = "../support/zip.rs"]

@@ -2,7 +2,7 @@
 
 use ndarray::Array3;
 use self_prompt_sam::bundle::{
-    Backbone, Bundle, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, WeightFile,
+    Backbone, Bundle, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, SliceAxis, WeightFile,
 };
 use self_prompt_sam::compute::Compute;
 use self_prompt_sam::network::segmenter::{Segmenter, write_fresh_weights};
@@ -22,6 +22,7 @@ fn bundle(network: NetworkConfig, modalities: usize) -> (TempDir, Bundle) {
         name: "test".into(),
         classes: ["background", "one", "two"].map(String::from).to_vec(),
         modalities: (0..modalities).map(|index| format!("M{index}")).collect(),
+        slice_axis: SliceAxis::Axial,
         spacing_mm: None,
         patch: Patch {
             depth: DEPTH,

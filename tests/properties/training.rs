@@ -67,6 +67,7 @@ fn config(folder: &Path, cases: usize) -> TrainingConfig {
         split: Split::EveryNth { n: 2, offset: 0 },
         patient: None,
         foreground: 0.5,
+        resample_labels: false,
         memory_mib: 64,
     };
     let schedule = Schedule {

@@ -8,7 +8,7 @@ use std::path::Path;
 use ndarray::Array3;
 use self_prompt_sam::bundle::Plane;
 use self_prompt_sam::volume::{
-    CasePlan, Image, PreparedCase, VolumeError, discover, read_labels, write_labels,
+    CasePlan, ClassTable, Image, PreparedCase, VolumeError, discover, read_labels, write_labels,
 };
 
 use crate::volumes::{Nifti, case, config};
@@ -55,8 +55,10 @@ fn bad_images_are_refused_in_one_line_naming_the_file() {
         ("empty.nii.gz", Vec::new(), "shorter than a header"),
         ("text.nii", b"hello, I am not a volume".repeat(30), "not a NIfTI-1 file"),
         ("magic.nii", with(&[(344, b"xxxx")]), "wrong magic"),
-        ("pair.nii", with(&[(344, b"ni1\0")]), ".hdr and .img"),
-        ("nifti2.nii", with(&[(0, &540i32.to_le_bytes())]), "NIfTI-2"),
+        ("pair.nii", with(&[(344, b"ni1\0")]), "voxels are in an .img file"),
+        ("nifti2.nii", with(&[(0, &540i32.to_le_bytes())]), "wrong magic"),
+        ("analyze.nii", with(&[(344, &[0; 4])]), "ANALYZE 7.5, which does not say which side is left"),
+        ("rank.nii", with(&[(40, &[9, 0])]), "9 dimensions"),
         ("zero.nii", with(&[(44, &[0, 0])]), "dimension 2 is zero"),
         ("negative.nii", with(&[(44, &(-5i16).to_le_bytes())]), "dimension of -5"),
         ("huge.nii", with(&[(42, &huge)]), "truncated"),
@@ -68,7 +70,11 @@ fn bad_images_are_refused_in_one_line_naming_the_file() {
         ("offset.nii", with(&[(108, &(-1f32).to_le_bytes())]), "vox_offset is -1"),
         ("offset_far.nii", with(&[(108, &9e8f32.to_le_bytes())]), "truncated"),
         ("inter.nii", with(&[(116, &f32::INFINITY.to_le_bytes())]), "scl_inter is inf"),
-        ("nan.nii", with(&[(352, &f32::NAN.to_le_bytes()), (400, &f32::INFINITY.to_le_bytes())]), "2 voxels"),
+        (
+            "nan.nii",
+            with(&[(352, &f32::NAN.to_le_bytes().repeat(120))]),
+            "all 120 voxels are NaN or infinite",
+        ),
         (
             "modalities.nii",
             Nifti::u8(&[2, 2, 2, 3], vec![0; 24]).bytes(),
@@ -97,7 +103,7 @@ fn bad_labels_are_refused_in_one_line_naming_the_file() {
     let voxels = |value: f32| (0..120).map(|at| if at == 60 { value } else { 1.0 }).collect::<Vec<_>>();
     let shape = [6, 5, 4];
     let table = [
-        ("shape.nii", Nifti::u8(&[6, 5, 3], vec![0; 90]), "[6, 5, 3] differs from"),
+        ("shape.nii", Nifti::u8(&[6, 5, 3], vec![0; 90]), "shape [6, 5, 3] against [6, 5, 4]"),
         ("film.nii", Nifti::u8(&[6, 5, 4, 2], vec![0; 240]), "expected one volume"),
         ("half.nii", Nifti::f32(&shape, &voxels(1.5)), "label 1.5 is not an integer"),
         ("many.nii", Nifti::f32(&shape, &voxels(256.0)), "label 256"),
@@ -140,13 +146,17 @@ fn labels_that_cannot_be_written_leave_nothing_behind() {
     let no_folder = folder.path().join("no/result.nii.gz");
     let below_a_file = image.join("result.nii.gz");
     for path in [&taken, &no_folder, &below_a_file] {
-        let error = write_labels(path, &labels, &image).unwrap_err().to_string();
+        let error = write_labels(path, &labels, &image, &ClassTable::of_values([1])).unwrap_err().to_string();
         assert!(error.contains(path.to_str().unwrap()) && error.lines().count() == 1, "{error}");
     }
     let wrong = folder.path().join("wrong.nii.gz");
-    let error = write_labels(&wrong, &Array3::ones((6, 5, 3)), &image).unwrap_err().to_string();
+    let error = write_labels(&wrong, &Array3::ones((6, 5, 3)), &image, &ClassTable::of_values([1]))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("wrong.nii.gz") && error.contains("[6, 5, 3]"), "{error}");
-    assert!(write_labels(&wrong, &labels, &folder.path().join("gone.nii")).is_err());
+    assert!(
+        write_labels(&wrong, &labels, &folder.path().join("gone.nii"), &ClassTable::of_values([1])).is_err()
+    );
     let mut left: Vec<_> =
         std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
@@ -154,7 +164,7 @@ fn labels_that_cannot_be_written_leave_nothing_behind() {
 
     let result = folder.path().join("result.nii.gz");
     std::fs::write(&result, b"an older result").unwrap();
-    write_labels(&result, &labels, &image).unwrap();
+    write_labels(&result, &labels, &image, &ClassTable::of_values([1])).unwrap();
     assert_eq!(read_labels(&result).unwrap().0, labels);
 }
 

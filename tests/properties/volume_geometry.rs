@@ -5,8 +5,8 @@
 use std::path::Path;
 
 use ndarray::{Array3, Array4, Axis};
-use self_prompt_sam::bundle::{Normalisation, Plane};
-use self_prompt_sam::volume::{CasePlan, Grid, Image, PreparedCase, read_labels, write_labels};
+use self_prompt_sam::bundle::{Normalisation, Plane, SliceAxis};
+use self_prompt_sam::volume::{CasePlan, ClassTable, Grid, Image, PreparedCase, read_labels, write_labels};
 
 use crate::volumes::{Nifti, case, config, identity_segmentation, python, read_f32};
 
@@ -15,7 +15,9 @@ struct Volume {
     name: String,
     image: String,
     labels: String,
+    result: String,
     canonical: String,
+    slice_axis: SliceAxis,
     canonical_shape: [usize; 4],
     spacing_mm: [f64; 3],
 }
@@ -32,7 +34,7 @@ fn voxels_and_orientation_are_those_of_nibabel() {
     assert!(volumes.len() >= 30);
     for volume in &volumes {
         let image = Image::read(&folder.path().join(&volume.image)).unwrap();
-        let grid = Grid::new(image.header.shape(), image.header.world_from_voxel());
+        let grid = Grid::new(image.header.shape(), image.header.world_from_voxel(), volume.slice_axis);
         let expected = read_f32(&folder.path().join(&volume.canonical));
         let expected = Array4::from_shape_vec(volume.canonical_shape, expected).unwrap();
         for (stored, expected) in image.voxels.outer_iter().zip(expected.outer_iter()) {
@@ -54,18 +56,15 @@ fn identity_segmentation_comes_back_voxel_for_voxel_on_the_original_grid() {
         let image = folder.path().join(&volume.image);
         let files = case(&image, Some(&folder.path().join(&volume.labels)));
         for plane in [Plane::Window([4, 5]), Plane::Window([16, 16])] {
-            let config = config(volume.canonical_shape[0], plane, 3);
+            let mut config = config(volume.canonical_shape[0], plane, 3);
+            config.slice_axis = volume.slice_axis;
             let plan = CasePlan::new(&files, &config, None).unwrap();
             let prepared = PreparedCase::open(&plan, &config).unwrap();
             let labels = identity_segmentation(&plan, &prepared, 4);
-            assert_eq!(
-                labels,
-                read_labels(files.labels.as_ref().unwrap().path()).unwrap().0,
-                "{}",
-                volume.name
-            );
-            let path = folder.path().join(volume.image.replace("image", "result"));
-            write_labels(&path, &labels, &image).unwrap();
+            let truth = read_labels(files.labels.as_ref().unwrap().path()).unwrap().0;
+            assert_eq!(labels, truth, "{}", volume.name);
+            let path = folder.path().join(&volume.result);
+            write_labels(&path, &labels, &image, &ClassTable::of_model(&config.classes)).unwrap();
         }
     }
     let report = python("check_labels.py", folder.path()).unwrap();
@@ -121,6 +120,7 @@ fn resampled_segmentation_is_within_one_voxel_at_the_border() {
         for plane in [Plane::Window([24, 24]), Plane::WholeSlice(80)] {
             let mut config = config(1, plane, 6);
             config.spacing_mm = Some(target);
+            config.slice_axis = if spacing[0] > 2.0 { SliceAxis::Sagittal } else { SliceAxis::Axial };
             let plan = CasePlan::new(&case(&path, Some(&path)), &config, None).unwrap();
             assert_ne!(plan.network_shape, plan.grid.shape());
             let prepared = PreparedCase::open(&plan, &config).unwrap();

@@ -207,7 +207,9 @@ fn every_place_is_cut_in_every_way_to_mirror_it() {
     let folder = tempfile::tempdir().unwrap();
     let image = random_file(folder.path(), [10, 7, 5], [1.0, 1.0, 2.0]);
     let labels = (0..10 * 7 * 5).map(|index| (index * 7 % 4) as u8).collect();
-    let labels = Nifti::u8(&[10, 7, 5], labels).write(&folder.path().join("labels.nii"));
+    let mut labels = Nifti::u8(&[10, 7, 5], labels);
+    labels.pixdim = [1.0, 1.0, 2.0];
+    let labels = labels.write(&folder.path().join("labels.nii"));
     let files = case(&image, Some(&labels));
     let mut config = config(1, Plane::Window([4, 6]), 3);
     let open =

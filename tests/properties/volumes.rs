@@ -7,7 +7,7 @@ use std::process::Command;
 
 use ndarray::Array3;
 use self_prompt_sam::bundle::{
-    Backbone, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, WeightFile,
+    Backbone, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, SliceAxis, WeightFile,
 };
 use self_prompt_sam::volume::{CaseFiles, CasePlan, LabelAssembler, LabelFiles, PreparedCase};
 
@@ -16,6 +16,7 @@ pub fn config(modalities: usize, plane: Plane, depth: usize) -> BundleConfig {
         name: "test".into(),
         classes: ["background", "a", "b", "c"].map(String::from).to_vec(),
         modalities: (0..modalities).map(|index| format!("M{index}")).collect(),
+        slice_axis: SliceAxis::Axial,
         spacing_mm: None,
         patch: Patch { depth, plane, depth_overlap: 0.5, plane_overlap: 0.5, mirror: [false; 3] },
         normalisation: Normalisation::Window { low: 0.0, high: 1.0 },
@@ -114,4 +115,46 @@ impl Nifti {
         std::fs::write(path, self.bytes()).unwrap();
         path.into()
     }
+}
+
+/// The file with another sform.
+pub fn with_affine(mut file: Vec<u8>, affine: &[[f64; 4]; 3]) -> Vec<u8> {
+    for (at, &value) in affine.iter().flatten().enumerate() {
+        file[280 + 4 * at..284 + 4 * at].copy_from_slice(&(value as f32).to_le_bytes());
+    }
+    file
+}
+
+/// The file with other bytes at some places.
+pub fn edited(mut file: Vec<u8>, edits: &[(usize, &[u8])]) -> Vec<u8> {
+    for &(at, bytes) in edits {
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    file
+}
+
+/// What `f` returns, and the warnings it logs.
+pub fn warnings_of<T>(f: impl FnOnce() -> T) -> (T, Vec<String>) {
+    #[derive(Clone, Default)]
+    struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let sink = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .without_time()
+        .with_ansi(false)
+        .with_writer(move || sink.clone())
+        .finish();
+    let result = tracing::subscriber::with_default(subscriber, f);
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    (result, text.lines().map(String::from).collect())
 }

@@ -3,7 +3,8 @@
     check_labels.py FOLDER
 
 FOLDER/result_i.nii[.gz] must have the voxels of labels_i, the affine and every header field of image_i but those that
-make it labels, the same byte order and the same extensions. Prints every difference; exits 1 if there is one.
+make it labels, the same byte order, the image's extensions and after them one with the names of the classes. Prints every
+difference; exits 1 if there is one.
 """
 
 import json
@@ -13,13 +14,19 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-CHANGED = {"datatype", "bitpix", "scl_slope", "scl_inter", "cal_max", "cal_min"}
+CHANGED = {"datatype", "bitpix", "scl_slope", "scl_inter", "vox_offset", "magic"}
+# What speaks of the image's voxels does not speak of labels.
+LABELS = {
+    "intent_code": 1002, "intent_p1": 0, "intent_p2": 0, "intent_p3": 0, "intent_name": b"", "cal_max": 0, "cal_min": 0,
+    "aux_file": b"", "slice_code": 0, "slice_start": 0, "slice_end": 0, "slice_duration": 0, "toffset": 0,
+}
+NAMES = {"labels": {"1": "a", "2": "b", "3": "c"}}
 
 
 def differences(folder, index, volume):
     image = nib.load(folder / volume["image"])
     labels = nib.load(folder / volume["labels"])
-    result = nib.load(folder / volume["image"].replace("image", "result"))
+    result = nib.load(folder / volume["result"])
     shape = image.shape[:3]
     if result.shape != shape:
         yield f"shape {result.shape}, not {shape}"
@@ -30,21 +37,29 @@ def differences(folder, index, volume):
         yield f"{np.count_nonzero(np.asanyarray(result.dataobj) != np.asanyarray(labels.dataobj))} voxels differ"
     if not np.array_equal(result.affine, image.affine):
         yield "affine differs"
-    raw = {name: nib.Nifti1Header.from_fileobj(file) for name, file in opened(folder, volume).items()}
+    raw = {name: type(image.header).from_fileobj(file) for name, file in opened(folder, volume).items()}
     for field in image.header.keys():
         before, after = raw["image"][field], raw["result"][field]
-        if field == "dim" and len(image.shape) == 4:
+        if len(image.shape) == 4 and field == "dim":
             before = np.array([3, *shape, 1, 1, 1, 1])
+        elif len(image.shape) == 4 and field == "pixdim":
+            before = np.array([*before[:4], 1, 1, 1, 1])
+        before = np.array(LABELS.get(field, before), dtype=before.dtype)
         if field not in CHANGED and not np.array_equal(before, after, equal_nan=before.dtype.kind == "f"):
             yield f"{field} is {after}, not {before}"
-    for field, value in {"scl_slope": 1.0, "scl_inter": 0.0, "cal_max": 0.0, "cal_min": 0.0}.items():
-        # nibabel clears the scale fields of the headers it has read, so read the bytes
-        offset = {"scl_slope": 112, "scl_inter": 116, "cal_max": 124, "cal_min": 128}[field]
-        stored = np.frombuffer(plain(folder / volume["image"].replace("image", "result"))[offset : offset + 4],
-                               dtype=image.header.endianness + "f4")[0]
-        if stored != value:
-            yield f"{field} is {stored}"
+    stored = plain(folder / volume["result"])
+    two = isinstance(image.header, nib.Nifti2Header)
+    # nibabel clears the scale fields of the headers it has read, so read the bytes
+    for field, value, offset in (("scl_slope", 1, 176 if two else 112), ("scl_inter", 0, 184 if two else 116)):
+        found = np.frombuffer(stored[offset : offset + (8 if two else 4)], image.header.endianness + ("f8" if two else "f4"))[0]
+        if found != value:
+            yield f"{field} is {found}"
+    if stored[540 if two else 348] != 1:
+        yield "no extension is announced"
     extensions = [[(e.get_code(), e.get_content()) for e in h.extensions] for h in (image.header, result.header)]
+    names = extensions[1].pop() if extensions[1] else None
+    if names is None or names[0] != 6 or json.loads(bytes(names[1]).rstrip(b"\0")) != NAMES:
+        yield f"names of the classes: {names}"
     if extensions[0] != extensions[1]:
         yield "extensions differ"
 
@@ -55,8 +70,9 @@ def plain(path):
 
 
 def opened(folder, volume):
-    result = volume["image"].replace("image", "result")
-    return {"image": nib.openers.Opener(str(folder / volume["image"])), "result": nib.openers.Opener(str(folder / result))}
+    result = volume["result"]
+    image = volume["image"].replace(".img", ".hdr")
+    return {"image": nib.openers.Opener(str(folder / image)), "result": nib.openers.Opener(str(folder / result))}
 
 
 def main(folder):

@@ -1,11 +1,11 @@
-"""Writes small NIfTI-1 volumes of every type, orientation and header variant with nibabel 5, and what nibabel reads
+"""Writes small NIfTI volumes of every type, orientation and header variant with nibabel 5, and what nibabel reads
 from them.
 
     make_volumes.py FOLDER
 
-For volume i: image_i.nii[.gz], labels_i.nii.gz (random labels 0 to 3 on the same grid) and canonical_i.f32, the
-image after as_closest_canonical as raw little-endian float32 `[channel, slice, row, column]`, slices along the
-coarsest axis. FOLDER/manifest.json lists them.
+For volume i: image_i.nii[.gz] (or image_i.hdr and .img), labels_i.nii.gz (random labels 0 to 3 on the same grid) and canonical_i.f32, the
+image after as_closest_canonical as raw little-endian float32 `[channel, slice, row, column]`, slices along an axis that
+the manifest names (or the only one with a single voxel). FOLDER/manifest.json lists them.
 """
 
 import gzip
@@ -52,9 +52,9 @@ class Writer:
     def __init__(self, folder):
         self.folder, self.volumes = folder, []
 
-    def add(self, name, raw, matrix, gz=True, order="<", slope=None, forms=None, extension=None, edit=None):
-        header = nib.Nifti1Header(endianness=order)
-        image = nib.Nifti1Image(raw, None if forms == "none" else matrix, header=header, dtype=raw.dtype)
+    def add(self, name, raw, matrix, gz=True, order="<", slope=None, forms=None, extension=None, edit=None, made=nib.Nifti1Image):
+        header = made.header_class(endianness=order)
+        image = made(raw, None if forms == "none" else matrix, header=header, dtype=raw.dtype)
         header = image.header
         if forms == "none":
             header.set_zooms(tuple(np.linalg.norm(matrix[:3, :3], axis=0)[: min(3, raw.ndim)]) + (1.0,) * (raw.ndim - 3))
@@ -75,13 +75,18 @@ class Writer:
             header.extensions.append(nib.nifti1.Nifti1Extension("comment", extension))
         if edit is not None:
             edit(header)
-        plain = image.to_bytes()
-        if slope is not None:
-            fields = [struct.pack(order + "f", value) for value in slope]
-            plain = plain[:112] + b"".join(fields) + plain[120:]
         index = len(self.volumes)
-        path = self.folder / f"image_{index}.nii{'.gz' if gz else ''}"
-        path.write_bytes(gzip.compress(plain, mtime=0) if gz else plain)
+        if made in (nib.Nifti1Pair, nib.Nifti2Pair):
+            nib.save(image, self.folder / f"image_{index}.hdr{'.gz' if gz else ''}")
+            path = next(self.folder.glob(f"image_{index}.{'hdr' if index % 2 else 'img'}*"))
+        else:
+            plain = image.to_bytes()
+            if slope is not None:
+                at, kind = (176, "d") if made is nib.Nifti2Image else (112, "f")
+                fields = b"".join(struct.pack(order + kind, value) for value in slope)
+                plain = plain[:at] + fields + plain[at + len(fields) :]
+            path = self.folder / f"image_{index}.nii{'.gz' if gz else ''}"
+            path.write_bytes(gzip.compress(plain, mtime=0) if gz else plain)
 
         read = nib.load(path)
         data = read.get_fdata(dtype=np.float64)
@@ -91,8 +96,8 @@ class Writer:
         canonical = nib.as_closest_canonical(nib.Nifti1Image(data, read.affine))
         spacing = nib.affines.voxel_sizes(canonical.affine)
         single = [axis for axis in range(3) if canonical.shape[axis] == 1]
-        coarsest = [axis for axis in (2, 1, 0) if spacing[axis] >= spacing.max() * 0.999][0]
-        slices = single[0] if len(single) == 1 else coarsest
+        chosen = (2 + index) % 3
+        slices = single[0] if len(single) == 1 else chosen
         order_of_axes = [slices] + [axis for axis in (2, 1, 0) if axis != slices]
         expected = np.transpose(canonical.get_fdata(), [3] + order_of_axes).astype("<f4")
         expected.tofile(self.folder / f"canonical_{index}.f32")
@@ -103,7 +108,9 @@ class Writer:
                 "name": name,
                 "image": path.name,
                 "labels": f"labels_{index}.nii.gz",
+                "result": f"result_{index}.nii{'.gz' if gz else ''}",
                 "canonical": f"canonical_{index}.f32",
+                "slice_axis": ["sagittal", "coronal", "axial"][chosen],
                 "canonical_shape": list(expected.shape),
                 "spacing_mm": [float(spacing[axis]) for axis in order_of_axes],
             }
@@ -168,6 +175,16 @@ def main(folder):
         header["dim_info"], header["slice_code"] = 57, 1
 
     out.add("fields", voxels(shape, "i2"), affine(tilt, zooms), edit=intent)
+    # Version 2, and pairs of files.
+    for kind, order, gz in (("i2", "<", True), ("f8", ">", False), ("u1", ">", True)):
+        raw = voxels(shape, kind)
+        raw = raw.astype(raw.dtype.newbyteorder(order))
+        out.add(f"NIfTI-2 {order}{kind}", raw, affine(tilt, zooms), gz, order, made=nib.Nifti2Image, extension=b"two", edit=intent)
+        out.add(f"pair {order}{kind}", raw, affine(tilt, zooms), gz, order, made=nib.Nifti1Pair, extension=b"pair")
+        out.add(f"pair of version 2 {order}{kind}", raw, affine(tilt, zooms), gz, order, made=nib.Nifti2Pair)
+    out.add("NIfTI-2 slope", voxels(shape, "i2"), affine(tilt, zooms), slope=(0.25, -7.5), made=nib.Nifti2Image)
+    out.add("NIfTI-2 4D", voxels((6, 7, 4, 3), "i2"), affine(np.diag([-1, -1, 1]), (1.0, 1.0, 3.0)), made=nib.Nifti2Image)
+    out.add("NIfTI-2 qform", voxels(shape, "i2"), affine(tilt, zooms), forms="qform", made=nib.Nifti2Image)
     (folder / "manifest.json").write_text(json.dumps(out.volumes, indent=1))
     print(f"{len(out.volumes)} volumes")
 

@@ -11,7 +11,8 @@ use self_prompt_sam::metrics::{CaseMetrics, Summary, evaluate_case};
 use self_prompt_sam::report::write_metrics;
 use self_prompt_sam::volume::dataset::{Pair, pair};
 use self_prompt_sam::volume::{
-    self, ClassTable, IgnoreValues, USUAL_IGNORE_VALUE, VolumeError, masks_of_classes, number_masks,
+    self, ClassTable, Header, IgnoreValues, LabelFiles, Regrid, TargetGrid, USUAL_IGNORE_VALUE, VolumeError,
+    masks_of_classes, number_masks,
 };
 
 #[derive(Args)]
@@ -33,6 +34,9 @@ pub struct Evaluate {
     /// Values of the truth whose voxels count nowhere, such as 255; comma-separated, may be repeated.
     #[arg(long, env = "SPSAM_IGNORE_LABELS", value_delimiter = ',', value_name = "VALUES")]
     ignore: Vec<String>,
+    /// Resample predictions that lie on another grid than the truth to the nearest voxel, instead of refusing them.
+    #[arg(long, env = "SPSAM_RESAMPLE_LABELS", value_parser = clap::builder::FalseyValueParser::new())]
+    resample_labels: bool,
     /// Tolerance of the normalised surface Dice, mm.
     #[arg(long, default_value_t = self_prompt_sam::metrics::DEFAULT_TOLERANCE_MM)]
     tolerance_mm: f64,
@@ -52,9 +56,10 @@ impl Evaluate {
         let mut found = pair(&self.labels, &self.predictions)?;
         found.log();
         let table = self.classes(&mut found.pairs, &ignore)?;
+        let regrid = if self.resample_labels { Regrid::Resample } else { Regrid::Refuse };
         let mut metrics: Vec<CaseMetrics> = Vec::new();
         for pair in &found.pairs {
-            let Volumes { truth, prediction, spacing_mm } = read(pair, &ignore, &table)?;
+            let Volumes { truth, prediction, spacing_mm } = read(pair, &ignore, &table, regrid)?;
             let (names, tolerance_mm) = (table.names(), self.tolerance_mm);
             let classes = evaluate_case(truth.view(), prediction.view(), spacing_mm, &names, tolerance_mm)
                 .wrap_err_with(|| format!("{}", pair.truth.path().display()))?;
@@ -171,33 +176,23 @@ fn values(pairs: &[Pair], ignore: &IgnoreValues) -> Result<BTreeSet<u8>> {
     Ok(values)
 }
 
-fn read(pair: &Pair, ignore: &IgnoreValues, table: &ClassTable) -> Result<Volumes> {
-    let mut spacing_mm = [1.0; 3];
-    let mut truth = pair.truth.read(|path| {
-        let (labels, spacing) = volume::read_labels(path)?;
-        spacing_mm = spacing;
-        Ok(labels)
-    })?;
+fn read(pair: &Pair, ignore: &IgnoreValues, table: &ClassTable, regrid: Regrid) -> Result<Volumes> {
+    // The truth's grid: that of its file or of its first mask.
+    let first = pair.truth.files().first().map(|path| Header::read(path)).transpose()?;
+    let Some(header) = first else { bail!("{}: no labels", pair.truth.path().display()) };
+    let grid = TargetGrid::from(&header);
+    let read_on_grid = |labels: &LabelFiles| labels.read(|path| volume::read_labels_on(path, &grid, regrid));
+    let mut truth = read_on_grid(&pair.truth)?;
     let mut prediction = match &pair.prediction {
-        Some(labels) => labels.read(|path| Ok(volume::read_labels(path)?.0))?,
+        Some(labels) => read_on_grid(labels)?,
         None => Array3::zeros(truth.dim()),
     };
     let (truth_path, prediction_path) =
         (pair.truth.path(), pair.prediction.as_ref().unwrap_or(&pair.truth).path());
-    if prediction.dim() != truth.dim() {
-        let shape = |(x, y, z): (usize, usize, usize)| [x, y, z];
-        return Err(VolumeError::ShapeMismatch {
-            path: prediction_path.into(),
-            shape: shape(prediction.dim()),
-            image: truth_path.into(),
-            image_shape: shape(truth.dim()),
-        }
-        .into());
-    }
     ignore.clear_both(&mut truth, &mut prediction);
     for (labels, path) in [(&mut truth, truth_path), (&mut prediction, prediction_path)] {
         let unknown = |value| VolumeError::UnknownLabel { path: path.into(), value };
         table.to_indices(labels).map_err(unknown)?;
     }
-    Ok(Volumes { truth, prediction, spacing_mm })
+    Ok(Volumes { truth, prediction, spacing_mm: header.spacing_mm() })
 }

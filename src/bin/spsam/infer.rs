@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use eyre::{Result, WrapErr, bail};
+use self_prompt_sam::bundle::SliceAxis;
 use self_prompt_sam::compute::Precision;
 
 use super::dataflow::{Dataflow, Ended};
@@ -61,6 +63,14 @@ pub struct Infer {
     /// Values of labels whose voxels count nowhere: neither in figures nor as prompts; comma-separated, may be repeated.
     #[arg(long, env = "SPSAM_IGNORE_LABELS", value_delimiter = ',', value_name = "VALUES")]
     ignore: Vec<String>,
+    /// Anatomical axis along which slices are stacked, in place of the model's: axial, coronal or sagittal. For scans whose
+    /// axes are named otherwise than the model's training data, such as oblique short axes of the heart.
+    #[arg(long, env = "SPSAM_SLICE_AXIS", value_name = "AXIS", default_value = "", hide_default_value = true, value_parser = slice_axis)]
+    slice_axis: String,
+    /// Resample labels (to the nearest voxel) and further modalities (linearly) that lie on another grid than the image,
+    /// by the affines of both, instead of refusing them.
+    #[arg(long, env = "SPSAM_RESAMPLE_LABELS", value_parser = FalseyValueParser::new())]
+    resample_labels: bool,
     /// CPU threads of each node, 0 = automatic.
     #[arg(long, env = "SPSAM_THREADS", default_value_t = 0)]
     threads: usize,
@@ -91,7 +101,7 @@ impl Infer {
             }
         };
         let text = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
-        let settings: [(_, OsString); 14] = [
+        let settings: [(_, OsString); 16] = [
             ("SPSAM_INPUT", absolute(&self.input)?.into()),
             ("SPSAM_MODEL", text(&self.model)?.unwrap_or_default().into()),
             ("SPSAM_LABELS", text(&self.labels)?.unwrap_or_default().into()),
@@ -104,6 +114,8 @@ impl Infer {
             ("SPSAM_MIRROR", u8::from(!self.no_mirror).to_string().into()),
             ("SPSAM_OVERWRITE", u8::from(self.overwrite).to_string().into()),
             ("SPSAM_IGNORE_LABELS", self.ignore.join(",").into()),
+            ("SPSAM_SLICE_AXIS", self.slice_axis.into()),
+            ("SPSAM_RESAMPLE_LABELS", u8::from(self.resample_labels).to_string().into()),
             ("SPSAM_THREADS", self.threads.to_string().into()),
             ("SPSAM_WINDOW", self.window.to_string().into()),
         ];
@@ -121,6 +133,11 @@ impl Infer {
         println!("label maps, metrics.csv, summary.json and report.html are in {}", self.output.display());
         Ok(())
     }
+}
+
+/// The name of an axis; empty as the variable may be.
+fn slice_axis(text: &str) -> Result<String, String> {
+    if text.is_empty() { Ok(String::new()) } else { text.parse().map(|axis: SliceAxis| axis.name().into()) }
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

@@ -14,8 +14,11 @@ use serde::{Deserialize, Serialize};
 use super::augment::AugmentationConfig;
 use super::error::TrainingError;
 use super::optimise::{LearningRate, LossConfig, OptimiserConfig, Schedule};
-use crate::bundle::{Bundle, BundleConfig, GeneratorKind, NetworkConfig, Normalisation, Patch, WeightFile};
+use crate::bundle::{
+    Bundle, BundleConfig, GeneratorKind, NetworkConfig, Normalisation, Patch, SliceAxis, WeightFile,
+};
 use crate::compute::Precision;
+use crate::volume::Regrid;
 
 /// A training run. Relative paths are relative to the folder of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,7 +69,10 @@ pub struct ModelConfig {
     pub classes: Vec<String>,
     /// Image channels in the order the network expects them.
     pub modalities: Vec<String>,
-    /// Voxel spacing the network works at, mm, `[z, y, x]`; absent = as stored.
+    /// Anatomical axis along which slices are stacked: `axial`, `coronal` or `sagittal`. Default `axial`.
+    #[serde(default)]
+    pub slice_axis: SliceAxis,
+    /// Voxel spacing the network works at, mm, `[z, y, x]` with z the slice axis; absent = as stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spacing_mm: Option<[f64; 3]>,
     /// Windows: slices and in-plane size; overlaps and mirroring count in validation only, and in the bundle.
@@ -96,6 +102,7 @@ impl ModelConfig {
             name: self.name.clone(),
             classes: self.classes.clone(),
             modalities: self.modalities.clone(),
+            slice_axis: self.slice_axis,
             spacing_mm: self.spacing_mm,
             patch: self.patch.clone(),
             normalisation: self.normalisation.clone(),
@@ -132,10 +139,21 @@ pub struct DataConfig {
     /// windows lie anywhere. Default 0.33 (nnU-Net's `oversample_foreground_percent`).
     #[serde(default = "default_foreground")]
     pub foreground: f64,
+    /// Whether labels and further modalities that lie on another grid than the image are resampled onto it. Default false:
+    /// they are refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resample_labels: bool,
     /// Memory for prepared cases, MiB; beyond it, the case that was used least recently is read again when its
     /// turn comes. Default 4096.
     #[serde(default = "default_memory")]
     pub memory_mib: usize,
+}
+
+impl DataConfig {
+    /// What becomes of files that lie on another grid than the image.
+    pub fn regrid(&self) -> Regrid {
+        if self.resample_labels { Regrid::Resample } else { Regrid::Refuse }
+    }
 }
 
 fn default_foreground() -> f64 {

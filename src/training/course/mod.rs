@@ -67,7 +67,8 @@ impl Course {
         let best = last.as_ref().and_then(|(manifest, _)| manifest.best);
         let course = Self {
             watch: Watch::new(&config.output, &config.model.name, &config.schedule, behind)?,
-            validator: Validator::new(cases.validation.clone(), config.model.without_files()),
+            validator: Validator::new(cases.validation.clone(), config.model.without_files())
+                .regrid(config.data.regrid()),
             best,
             kept: best,
             config: config.clone(),

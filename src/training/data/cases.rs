@@ -7,7 +7,7 @@ use ndarray::{Array3, Array4, Axis, s};
 
 use crate::bundle::{BundleConfig, Patch, Plane};
 use crate::training::error::TrainingError;
-use crate::volume::{CaseFiles, CasePlan, PreparedCase};
+use crate::volume::{CaseFiles, CasePlan, PlanOptions, PreparedCase, Regrid};
 
 /// Voxels of a class that are remembered, spread over all of them (nnU-Net keeps as many).
 const MOST_VOXELS: usize = 10_000;
@@ -30,8 +30,9 @@ impl TrainingCase {
     ///
     /// # Errors
     /// [`TrainingError::Volume`] and [`TrainingError::Label`].
-    pub fn open(files: &CaseFiles, config: &BundleConfig) -> Result<Self, TrainingError> {
-        let [slices, rows, columns] = CasePlan::new(files, config, None)?.network_shape;
+    pub fn open(files: &CaseFiles, config: &BundleConfig, regrid: Regrid) -> Result<Self, TrainingError> {
+        let options = PlanOptions { roi_mm: None, regrid };
+        let [slices, rows, columns] = CasePlan::with_options(files, config, &options)?.network_shape;
         let plane = match config.patch.plane {
             Plane::WholeSlice(side) => Plane::WholeSlice(side),
             Plane::Window(_) => Plane::Window([rows, columns]),
@@ -39,7 +40,7 @@ impl TrainingCase {
         // One window that holds everything.
         let patch = Patch { depth: slices, plane, mirror: [false; 3], ..config.patch.clone() };
         let whole = BundleConfig { patch, ..config.clone() };
-        let case = PreparedCase::open(&CasePlan::new(files, &whole, None)?, &whole)?;
+        let case = PreparedCase::open(&CasePlan::with_options(files, &whole, &options)?, &whole)?;
         let images = case.window(0).slice_move(s![.., .., ..rows, ..columns]);
         let path = files.labels.as_ref().map(|labels| labels.path().to_path_buf()).unwrap_or_default();
         let Some(labels) = case.label_window(0) else {
@@ -88,6 +89,7 @@ pub struct CaseStore {
     files: Vec<CaseFiles>,
     config: BundleConfig,
     budget: usize,
+    regrid: Regrid,
     kept: Mutex<Kept>,
 }
 
@@ -103,7 +105,13 @@ struct Kept {
 impl CaseStore {
     /// Keeps at most `budget` bytes of cases that nobody uses at the moment.
     pub fn new(files: Vec<CaseFiles>, config: BundleConfig, budget: usize) -> Self {
-        Self { files, config, budget, kept: Mutex::default() }
+        Self { files, config, budget, regrid: Regrid::default(), kept: Mutex::default() }
+    }
+
+    /// The same, with labels on other grids treated so.
+    pub fn regrid(mut self, regrid: Regrid) -> Self {
+        self.regrid = regrid;
+        self
     }
 
     /// Number of cases.
@@ -125,7 +133,7 @@ impl CaseStore {
             return Ok(case);
         }
         // Read without the lock: two threads that want the same case at once both read it.
-        let case = Arc::new(TrainingCase::open(&self.files[index], &self.config)?);
+        let case = Arc::new(TrainingCase::open(&self.files[index], &self.config, self.regrid)?);
         self.lock().insert(index, &case, self.budget);
         Ok(case)
     }

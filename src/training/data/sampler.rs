@@ -54,7 +54,8 @@ impl Sampler {
 
     /// The windows that a configuration draws from its training cases.
     pub fn of_config(config: &TrainingConfig, training: Vec<CaseFiles>) -> Self {
-        let store = CaseStore::new(training, config.model.without_files(), config.data.memory_mib << 20);
+        let store = CaseStore::new(training, config.model.without_files(), config.data.memory_mib << 20)
+            .regrid(config.data.regrid());
         let augmentation = config.augmentation.clone();
         Self::new(store, config.patch(), config.data.foreground, augmentation, config.seed)
     }

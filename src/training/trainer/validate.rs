@@ -14,7 +14,10 @@ use crate::metrics::{CaseMetrics, DEFAULT_TOLERANCE_MM, Summary, evaluate_case};
 use crate::report::{Montage, MontageConfig, MontageInput};
 use crate::training::error::TrainingError;
 use crate::training::optimise::Stage;
-use crate::volume::{CaseFiles, CasePlan, Image, LabelAssembler, PreparedCase, read_labels};
+use crate::volume::{
+    CaseFiles, CasePlan, Image, LabelAssembler, PlanOptions, PreparedCase, Regrid, column_norms,
+    read_labels_on,
+};
 
 /// Figures of one validation. Dice is the mean over cases, 0 to 1; absent where no case has the class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +48,7 @@ pub struct DiceFigures {
 pub struct Validator {
     cases: Vec<CaseFiles>,
     config: BundleConfig,
+    options: PlanOptions,
 }
 
 /// What a validation gives.
@@ -64,7 +68,13 @@ struct CaseLabels {
 impl Validator {
     /// For `cases` with labels.
     pub fn new(cases: Vec<CaseFiles>, config: BundleConfig) -> Self {
-        Self { cases, config }
+        Self { cases, config, options: PlanOptions::default() }
+    }
+
+    /// The same, with labels on other grids treated so.
+    pub fn regrid(mut self, regrid: Regrid) -> Self {
+        self.options.regrid = regrid;
+        self
     }
 
     /// Number of cases.
@@ -95,17 +105,14 @@ impl Validator {
                 return Ok(None);
             }
             let files = &self.cases[index * self.cases.len() / count];
-            let plan = CasePlan::new(files, &self.config, None)?;
+            let plan = CasePlan::with_options(files, &self.config, &self.options)?;
             let labels = self.segment(trainer, &plan, stage)?;
-            let mut spacing_mm = [1.0; 3];
-            let truth = files.labels.as_ref().map(|files| {
-                files.read(|path| {
-                    let (truth, spacing) = read_labels(path)?;
-                    spacing_mm = spacing;
-                    Ok(truth)
-                })
-            });
+            let truth = files
+                .labels
+                .as_ref()
+                .map(|files| files.read(|path| read_labels_on(path, &plan.target(), plan.regrid)));
             let Some(truth) = truth.transpose()? else { continue };
+            let spacing_mm = column_norms(plan.target().world_from_voxel);
             for (all, labels) in [(&mut output, &labels.output), (&mut auxiliary, &labels.auxiliary)] {
                 let (names, tolerance) = (&self.config.classes, DEFAULT_TOLERANCE_MM);
                 let classes = evaluate_case(truth.view(), labels.view(), spacing_mm, names, tolerance)?;

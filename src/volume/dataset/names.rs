@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::path::Path;
 
+use crate::volume::header::voxels_beside;
+
 /// Endings of label files' names, before `.nii.gz`.
 const LABEL_ENDINGS: [&str; 4] = ["_gt", "_seg", "_label", "_labels"];
 /// How images are called whose labels are called `label`.
@@ -12,11 +14,10 @@ const OTHER_FORMATS: [&str; 12] = [
     ".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".dcm", ".ima", ".mnc", ".gipl", ".nii.bz2", ".nii.xz",
 ];
 
-/// Whether a file is called `*.nii` or `*.nii.gz`, or `*.hdr` with its `*.img` beside it.
+/// Whether a file is called `*.nii` or `*.nii.gz`, or `*.hdr` (or `*.hdr.gz`) with its `*.img` beside it.
 pub(super) fn is_volume(path: &Path) -> bool {
     let name = lower_name(path);
-    let is_pair = || ["img", "img.gz", "IMG"].iter().any(|ending| path.with_extension(ending).is_file());
-    name.ends_with(".nii") || name.ends_with(".nii.gz") || (name.ends_with(".hdr") && is_pair())
+    name.ends_with(".nii") || name.ends_with(".nii.gz") || voxels_beside(path).is_some()
 }
 
 /// Whether a file is called as a medical image of another format.
@@ -29,10 +30,10 @@ fn lower_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default()
 }
 
-/// File name without `.nii`, `.nii.gz` or `.hdr`.
+/// File name without `.nii`, `.hdr` or `.img`, compressed or not.
 pub(super) fn stem(path: &Path) -> String {
     let mut name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    for ending in [".gz", ".nii", ".hdr"] {
+    for ending in [".gz", ".nii", ".hdr", ".img"] {
         let length = name.len().saturating_sub(ending.len());
         if name.is_char_boundary(length) && name[length..].eq_ignore_ascii_case(ending) && length > 0 {
             name.truncate(length);

@@ -1,0 +1,26 @@
+//! Warnings of files that are read in spite of something odd: once a file and process, however often it is read.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+static GIVEN: LazyLock<Mutex<HashSet<(PathBuf, String)>>> = LazyLock::new(Mutex::default);
+static MUTED: AtomicBool = AtomicBool::new(false);
+
+/// Logs a warning that names the file, unless it was given before.
+pub(super) fn warn_once(path: &Path, text: String) {
+    if MUTED.load(Ordering::Relaxed) {
+        return;
+    }
+    let is_new =
+        GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert((path.to_path_buf(), text.clone()));
+    if is_new {
+        tracing::warn!("{}: {text}", path.display());
+    }
+}
+
+/// No more warnings of this process: another one of the same run reads the files first and gives them.
+pub fn mute_warnings() {
+    MUTED.store(true, Ordering::Relaxed);
+}
