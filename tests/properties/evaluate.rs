@@ -51,7 +51,8 @@ fn a_missing_prediction_is_named_and_counts_with_dice_0() {
         &[
             "case_3 class_1: Dice 0.0000, HD95 inf mm, NSD 0.0000 (no prediction)",
             "mean Dice 0.6667 over 3 cases (missing: 1)",
-            "over 2 cases (missed: 1",
+            "class_1: mean Dice 0.6667 over 3 cases (absent: 0)",
+            "mm over 2 cases (missed: 1",
             "have no prediction in pred and count with Dice 0: case_3",
             "case_9.nii: the truth has no such case",
         ],
@@ -239,4 +240,22 @@ fn a_folder_of_masks_is_a_case() {
     let (code, said) = run("pred", "truth", &[]);
     assert_eq!(code, Some(1), "{said}");
     has(&said, &["s1.nii", "--classes"]);
+}
+
+#[test]
+fn figures_overwrite_only_earlier_figures() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    volume(&path("truth/a.nii"), BLOB);
+    volume(&path("pred/a.nii"), BLOB);
+    fs::create_dir(path("out")).unwrap();
+    fs::write(path("out/metrics.csv"), "theirs").unwrap();
+    let (output, said) = evaluate(folder.path(), &["--output", "out"]);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    has(&said, &["out/metrics.csv", "--overwrite"]);
+    assert_eq!(fs::read_to_string(path("out/metrics.csv")).unwrap(), "theirs");
+    for arguments in [&["--output", "out", "--overwrite"][..], &["--output", "out"]] {
+        let (output, said) = evaluate(folder.path(), arguments);
+        assert!(output.status.success(), "{said}");
+    }
 }

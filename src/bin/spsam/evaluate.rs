@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use eyre::{Result, WrapErr, bail, eyre};
 use ndarray::Array3;
 use self_prompt_sam::files::write_atomically;
 use self_prompt_sam::metrics::{CaseMetrics, Summary, evaluate_case};
-use self_prompt_sam::report::write_metrics;
+use self_prompt_sam::report::{OutputRecord, write_metrics};
 use self_prompt_sam::volume::dataset::{Pair, pair};
 use self_prompt_sam::volume::{
     self, ClassTable, Header, IgnoreValues, LabelFiles, Regrid, TargetGrid, USUAL_IGNORE_VALUE, VolumeError,
@@ -35,12 +36,18 @@ pub struct Evaluate {
     #[arg(long, env = "SPSAM_IGNORE_LABELS", value_delimiter = ',', value_name = "VALUES")]
     ignore: Vec<String>,
     /// Resample predictions that lie on another grid than the truth to the nearest voxel, instead of refusing them.
-    #[arg(long, env = "SPSAM_RESAMPLE_LABELS", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "SPSAM_RESAMPLE_LABELS", value_parser = FalseyValueParser::new())]
     resample_labels: bool,
+    /// Overwrite metrics.csv and summary.json in the output folder, whoever has written them.
+    #[arg(long, env = "SPSAM_OVERWRITE", value_parser = FalseyValueParser::new())]
+    overwrite: bool,
     /// Tolerance of the normalised surface Dice, mm.
     #[arg(long, default_value_t = self_prompt_sam::metrics::DEFAULT_TOLERANCE_MM)]
     tolerance_mm: f64,
 }
+
+/// What is written into the output folder.
+const FILES: [&str; 2] = ["metrics.csv", "summary.json"];
 
 /// A case in memory, on the truth's grid; labels are places in the table of classes.
 struct Volumes {
@@ -53,6 +60,9 @@ impl Evaluate {
     pub fn run(self) -> Result<()> {
         let ignore: IgnoreValues =
             self.ignore.join(",").parse().map_err(|error: String| eyre!("--ignore: {error}"))?;
+        if let Some(output) = self.output.as_deref().filter(|_| !self.overwrite) {
+            OutputRecord::read(output)?.check(FILES)?;
+        }
         let mut found = pair(&self.labels, &self.predictions)?;
         found.log();
         let table = self.classes(&mut found.pairs, &ignore)?;
@@ -120,9 +130,11 @@ fn print_case(case: &CaseMetrics, is_missing: bool) {
 fn print_means(summary: &Summary) {
     for (name, class) in &summary.classes {
         println!(
-            "{name}: mean Dice {:.4}, mean HD95 {:.3} mm over {} cases (missed: {}; {:.3} mm with the volume's diagonal \
-             where only one volume has the class), mean NSD {:.4}",
+            "{name}: mean Dice {:.4} over {} cases (absent: {}), mean HD95 {:.3} mm over {} cases (missed: {}; {:.3} mm with \
+             the volume's diagonal where only one volume has the class), mean NSD {:.4}",
             class.dice,
+            summary.cases - class.absent,
+            class.absent,
             class.hd95_mm,
             class.hd95_cases,
             class.missed,
@@ -140,6 +152,8 @@ fn print_means(summary: &Summary) {
 
 fn write(output: &Path, metrics: &[CaseMetrics], summary: &Summary) -> Result<()> {
     std::fs::create_dir_all(output).wrap_err_with(|| format!("{}", output.display()))?;
+    let mut record = OutputRecord::read(output)?;
+    record.begin(FILES)?;
     write_metrics(&output.join("metrics.csv"), metrics)?;
     let path = output.join("summary.json");
     write_atomically(&path, |file| {
@@ -147,6 +161,7 @@ fn write(output: &Path, metrics: &[CaseMetrics], summary: &Summary) -> Result<()
         file.write_all(b"\n")
     })
     .wrap_err_with(|| format!("{}", path.display()))?;
+    record.complete(FILES)?;
     println!("metrics.csv and summary.json are in {}", output.display());
     Ok(())
 }
@@ -164,11 +179,9 @@ fn values(pairs: &[Pair], ignore: &IgnoreValues) -> Result<BTreeSet<u8>> {
                 (0..=u8::MAX).filter(|&value| is_there[usize::from(value)] && !ignore.contains(value));
             let found: Vec<u8> = found.collect();
             if is_truth && found.contains(&USUAL_IGNORE_VALUE) {
-                return Err(VolumeError::UnknownLabel {
-                    path: labels.path().into(),
-                    value: USUAL_IGNORE_VALUE,
-                })
-                .wrap_err("--classes 255=name would make it a class");
+                let error =
+                    VolumeError::UnknownLabel { path: labels.path().into(), value: USUAL_IGNORE_VALUE };
+                bail!("{error}; --classes 255=name makes it a class");
             }
             values.extend(found);
         }

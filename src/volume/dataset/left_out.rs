@@ -49,14 +49,6 @@ impl Display for Reason {
     }
 }
 
-impl LeftOut {
-    /// Whether one of `files` is this file, or lies in this folder.
-    pub(super) fn holds_one_of(&self, files: &[&Path]) -> bool {
-        let own = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
-        files.iter().any(|file| file.canonicalize().is_ok_and(|file| file.starts_with(&own)))
-    }
-}
-
 /// One line for each reason, with the names.
 pub(super) fn log(left_out: &[LeftOut]) {
     for line in lines(left_out) {

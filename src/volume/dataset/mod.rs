@@ -15,6 +15,7 @@ mod names;
 mod pairs;
 pub(super) mod written;
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -72,9 +73,8 @@ impl Discovery {
         if let Some(root) = labels {
             labels::LabelIndex::new(root)?.add_to(&mut found.cases, &mut found.without_labels);
             number_masks(found.cases.iter_mut().filter_map(|case| case.labels.as_mut()))?;
-            let labels = found.cases.iter().filter_map(|case| case.labels.as_ref());
-            let used: Vec<&Path> = labels.flat_map(LabelFiles::files).collect();
-            found.left_out.retain(|left_out| !left_out.holds_one_of(&used));
+            let used = used_labels(&found.cases);
+            found.left_out.retain(|left_out| !used.contains(&identity(&left_out.path)));
         }
         group::make_unique(&mut found.cases)?;
         found.cases.sort_by(|a, b| natural_order(&a.case_id, &b.case_id));
@@ -106,6 +106,22 @@ pub fn discover(
         Some((_, error)) => Err(error),
         None => Ok(found.cases),
     }
+}
+
+/// The label files of the cases, and the folders that they lie in.
+fn used_labels(cases: &[CaseFiles]) -> HashSet<PathBuf> {
+    let mut used = HashSet::new();
+    let labels = cases.iter().filter_map(|case| case.labels.as_ref());
+    for file in labels.flat_map(LabelFiles::files) {
+        let file = identity(file);
+        // Where a folder is known, so are those above it.
+        for path in file.ancestors() {
+            if !used.insert(path.to_path_buf()) {
+                break;
+            }
+        }
+    }
+    used
 }
 
 fn metadata(path: &Path) -> Result<fs::Metadata, VolumeError> {
