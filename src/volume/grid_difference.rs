@@ -58,7 +58,7 @@ fn rotation_degrees(a: &Affine, b: &Affine) -> f64 {
 }
 
 /// How far the axes are from right angles, at most.
-pub(super) fn shear_degrees(affine: &Affine) -> f64 {
+fn shear_degrees(affine: &Affine) -> f64 {
     let norms = column_norms(affine);
     let angle = |a: usize, b: usize| {
         let cosine: f64 = affine.iter().map(|row| row[a] * row[b]).sum::<f64>() / (norms[a] * norms[b]);

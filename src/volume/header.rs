@@ -4,7 +4,6 @@
 //! more than the first member of a gzip file (bgzip and pigz write several), scales voxels in f32, holds several copies of a
 //! volume and reserves what a hostile header asks for.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -226,9 +225,11 @@ fn with_other_ending(path: &Path, from: &str, to: &str) -> Option<[PathBuf; 2]> 
         Some(&name[..length])
     })?;
     let is_upper = name[stem.len()..].starts_with(&from.to_ascii_uppercase());
-    let to = if is_upper { to.to_ascii_uppercase() } else { to.to_owned() };
-    let with = |ending: &str| path.with_file_name(OsString::from(format!("{stem}{to}{ending}")));
-    Some([with(""), with(".gz")])
+    let with = |ending: String| {
+        let ending = if is_upper { ending.to_ascii_uppercase() } else { ending };
+        path.with_file_name(format!("{stem}{ending}"))
+    };
+    Some([with(to.to_owned()), with(format!("{to}.gz"))])
 }
 
 /// Opens a plain or gzipped file, told apart by content, and bounds how many bytes can come out of it.

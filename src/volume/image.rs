@@ -73,7 +73,7 @@ fn read_labels_and_header(path: &Path) -> Result<(Array3<u8>, Header), VolumeErr
     // Scaled integers and files saved as float may be off by rounding, not by more.
     let is_scaled = reader.header.voxel_type.is_integer() && reader.slope != 1.0;
     let half_a_step = if is_scaled { 0.5 * reader.slope.abs() } else { 0.0 };
-    let rounding = half_a_step.clamp(LABEL_ROUNDING, MOST_LABEL_ROUNDING) * (1.0 + 1e-3);
+    let rounding = half_a_step.clamp(LABEL_ROUNDING, MOST_LABEL_ROUNDING) * 1.01; // slope and intercept are rounded, too
     reader.read(1, |values| {
         labels.extend(values.iter().map(|&value| {
             let label = value.round();

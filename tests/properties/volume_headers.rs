@@ -301,7 +301,8 @@ fn label_maps_say_that_they_are_and_keep_no_statistic() {
     let size = i32::from_le_bytes([bytes[352], bytes[353], bytes[354], bytes[355]]) as usize;
     assert_eq!((bytes[348], bytes[356], 352 + size, size % 16), (1, 6, offset, 0));
     let text = std::str::from_utf8(&bytes[360..offset]).unwrap().trim_end_matches('\0');
-    assert_eq!(text, r#"{"labels":{"250":"right","7":"left"}}"#);
+    let names: serde_json::Value = serde_json::from_str(text).unwrap();
+    assert_eq!(names, serde_json::json!({ "labels": { "7": "left", "250": "right" } }));
     let written = read_labels(&result).unwrap().0;
     assert_eq!((written[[1, 2, 0]], written[[3, 0, 1]], written[[0, 0, 0]]), (7, 250, 0));
     // Without names nothing is announced.

@@ -64,12 +64,14 @@ fn checkpoint(path: &Path, keys: bool) -> Result<()> {
 fn volume(path: &Path) -> Result<()> {
     let Image { header, voxels } = Image::read(path)?;
     let [x, y, z] = header.shape();
-    let [dx, dy, dz] = header.spacing_mm();
+    // Headers hold float32, and a unit may have been converted: further digits are rounding.
+    let rounded = |value: f64| (value * 1e6).round() / 1e6;
+    let [dx, dy, dz] = header.spacing_mm().map(rounded);
     let (low, high) = voxels.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));
     println!("{}: {x} x {y} x {z} voxels, {} channels", path.display(), header.channels());
     println!("voxel size {dx} x {dy} x {dz} mm, values {low} to {high}");
     for row in header.world_from_voxel() {
-        println!("world from voxel {row:?}");
+        println!("world from voxel {:?}", row.map(rounded));
     }
     Ok(())
 }
