@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ndarray::{Array3, Axis};
 use self_prompt_sam::bundle::Plane;
+use self_prompt_sam::training::CaseStore;
 use self_prompt_sam::volume::{
     CaseFiles, CasePlan, Header, PlanOptions, PreparedCase, Regrid, read_labels_on,
 };
@@ -217,4 +218,65 @@ fn modalities_follow_the_first_image() {
     let difference = &both.index_axis(Axis(0), 1) - &both.index_axis(Axis(0), 0);
     let rises = difference.iter().filter(|&&value| (value * 255.0 - 0.5).abs() < 1e-3).count();
     assert_eq!(rises, 6 * 6 * 5, "all but the outermost column");
+}
+
+/// What `spsam evaluate` says of a prediction and a truth.
+fn evaluate(prediction: &Path, truth: &Path, arguments: &[&str]) -> (bool, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_spsam"))
+        .env_remove("SPSAM_RESAMPLE_LABELS")
+        .args(["evaluate".as_ref(), "--predictions".as_ref(), prediction.as_os_str()])
+        .args(["--labels".as_ref(), truth.as_os_str()])
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = String::from_utf8([&*output.stdout, &*output.stderr].concat()).unwrap();
+    (output.status.success(), said)
+}
+
+#[test]
+fn predictions_are_judged_on_the_grid_of_the_truth() {
+    let folder = tempfile::tempdir().unwrap();
+    // Plates of one slice, moved by one voxel of 5 mm.
+    let world = [[-2.0, 0.0, 0.0, 12.0], [0.0, 2.0, 0.0, -8.0], [0.0, 0.0, 5.0, 3.0]];
+    let plate = |slice: usize| Array3::from_shape_fn([6, 5, 8], |(_, _, z)| u8::from(z == slice));
+    let truth = write(&folder.path().join("truth.nii"), &plate(3), &world);
+    let (stored, turned) = stored_otherwise(&plate(4), &world, [2, 0, 1], [false, true, true]);
+    let prediction = write(&folder.path().join("prediction.nii"), &stored, &turned);
+    let (is_right, said) = evaluate(&prediction, &truth, &[]);
+    assert!(is_right && said.contains("class_1: Dice 0.0000, HD95 5.000 mm"), "{said}");
+    let (stored, turned) = stored_otherwise(&plate(3), &world, [1, 2, 0], [true, false, true]);
+    let prediction = write(&folder.path().join("same.nii"), &stored, &turned);
+    let (is_right, said) = evaluate(&prediction, &truth, &[]);
+    assert!(is_right && said.contains("class_1: Dice 1.0000, HD95 0.000 mm"), "{said}");
+    // A truth that has lost its header: no distance in voxels.
+    let eye = [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]];
+    let lost = write(&folder.path().join("lost.nii"), &plate(3), &eye);
+    let moved = write(&folder.path().join("moved.nii"), &plate(4), &world);
+    for arguments in [&[][..], &["--resample-labels"]] {
+        let (is_right, said) = evaluate(&moved, &lost, arguments);
+        assert_eq!(is_right, !arguments.is_empty(), "{said}");
+        assert!(said.contains("moved.nii") && said.contains("lost.nii"), "{said}");
+        assert!(said.contains("voxels of 2 x 2 x 5 against 1 x 1 x 1 mm"), "{said}");
+    }
+}
+
+#[test]
+fn training_learns_from_labels_on_the_images_voxels() {
+    let folder = tempfile::tempdir().unwrap();
+    let truth = labels();
+    let image = write(&folder.path().join("image.nii"), &truth, &OBLIQUE);
+    let (stored, world) = stored_otherwise(&truth, &OBLIQUE, [1, 0, 2], [true, true, false]);
+    let turned = write(&folder.path().join("turned.nii"), &stored, &world);
+    let moved = OBLIQUE.map(|[x, y, z, at]| [x, y, z, at + 0.4]);
+    let moved = write(&folder.path().join("moved.nii"), &truth, &moved);
+    let learn = |labels: &Path, regrid| {
+        let cases = vec![case(&image, Some(labels))];
+        let store = CaseStore::new(cases, config(1, Plane::Window([8, 8]), 8), 1 << 20).regrid(regrid);
+        store.get(0).map(|case| case.labels.clone()).map_err(|error| error.to_string())
+    };
+    let expected = learn(&image, Regrid::Refuse).unwrap();
+    assert_eq!(learn(&turned, Regrid::Refuse), Ok(expected));
+    let error = learn(&moved, Regrid::Refuse).unwrap_err();
+    assert!(error.contains("moved.nii") && error.contains("image.nii") && error.contains("mm"), "{error}");
+    assert!(learn(&moved, Regrid::Resample).is_ok());
 }
