@@ -11,6 +11,7 @@ pub mod network;
 pub mod prompt;
 pub mod report;
 pub mod runtime;
+pub mod survey;
 pub mod tensor;
 pub mod training;
 pub mod versions;

@@ -26,6 +26,9 @@ pub enum TrainingError {
     /// The split leaves no case for training or validation, or names cases that do not exist.
     #[error("{path}: {reason}")]
     Split { path: PathBuf, reason: String },
+    /// A dataset that cannot be trained on, in one line that names the file.
+    #[error("{text}")]
+    Dataset { text: String },
     /// A label is not one of the classes.
     #[error("{path}: label {label}, but the model has {classes} classes (0 is the background)")]
     Label { path: PathBuf, label: u8, classes: usize },

@@ -22,12 +22,12 @@ mod state;
 mod trainer;
 
 pub use config::{DataConfig, Divided, ModelConfig, PrefetchConfig, Split, TrainingConfig, patients};
-pub use course::{
-    AblationRow, Checkpoint, Course, Outcome, UnknownVariant, Variant, ablate, divide, run, table,
-};
-pub use data::{CaseStore, Prefetch, Sample, Sampler, TrainingCase};
+pub use course::{AblationRow, Checkpoint, Course, Outcome, UnknownVariant, Variant, ablate, run, table};
+pub use data::{CaseStore, Cases, LabelRules, Prefetch, Sample, Sampler, TrainingCase, divide, find_cases};
 pub use error::TrainingError;
-pub use optimise::{Due, LearningRate, LossConfig, Optimiser, OptimiserConfig, Rule, Schedule, Stage};
+pub use optimise::{
+    Due, IGNORED, LearningRate, LossConfig, Optimiser, OptimiserConfig, Rule, Schedule, Stage,
+};
 pub use parts::{
     Decoded, DecoderPart, EncodedGradients, EncoderPart, Generated, GeneratorPart, Part, PartName, received,
 };

@@ -90,6 +90,14 @@ pub(super) fn align(source: &Header, target: &TargetGrid, regrid: Regrid) -> Res
     Ok(alignment)
 }
 
+/// Whether a file can come to the grid of `target`, by headers alone.
+///
+/// # Errors
+/// [`VolumeError::OtherGrid`] as `regrid` says.
+pub fn check_grid(source: &Header, target: &TargetGrid, regrid: Regrid) -> Result<(), VolumeError> {
+    align(source, target, regrid).map(drop)
+}
+
 impl Alignment {
     /// Labels `[x, y, z]` of the file on the target's grid; 0 where the file has no voxel.
     pub(super) fn nearest<T: Copy + Default + Send + Sync>(

@@ -138,6 +138,16 @@ impl Grid {
     }
 }
 
+/// Where the stored axes point, as nibabel's `aff2axcodes` says it: `RAS` from left to right, back to front, bottom to top.
+pub fn orientation_code(world_from_voxel: &Affine) -> String {
+    let (stored_axis, is_flipped) = closest_canonical(world_from_voxel);
+    let mut code = ['?'; 3];
+    for (world, [up, down]) in [['R', 'L'], ['A', 'P'], ['S', 'I']].into_iter().enumerate() {
+        code[stored_axis[world]] = if is_flipped[world] { down } else { up };
+    }
+    code.into_iter().collect()
+}
+
 /// Stored axis and direction for each of the world's axes (right, front, top).
 ///
 /// nibabel's `io_orientation`: stored axes choose their world axis by the nearest rotation, the most decided first.

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use ndarray::{Array3, Zip};
+use serde::{Deserialize, Serialize};
 
 /// What many datasets use for voxels that do not count.
 pub const USUAL_IGNORE_VALUE: u8 = 255;
 
 /// Label values whose voxels count nowhere.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct IgnoreValues(BTreeSet<u8>);
 
 impl FromStr for IgnoreValues {

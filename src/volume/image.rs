@@ -32,6 +32,16 @@ impl Image {
     /// # Errors
     /// Those of [`Header::read`], [`VolumeError::NonFinite`] and [`VolumeError::TooLarge`].
     pub fn read(path: &Path) -> Result<Self, VolumeError> {
+        let (image, non_finite) = Self::read_counting(path)?;
+        warn_of_non_finite(path, non_finite);
+        Ok(image)
+    }
+
+    /// [`Image::read`] without a warning; with the number of voxels that are not finite.
+    ///
+    /// # Errors
+    /// Those of [`Image::read`].
+    pub fn read_counting(path: &Path) -> Result<(Self, usize), VolumeError> {
         let mut reader = VoxelReader::open(path)?;
         let [x, y, z] = reader.header.shape();
         let channels = reader.header.channels();
@@ -39,9 +49,16 @@ impl Image {
         for _ in 0..channels {
             reader.append_channel(&mut voxels)?;
         }
-        reader.finish()?;
+        let non_finite = reader.end()?;
         let voxels = shaped(path, voxels, |v| Array4::from_shape_vec((channels, z, y, x), v))?;
-        Ok(Self { header: reader.header, voxels })
+        Ok((Self { header: reader.header, voxels }, non_finite))
+    }
+}
+
+fn warn_of_non_finite(path: &Path, count: usize) {
+    if count > 0 {
+        let what = "voxels are NaN or infinite; they count as the smallest finite value";
+        warn_once(path, format!("{count} {what}"));
     }
 }
 
@@ -193,8 +210,15 @@ impl VoxelReader {
         Ok(())
     }
 
-    /// Reads to the end, so that a damaged gzip trailer is noticed, and reports what was found.
+    /// Reads to the end, and warns of voxels that are not finite.
     pub(super) fn finish(&mut self) -> Result<(), VolumeError> {
+        let non_finite = self.end()?;
+        warn_of_non_finite(self.header.path(), non_finite);
+        Ok(())
+    }
+
+    /// Reads to the end, so that a damaged gzip trailer is noticed. Gives the number of voxels that are not finite.
+    fn end(&mut self) -> Result<usize, VolumeError> {
         const MOST_TRAILING_BYTES: u64 = 1 << 20;
         let path = self.header.path();
         let mut rest = (&mut self.source).take(MOST_TRAILING_BYTES);
@@ -206,11 +230,7 @@ impl VoxelReader {
             }
             _ => VolumeError::Io { path: path.into(), source },
         })?;
-        if self.non_finite > 0 {
-            let what = "voxels are NaN or infinite; they count as the smallest finite value";
-            warn_once(path, format!("{} {what}", self.non_finite));
-        }
-        Ok(())
+        Ok(self.non_finite)
     }
 }
 

@@ -36,14 +36,14 @@ mod windows;
 mod write;
 
 pub use affine::{Affine, column_norms};
-pub use align::{Regrid, TargetGrid};
+pub use align::{Regrid, TargetGrid, check_grid};
 pub use assemble::LabelAssembler;
 pub use case::PreparedCase;
 pub use classes::{ClassTable, LabelClass};
 pub use components::keep_largest_component;
-pub use dataset::{CaseFiles, Discovery, discover};
+pub use dataset::{CaseFiles, Discovery, LeftOut, discover};
 pub use error::VolumeError;
-pub use grid::{BoxMm, Grid};
+pub use grid::{BoxMm, Grid, orientation_code};
 pub use header::Header;
 pub use ignore::{IgnoreValues, USUAL_IGNORE_VALUE, erase};
 pub use image::{Image, read_labels, read_labels_on};

@@ -158,6 +158,21 @@ fn a_step_of_the_dataflow_is_a_step_of_one_process() {
     }
 }
 
+/// Voxels that do not count travel as 255, and teach nothing in either.
+#[test]
+fn ignored_voxels_are_left_out_in_the_dataflow_as_in_one_process() {
+    let bench = Bench::new(3, 12);
+    let mut config = config(&bench, 2, 1, 0);
+    config.schedule.iterations_per_epoch = 1;
+    config.model.classes.truncate(2);
+    config.data.ignore = [2].into_iter().collect();
+    train_in_process(&bench, "process", &config);
+    train(&bench, "dataflow", &config, false);
+    let (losses, tensors) = difference(&bench, ["dataflow", "process"]);
+    println!("ignored voxels: losses {losses:.1e}, parameters and gradients {tensors:.1e}");
+    assert!(losses <= 1e-5 && tensors <= 1e-5, "{losses} {tensors}");
+}
+
 /// Messages between the parts are lossless in bf16 as well.
 #[test]
 fn a_step_in_bf16_is_one_of_one_process() {

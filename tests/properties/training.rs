@@ -15,6 +15,7 @@ use self_prompt_sam::training::{
     PrefetchConfig, Sample, Sampler, Schedule, Split, Stage, Tensors, Trainer, TrainingConfig, TrainingError,
     divide, run, slices_of,
 };
+use self_prompt_sam::volume::IgnoreValues;
 use tch::{Device, Kind, Tensor};
 
 use crate::volumes::Nifti;
@@ -66,6 +67,8 @@ fn config(folder: &Path, cases: usize) -> TrainingConfig {
         labels: None,
         split: Split::EveryNth { n: 2, offset: 0 },
         patient: None,
+        values: vec![],
+        ignore: IgnoreValues::default(),
         foreground: 0.5,
         resample_labels: false,
         memory_mib: 64,

@@ -7,6 +7,7 @@ use eyre::Result;
 use self_prompt_sam::runtime::compute_in;
 use self_prompt_sam::training::{TrainingConfig, Variant, ablate, table};
 
+use super::dataset::checked;
 use super::train::stop_on_signal;
 
 #[derive(Args)]
@@ -34,6 +35,7 @@ impl Ablate {
         if let Some(data) = self.data {
             config.data.folder = std::path::absolute(data)?;
         }
+        checked(&config)?;
         let compute = compute_in(config.precision)?;
         tracing::info!("{:?}, {}", compute.device, compute.precision().name());
         match ablate(&config, &self.variants, compute, &*stop_on_signal()?)? {

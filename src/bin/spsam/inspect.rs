@@ -7,28 +7,39 @@ use clap::Args;
 use eyre::{Result, bail};
 use self_prompt_sam::bundle::Bundle;
 use self_prompt_sam::volume::Image;
+
+use super::dataset::Dataset;
 use self_prompt_sam::weights::list;
 
 #[derive(Args)]
 pub struct Inspect {
-    /// Checkpoint (.pth, .safetensors), volume (.nii, .nii.gz) or model bundle (folder or model.yml).
+    /// Dataset (folder, dataset.json or .txt list), volume (.nii, .nii.gz), model bundle (folder or model.yml) or checkpoint
+    /// (.pth, .pt, .safetensors).
     path: PathBuf,
     /// List every tensor of a checkpoint.
     #[arg(long)]
     keys: bool,
+    #[command(flatten, next_help_heading = "Options for datasets")]
+    dataset: Dataset,
 }
 
 impl Inspect {
     pub fn run(self) -> Result<()> {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        if self.path.is_dir() || name.ends_with(".yml") || name.ends_with(".yaml") {
+        let is = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+        if self.path.join("model.yml").is_file() || is(&[".yml", ".yaml"]) {
             bundle(&self.path)
-        } else if name.ends_with(".nii") || name.ends_with(".nii.gz") {
+        } else if self.path.is_dir() || name == "dataset.json" || is(&[".txt"]) {
+            self.dataset.inspect(&self.path)
+        } else if is(&[".nii", ".nii.gz", ".hdr"]) {
             volume(&self.path)
-        } else if name.ends_with(".pth") || name.ends_with(".pt") || name.ends_with(".safetensors") {
+        } else if is(&[".pth", ".pt", ".safetensors"]) {
             checkpoint(&self.path, self.keys)
         } else {
-            bail!("{}: neither a checkpoint, a volume nor a model bundle by its name", self.path.display())
+            bail!(
+                "{}: neither a dataset, a volume, a model bundle nor a checkpoint by its name",
+                self.path.display()
+            )
         }
     }
 }

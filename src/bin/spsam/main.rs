@@ -3,6 +3,7 @@
 
 mod ablate;
 mod dataflow;
+mod dataset;
 mod doctor;
 mod evaluate;
 mod infer;
@@ -32,7 +33,7 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     /// Say what this machine has and what is missing.
     Doctor,
-    /// Say what a checkpoint, a volume or a model bundle holds.
+    /// Say what a dataset, a volume, a model bundle or a checkpoint holds, and what is wrong with it.
     Inspect(inspect::Inspect),
     /// Make a model bundle with untrained adapters, where training starts.
     Init(init::Init),

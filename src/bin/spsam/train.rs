@@ -12,6 +12,7 @@ use self_prompt_sam::runtime::training::STOP_FILE;
 use self_prompt_sam::training::{self, Outcome, TrainingConfig};
 
 use super::dataflow::{Dataflow, Ended, signals_to_end};
+use super::dataset::checked;
 
 #[derive(Args)]
 pub struct Train {
@@ -49,6 +50,11 @@ impl Train {
             config.check_is_new()?;
             config.check_start()?;
         }
+        // Before anything starts: what is wrong with a dataset is best said at once.
+        let cases = checked(&config)?;
+        if self.resume {
+            config.check_resumed(Some(&cases))?;
+        }
         if self.in_process { in_process(&config, self.resume) } else { self.dataflow(&config) }
     }
 
@@ -57,16 +63,17 @@ impl Train {
             Some(path) => path.clone(),
             None => super::project()?.join("dataflows/train.yml"),
         };
-        // Checked before anything starts: a dataset that is not there is best said at once.
-        let cases = training::divide(config)?;
-        config.check_resumed(Some(&cases))?;
         let file = config.output.join("config.yml");
         fs::create_dir_all(&config.output).wrap_err_with(|| config.output.display().to_string())?;
         config.write(&file)?;
         let stop_file = config.output.join(STOP_FILE);
         let _ = fs::remove_file(&stop_file); // of a run that had ended already
         let resume = if self.resume { "1" } else { "0" };
-        let settings = [("SPSAM_TRAINING", file.into()), ("SPSAM_RESUME", resume.into())];
+        let settings = [
+            ("SPSAM_TRAINING", file.into()),
+            ("SPSAM_RESUME", resume.into()),
+            ("SPSAM_DATA_CHECKED", "1".into()),
+        ];
         let ended = Dataflow::start(&dataflow, settings)?.wait(|_| {
             // Not by stopping dora, which would end its nodes before the checkpoint is written.
             fs::write(&stop_file, "").wrap_err_with(|| stop_file.display().to_string())?;

@@ -14,8 +14,11 @@ use super::{Closed, TrainingRun};
 use crate::message::control::{Order, Supply, from_json, to_json};
 use crate::message::{SliceHeader, WireKind, encode_text, text};
 use crate::runtime::events::{Flow, Happening, send, serve};
+use crate::runtime::settings::variable;
 use crate::runtime::stage::{Emit, Output, declared_outputs};
-use crate::training::{Divided, Prefetch, Sample, Sampler, TrainingConfig, TrainingError, divide, slices_of};
+use crate::training::{
+    Divided, Prefetch, Sample, Sampler, TrainingConfig, TrainingError, divide, find_cases, slices_of,
+};
 
 /// The windows of a step, and how long they were waited for, seconds.
 type Drawn = Result<(u64, Vec<Sample>, f64), TrainingError>;
@@ -26,7 +29,7 @@ type Drawn = Result<(u64, Vec<Sample>, f64), TrainingError>;
 /// A dataset that cannot be used, a node that ends before the run does.
 pub fn run_loader(run: &TrainingRun) -> Result<()> {
     let config = Arc::new(run.config.clone());
-    let Divided { training, validation } = divide(&config)?;
+    let Divided { training, validation } = cases(&config)?;
     let (cases, others) = (training.len(), validation.len());
     tracing::info!("{}: {cases} cases to learn from, {others} to validate on", config.model.name);
     let sampler = Arc::new(Sampler::of_config(&config, training));
@@ -81,6 +84,16 @@ pub fn run_loader(run: &TrainingRun) -> Result<()> {
         }
         Ok(Flow::Continue)
     })
+}
+
+/// The cases of the run, looked at as `spsam train` does before it starts the dataflow.
+fn cases(config: &TrainingConfig) -> Result<Divided> {
+    if variable("SPSAM_DATA_CHECKED").as_deref() == Some("1") {
+        return Ok(divide(config)?);
+    }
+    let cases = find_cases(config)?;
+    let survey = cases.survey(config, || {});
+    Ok(cases.accepted(&survey)?)
 }
 
 fn supply(node: &mut DoraNode, supply: &Supply) -> Result<()> {

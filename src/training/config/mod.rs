@@ -18,7 +18,7 @@ use crate::bundle::{
     Bundle, BundleConfig, GeneratorKind, NetworkConfig, Normalisation, Patch, SliceAxis, WeightFile,
 };
 use crate::compute::Precision;
-use crate::volume::Regrid;
+use crate::volume::{IgnoreValues, Regrid};
 
 /// A training run. Relative paths are relative to the folder of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,6 +128,12 @@ pub struct DataConfig {
     /// Folder of the labels. Default: the dataset folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<PathBuf>,
+    /// Value of each class in label files, in the order of `model.classes`, such as `[0, 7, 250]`. Default 0, 1, 2, …
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<u8>,
+    /// Label values of voxels that nobody has annotated, such as `[255]`: they count in no loss and no figure. Default none.
+    #[serde(default, skip_serializing_if = "IgnoreValues::is_empty")]
+    pub ignore: IgnoreValues,
     /// Which cases validate.
     #[serde(with = "serde_yaml::with::singleton_map")]
     pub split: Split,
@@ -220,6 +226,7 @@ impl TrainingConfig {
         } else if prefetch.threads == 0 || prefetch.queue == 0 {
             Err("prefetch.threads and prefetch.queue must be at least 1".into())
         } else {
+            self.check_values()?;
             self.schedule.check()?;
             self.optimiser.check()?;
             self.learning_rate.check()?;
@@ -252,6 +259,31 @@ impl TrainingConfig {
     /// The same for a run that has checkpoints: they hold all that was learned, and the bundle it started from may be gone.
     pub fn resumed(&self) -> Self {
         Self { start_from: None, ..self.clone() }
+    }
+
+    /// Value of each class in label files.
+    pub fn label_values(&self) -> Vec<u8> {
+        match self.data.values.as_slice() {
+            [] => (0..=u8::MAX).take(self.model.classes.len()).collect(),
+            values => values.to_vec(),
+        }
+    }
+
+    fn check_values(&self) -> Result<(), String> {
+        let (values, classes) = (self.label_values(), &self.model.classes);
+        if values.len() != classes.len() {
+            return Err(format!("data.values: {} values for {} classes", values.len(), classes.len()));
+        } else if values[0] != 0 {
+            return Err("data.values: the background, which comes first, must have 0".into());
+        }
+        for (place, value) in values.iter().enumerate() {
+            if values[..place].contains(value) {
+                return Err(format!("data.values: {value} stands for two classes"));
+            } else if self.data.ignore.contains(*value) {
+                return Err(format!("data.ignore: {value} is a class, `{}`", classes[place]));
+            }
+        }
+        Ok(())
     }
 
     /// Slices, rows and columns of a window.

@@ -62,6 +62,13 @@ pub struct Divided {
     pub validation: Vec<CaseFiles>,
 }
 
+impl Divided {
+    /// Cases in both roles.
+    pub fn all(&self) -> impl Iterator<Item = &CaseFiles> {
+        self.training.iter().chain(&self.validation)
+    }
+}
+
 impl Split {
     /// Divides the cases found in `folder`; `patient` is `data.patient`.
     ///

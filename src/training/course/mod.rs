@@ -19,7 +19,6 @@ use super::record::Watch;
 use super::state::{Best, Checkpoints, Manifest, Shards};
 use super::trainer::{StepReport, Trainer, Validator, export_bundle};
 use crate::files::write_atomically;
-use crate::volume::discover;
 
 /// A run and where it stands.
 pub struct Course {
@@ -67,8 +66,7 @@ impl Course {
         let best = last.as_ref().and_then(|(manifest, _)| manifest.best);
         let course = Self {
             watch: Watch::new(&config.output, &config.model.name, &config.schedule, behind)?,
-            validator: Validator::new(cases.validation.clone(), config.model.without_files())
-                .regrid(config.data.regrid()),
+            validator: Validator::of_config(config, cases.validation.clone()),
             best,
             kept: best,
             config: config.clone(),
@@ -174,17 +172,6 @@ impl Course {
         tracing::info!("the checkpoint of step {} has Dice {dice:.4} on all cases", trainer.steps_done());
         Ok(dice)
     }
-}
-
-/// The cases of the dataset in their roles; all must have labels.
-///
-/// # Errors
-/// [`TrainingError::Volume`] and [`TrainingError::Split`].
-pub fn divide(config: &TrainingConfig) -> Result<Divided, TrainingError> {
-    let data = &config.data;
-    let labels = data.labels.as_deref().unwrap_or(&data.folder);
-    let cases = discover(&data.folder, Some(labels), config.model.modalities.len())?;
-    data.split.divide(cases, data.patient.as_deref(), &data.folder)
 }
 
 impl TrainingConfig {

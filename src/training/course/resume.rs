@@ -260,7 +260,7 @@ mod tests {
             swapped.contains("case b was for training and is for validation (and 1 more cases)"),
             "{swapped}"
         );
-        assert!(error(&cases(&["a"], &["c"])).contains("case b was to learn from and is not there."));
+        assert!(error(&cases(&["a"], &["c"])).contains("case b was for training and is not there."));
     }
 
     #[test]

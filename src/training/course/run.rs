@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::{Course, divide};
+use super::Course;
 use crate::compute::Compute;
 use crate::training::config::TrainingConfig;
-use crate::training::data::{Prefetch, Sample, Sampler};
+use crate::training::data::{Prefetch, Sample, Sampler, divide};
 use crate::training::error::TrainingError;
 use crate::training::state::Best;
 use crate::training::trainer::Trainer;

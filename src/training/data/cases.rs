@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ndarray::{Array3, Array4, Axis, s};
 
+use super::labels::LabelRules;
 use crate::bundle::{BundleConfig, Patch, Plane};
+use crate::training::config::TrainingConfig;
 use crate::training::error::TrainingError;
 use crate::volume::{CaseFiles, CasePlan, PlanOptions, PreparedCase, Regrid};
 
@@ -19,7 +21,7 @@ pub struct TrainingCase {
     pub case_id: String,
     /// `[M, slice, row, column]`.
     pub images: Array4<f32>,
-    /// `[slice, row, column]`.
+    /// `[slice, row, column]`; [`IGNORED`](crate::training::IGNORED) in voxels that do not count.
     pub labels: Array3<u8>,
     /// Some voxels `[slice, row, column]` of each class that is there, without the background.
     pub voxels: Vec<Vec<[u16; 3]>>,
@@ -30,7 +32,12 @@ impl TrainingCase {
     ///
     /// # Errors
     /// [`TrainingError::Volume`] and [`TrainingError::Label`].
-    pub fn open(files: &CaseFiles, config: &BundleConfig, regrid: Regrid) -> Result<Self, TrainingError> {
+    pub fn open(
+        files: &CaseFiles,
+        config: &BundleConfig,
+        regrid: Regrid,
+        rules: &LabelRules,
+    ) -> Result<Self, TrainingError> {
         let options = PlanOptions { roi_mm: None, regrid };
         let [slices, rows, columns] = CasePlan::with_options(files, config, &options)?.network_shape;
         let plane = match config.patch.plane {
@@ -47,11 +54,9 @@ impl TrainingCase {
             let (folder, case) = (path, files.case_id.clone());
             return Err(crate::volume::VolumeError::MissingLabels { folder, case }.into());
         };
-        let labels = labels.slice_move(s![.., ..rows, ..columns]);
+        let mut labels = labels.slice_move(s![.., ..rows, ..columns]);
         let classes = config.classes.len();
-        if let Some(&label) = labels.iter().find(|&&label| usize::from(label) >= classes) {
-            return Err(TrainingError::Label { path, label, classes });
-        }
+        rules.apply(&mut labels).map_err(|label| TrainingError::Label { path, label, classes })?;
         let voxels = voxels_by_class(&labels, classes);
         Ok(Self { case_id: files.case_id.clone(), images, labels, voxels })
     }
@@ -69,10 +74,12 @@ impl TrainingCase {
 
 fn voxels_by_class(labels: &Array3<u8>, classes: usize) -> Vec<Vec<[u16; 3]>> {
     let mut counts = vec![0usize; classes];
-    labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
+    let is_class = |label: u8| usize::from(label) < classes;
+    labels.iter().filter(|label| is_class(**label)).for_each(|&label| counts[usize::from(label)] += 1);
     let mut seen = vec![0usize; classes];
     let mut voxels = vec![Vec::new(); classes];
-    for ((z, y, x), &label) in labels.indexed_iter().filter(|(_, label)| **label > 0) {
+    let foreground = labels.indexed_iter().filter(|(_, label)| **label > 0 && is_class(**label));
+    for ((z, y, x), &label) in foreground {
         let class = usize::from(label);
         if seen[class].is_multiple_of(counts[class].div_ceil(MOST_VOXELS)) {
             voxels[class].push([z, y, x].map(|index| index as u16)); // sides are at most 65536 (see CasePlan)
@@ -90,6 +97,7 @@ pub struct CaseStore {
     config: BundleConfig,
     budget: usize,
     regrid: Regrid,
+    rules: LabelRules,
     kept: Mutex<Kept>,
 }
 
@@ -105,7 +113,18 @@ struct Kept {
 impl CaseStore {
     /// Keeps at most `budget` bytes of cases that nobody uses at the moment.
     pub fn new(files: Vec<CaseFiles>, config: BundleConfig, budget: usize) -> Self {
-        Self { files, config, budget, regrid: Regrid::default(), kept: Mutex::default() }
+        let values = (0..=u8::MAX).take(config.classes.len());
+        let rules = LabelRules::new(values, []);
+        Self { files, config, budget, regrid: Regrid::default(), rules, kept: Mutex::default() }
+    }
+
+    /// Of a training configuration.
+    pub fn of_config(config: &TrainingConfig, files: Vec<CaseFiles>) -> Self {
+        Self {
+            regrid: config.data.regrid(),
+            rules: LabelRules::of_config(config),
+            ..Self::new(files, config.model.without_files(), config.data.memory_mib << 20)
+        }
     }
 
     /// The same, with labels on other grids treated so.
@@ -133,7 +152,7 @@ impl CaseStore {
             return Ok(case);
         }
         // Read without the lock: two threads that want the same case at once both read it.
-        let case = Arc::new(TrainingCase::open(&self.files[index], &self.config, self.regrid)?);
+        let case = Arc::new(TrainingCase::open(&self.files[index], &self.config, self.regrid, &self.rules)?);
         self.lock().insert(index, &case, self.budget);
         Ok(case)
     }
@@ -183,6 +202,15 @@ mod tests {
             assert!((MOST_VOXELS / 2..=MOST_VOXELS).contains(&voxels.len()));
             assert!(voxels.iter().all(|voxel| case.labels[voxel.map(usize::from)] == label));
         }
+    }
+
+    #[test]
+    fn ignored_voxels_are_of_no_class() {
+        let ignored = crate::training::IGNORED;
+        let labels = Array3::from_shape_fn((4, 4, 4), |(z, ..)| [0, 1, 2, ignored][z]);
+        let voxels = voxels_by_class(&labels, 3);
+        assert_eq!(voxels.iter().map(Vec::len).collect::<Vec<_>>(), [16, 16]);
+        assert!(voxels.iter().flatten().all(|voxel| labels[voxel.map(usize::from)] != ignored));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub struct Sample {
     pub case_id: String,
     /// `[M, D, H, W]`.
     pub images: Array4<f32>,
-    /// `[D, H, W]`.
+    /// `[D, H, W]`; [`IGNORED`](crate::training::IGNORED) in voxels that do not count.
     pub labels: Array3<u8>,
 }
 
@@ -54,8 +54,7 @@ impl Sampler {
 
     /// The windows that a configuration draws from its training cases.
     pub fn of_config(config: &TrainingConfig, training: Vec<CaseFiles>) -> Self {
-        let store = CaseStore::new(training, config.model.without_files(), config.data.memory_mib << 20)
-            .regrid(config.data.regrid());
+        let store = CaseStore::of_config(config, training);
         let augmentation = config.augmentation.clone();
         Self::new(store, config.patch(), config.data.foreground, augmentation, config.seed)
     }

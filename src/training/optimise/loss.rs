@@ -3,14 +3,21 @@
 //!
 //! Dice is computed per window and class and then averaged (nnU-Net's `batch_dice = false`), so that the windows of
 //! a batch can be processed one after another. The background is excluded, as in nnU-Net. A class that is not in the
-//! window is included; the smooth term keeps its Dice defined.
+//! window is included; the smooth term keeps its Dice defined. Voxels with the label [`IGNORED`] are excluded from both at
+//! every level, and get no gradient (nnU-Net's ignore label).
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::network::generator::{AuxiliaryMasks, deep_supervision_weights};
 
-/// Smallest denominator of a Dice coefficient.
+/// Label of voxels that do not count, in training and on the wire: no class has it, as there are at most 255, from 0.
+pub const IGNORED: u8 = 255;
+
+/// Axes of a window's voxels in `[B, N, D, H, W]`.
+const WITHIN: [i64; 3] = [2, 3, 4];
+
+/// Least denominator of a Dice coefficient.
 const LEAST: f64 = 1e-8;
 
 /// Weights of the losses.
@@ -47,15 +54,39 @@ impl LossConfig {
     pub fn of_logits(&self, logits: &Tensor, labels: &Tensor) -> Tensor {
         let log_probabilities = logits.log_softmax(1, Kind::Float);
         let labels = labels.unsqueeze(1);
-        let entropy = -log_probabilities.gather(1, &labels, false).mean(Kind::Float);
+        let ignored = labels.eq(i64::from(IGNORED));
+        if ignored.any().int64_value(&[]) == 0 {
+            let entropy = -log_probabilities.gather(1, &labels, false).mean(Kind::Float);
+            return self.weighted(entropy, &log_probabilities, &labels, None);
+        }
+        let counting = ignored.logical_not().to_kind(Kind::Float); // [B, 1, D, H, W]
+        let labels = labels.masked_fill(&ignored, 0);
+        let of_voxels = log_probabilities.gather(1, &labels, false) * &counting;
+        let voxels = counting.sum_dim_intlist(WITHIN.as_slice(), false, Kind::Float).clamp_min(1.0); // [B, 1]
+        let entropy =
+            -(of_voxels.sum_dim_intlist(WITHIN.as_slice(), false, Kind::Float) / voxels).mean(Kind::Float);
+        self.weighted(entropy, &log_probabilities, &labels, Some(&counting))
+    }
 
+    /// The sum, of the cross entropy and of what Dice is made of; `counting` is 0 in voxels that do not count.
+    fn weighted(
+        &self,
+        entropy: Tensor,
+        log_probabilities: &Tensor,
+        labels: &Tensor,
+        counting: Option<&Tensor>,
+    ) -> Tensor {
+        let counted = |x: Tensor| match counting {
+            Some(counting) => x * counting,
+            None => x,
+        };
         let foreground = log_probabilities.size()[1] - 1;
-        let probabilities = log_probabilities.narrow(1, 1, foreground).exp();
-        let truth = Tensor::zeros(log_probabilities.size(), (Kind::Float, logits.device()))
-            .scatter_value(1, &labels, 1.0)
+        let probabilities = counted(log_probabilities.narrow(1, 1, foreground).exp());
+        let truth = Tensor::zeros(log_probabilities.size(), (Kind::Float, log_probabilities.device()))
+            .scatter_value(1, labels, 1.0)
             .narrow(1, 1, foreground);
-        let voxels = [2i64, 3, 4];
-        let sum = |x: Tensor| x.sum_dim_intlist(voxels.as_slice(), false, Kind::Float); // [B, N - 1]
+        let truth = counted(truth);
+        let sum = |x: Tensor| x.sum_dim_intlist(WITHIN.as_slice(), false, Kind::Float); // [B, N - 1]
         let both = sum(&probabilities * &truth);
         let either = sum(probabilities) + sum(truth);
         let dice = (both * 2.0 + self.smooth) / (either + self.smooth).clamp_min(LEAST);
@@ -139,5 +170,59 @@ mod tests {
         let labels = Tensor::arange(16, (Kind::Int64, Device::Cpu)).view([1, 1, 4, 4]);
         let coarse = Vec::<i64>::try_from(resize_labels(&labels, [2, 2]).view(-1)).unwrap();
         assert_eq!(coarse, [5, 7, 13, 15]);
+    }
+
+    /// The loss of what is left when the ignored voxels are cut away.
+    #[test]
+    fn ignored_voxels_are_left_out_as_if_they_were_not_there() {
+        let (logits, labels) = (random(&[2, 3, 2, 4, 6]), labels(&[2, 2, 4, 6]));
+        let config = LossConfig::default();
+        let expected = config.of_logits(&logits.narrow(4, 0, 4), &labels.narrow(3, 0, 4)).double_value(&[]);
+        let _ = labels.narrow(3, 4, 2).fill_(i64::from(IGNORED));
+        let logits = logits.set_requires_grad(true);
+        let loss = config.of_logits(&logits, &labels);
+        assert!((loss.double_value(&[]) - expected).abs() < 1e-6, "{loss} {expected}");
+        loss.backward();
+        let gradient = logits.grad();
+        assert_eq!(gradient.narrow(4, 4, 2).abs().max().double_value(&[]), 0.0);
+        assert!(gradient.narrow(4, 0, 4).abs().min().double_value(&[]) > 0.0);
+    }
+
+    #[test]
+    fn a_window_without_a_voxel_that_counts_teaches_nothing() {
+        let logits = random(&[1, 3, 2, 4, 4]).set_requires_grad(true);
+        let labels = Tensor::full([1, 2, 4, 4], i64::from(IGNORED), (Kind::Int64, Device::Cpu));
+        let loss = LossConfig::default().of_logits(&logits, &labels);
+        loss.backward();
+        assert!(loss.double_value(&[]).is_finite());
+        assert_eq!(logits.grad().abs().max().double_value(&[]), 0.0);
+    }
+
+    /// The loss as it was before there were ignored voxels, bit by bit.
+    #[test]
+    fn without_ignored_voxels_the_loss_is_what_it_was() {
+        let (logits, labels) = (random(&[1, 3, 2, 8, 8]), labels(&[1, 2, 8, 8]));
+        let log_probabilities = logits.log_softmax(1, Kind::Float);
+        let index = labels.unsqueeze(1);
+        let entropy = -log_probabilities.gather(1, &index, false).mean(Kind::Float);
+        let probabilities = log_probabilities.narrow(1, 1, 2).exp();
+        let truth = Tensor::zeros([1, 3, 2, 8, 8], (Kind::Float, Device::Cpu))
+            .scatter_value(1, &index, 1.0)
+            .narrow(1, 1, 2);
+        let sum = |x: &Tensor| x.sum_dim_intlist([2i64, 3, 4].as_slice(), false, Kind::Float);
+        let smooth = LossConfig::default().smooth;
+        let both = sum(&(&probabilities * &truth)) * 2.0 + smooth;
+        let dice = both / (sum(&probabilities) + sum(&truth) + smooth).clamp_min(LEAST);
+        let expected = entropy * 1.0 + (dice.mean(Kind::Float) * -1.0 + 1.0) * 1.0;
+        let found = LossConfig::default().of_logits(&logits, &labels);
+        assert_eq!(found.double_value(&[]).to_bits(), expected.double_value(&[]).to_bits());
+    }
+
+    #[test]
+    fn ignored_voxels_stay_ignored_at_coarser_levels() {
+        let quarters: Vec<i64> = (0..64).map(|at| [0, 1, 2, 255][at / 32 * 2 + at % 8 / 4]).collect();
+        let labels = Tensor::from_slice(&quarters).view([1, 1, 8, 8]);
+        let coarse = Vec::<i64>::try_from(resize_labels(&labels, [2, 2]).view(-1)).unwrap();
+        assert_eq!(coarse, [0, 1, 2, 255]);
     }
 }

@@ -4,6 +4,6 @@ mod loss;
 mod optimiser;
 mod schedule;
 
-pub use loss::LossConfig;
+pub use loss::{IGNORED, LossConfig};
 pub use optimiser::{Optimiser, OptimiserConfig, Rule};
 pub use schedule::{Due, LearningRate, Schedule, Stage};

@@ -12,10 +12,12 @@ use super::Trainer;
 use crate::bundle::BundleConfig;
 use crate::metrics::{CaseMetrics, DEFAULT_TOLERANCE_MM, Summary, evaluate_case};
 use crate::report::{Montage, MontageConfig, MontageInput};
+use crate::training::config::TrainingConfig;
+use crate::training::data::LabelRules;
 use crate::training::error::TrainingError;
-use crate::training::optimise::Stage;
+use crate::training::optimise::{IGNORED, Stage};
 use crate::volume::{
-    CaseFiles, CasePlan, Image, LabelAssembler, PlanOptions, PreparedCase, Regrid, column_norms,
+    CaseFiles, CasePlan, Image, LabelAssembler, PlanOptions, PreparedCase, column_norms, erase,
     read_labels_on,
 };
 
@@ -49,6 +51,7 @@ pub struct Validator {
     cases: Vec<CaseFiles>,
     config: BundleConfig,
     options: PlanOptions,
+    rules: LabelRules,
 }
 
 /// What a validation gives.
@@ -68,13 +71,15 @@ struct CaseLabels {
 impl Validator {
     /// For `cases` with labels.
     pub fn new(cases: Vec<CaseFiles>, config: BundleConfig) -> Self {
-        Self { cases, config, options: PlanOptions::default() }
+        let rules = LabelRules::new((0..=u8::MAX).take(config.classes.len()), []);
+        Self { cases, config, options: PlanOptions::default(), rules }
     }
 
-    /// The same, with labels on other grids treated so.
-    pub fn regrid(mut self, regrid: Regrid) -> Self {
-        self.options.regrid = regrid;
-        self
+    /// For `cases` of a training configuration.
+    pub fn of_config(config: &TrainingConfig, cases: Vec<CaseFiles>) -> Self {
+        let options = PlanOptions { regrid: config.data.regrid(), ..PlanOptions::default() };
+        let rules = LabelRules::of_config(config);
+        Self { options, rules, ..Self::new(cases, config.model.without_files()) }
     }
 
     /// Number of cases.
@@ -106,12 +111,8 @@ impl Validator {
             }
             let files = &self.cases[index * self.cases.len() / count];
             let plan = CasePlan::with_options(files, &self.config, &self.options)?;
-            let labels = self.segment(trainer, &plan, stage)?;
-            let truth = files
-                .labels
-                .as_ref()
-                .map(|files| files.read(|path| read_labels_on(path, &plan.target(), plan.regrid)));
-            let Some(truth) = truth.transpose()? else { continue };
+            let mut labels = self.segment(trainer, &plan, stage)?;
+            let Some(truth) = self.truth(&plan, &mut labels)? else { continue };
             let spacing_mm = column_norms(plan.target().world_from_voxel);
             for (all, labels) in [(&mut output, &labels.output), (&mut auxiliary, &labels.auxiliary)] {
                 let (names, tolerance) = (&self.config.classes, DEFAULT_TOLERANCE_MM);
@@ -130,6 +131,21 @@ impl Validator {
             auxiliary: self.dice(&auxiliary),
         };
         Ok(Some(Validated { figures, pictures }))
+    }
+
+    /// The classes of a case; voxels that do not count are background there and in `labels`.
+    fn truth(&self, plan: &CasePlan, labels: &mut CaseLabels) -> Result<Option<Array3<u8>>, TrainingError> {
+        let Some(files) = &plan.files.labels else { return Ok(None) };
+        let mut truth = files.read(|path| read_labels_on(path, &plan.target(), plan.regrid))?;
+        let (path, classes) = (files.path().to_path_buf(), self.config.classes.len());
+        self.rules.apply(&mut truth).map_err(|label| TrainingError::Label { path, label, classes })?;
+        if truth.iter().any(|&label| label == IGNORED) {
+            let ignored = truth.mapv(|label| label == IGNORED);
+            for volume in [&mut truth, &mut labels.output, &mut labels.auxiliary] {
+                erase(volume, &ignored);
+            }
+        }
+        Ok(Some(truth))
     }
 
     fn segment(&self, trainer: &Trainer, plan: &CasePlan, stage: Stage) -> Result<CaseLabels, TrainingError> {
