@@ -78,7 +78,8 @@ def missing_and_empty(t: Trial) -> None:
     t.need(mean(result) == 0.5967, f"pred_empty: mean {mean(result)}, expected 0.5967")
     t.need(re.search(r"case_3\b.*NSD 0\.0000", result.text), "pred_empty: case_3 has not NSD 0")
     values = strict_json(summary)
-    t.need(1 in anywhere(values, "one_sided"), "pred_empty: summary.json does not count one_sided: 1")
+    counted = anywhere(values, "one_sided") + anywhere(values, "missed")
+    t.need(1 in counted, "pred_empty: summary.json does not count the missed structure")
     t.note(f"pred_empty: exit {result.exit}, mean {mean(result)}")
 
     result, summary = evaluate("both", "both_empty/pred", "both_empty/truth")
