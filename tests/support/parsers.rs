@@ -24,6 +24,8 @@ use tch::{Device, Kind};
 
 use crate::zip::zip;
 
+/// Bytes of a NIfTI-1 header and of the extender.
+const PAIR_HEADER: usize = 352;
 const MODEL: &str = include_str!("../../models/hippocampus/model.yml");
 
 fn in_file(name: &str, bytes: &[u8], read: impl FnOnce(&Path) -> bool) -> bool {
@@ -39,7 +41,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A NIfTI file, read as an image, as labels and as a case to plan. The first byte says how it is stored:
-/// uncompressed, compressed by this function, or already compressed.
+/// uncompressed, compressed by this function, already compressed, or as a pair of header and voxels.
 pub fn volume(bytes: &[u8]) -> bool {
     let Some((&how, bytes)) = bytes.split_first() else { return false };
     let read = |path: &Path| {
@@ -53,10 +55,16 @@ pub fn volume(bytes: &[u8]) -> bool {
         }
         image
     };
-    match how % 3 {
+    match how % 4 {
         0 => in_file("image.nii", bytes, read),
         1 => in_file("image.nii.gz", &gzip(bytes), read),
-        _ => in_file("image.nii.gz", bytes, read),
+        2 => in_file("image.nii.gz", bytes, read),
+        _ => {
+            let (header, voxels) = bytes.split_at(bytes.len().min(PAIR_HEADER));
+            in_file("image.hdr", header, |path| {
+                fs::write(path.with_extension("img"), voxels).is_ok() && read(path)
+            })
+        }
     }
 }
 

@@ -34,9 +34,13 @@ pub fn volumes() -> Vec<Vec<u8>> {
         voxels: vec![1; 30],
         ..plain.clone()
     };
+    let mut pair = [&[3u8][..], &plain.bytes()].concat();
+    pair[1 + 108..1 + 112].fill(0); // vox_offset
+    pair[1 + 344..1 + 348].copy_from_slice(b"ni1\0");
     [plain, floats, extended]
         .iter()
         .flat_map(|nifti| [0u8, 1].map(|how| [&[how][..], &nifti.bytes()].concat()))
+        .chain([pair])
         .collect()
 }
 
