@@ -38,7 +38,7 @@ pub struct CaseOpen {
     pub index: usize,
     /// Cases found in the input.
     pub cases: usize,
-    /// Classes with the values of their voxels in label maps, background first.
+    /// The classes with their voxel values in label maps, background first.
     pub classes: ClassTable,
     /// When the loader started, milliseconds since 1970.
     pub started_unix_ms: u64,

@@ -52,37 +52,37 @@ pub struct ClassMetrics {
     /// Normalised surface Dice at the tolerance asked for, 0 to 1.
     #[serde(deserialize_with = "nan_from_null")]
     pub nsd: f64,
-    /// Which of the two volumes have the class.
+    /// Which of the two volumes contain the class.
     #[serde(default)]
     pub presence: Presence,
-    /// Diagonal of the volume, mm: longer than any distance in it.
+    /// Diagonal of the volume, mm, which is longer than any distance in it.
     #[serde(default = "nan", deserialize_with = "nan_from_null")]
     pub diagonal_mm: f64,
 }
 
-/// Which of two volumes have a class.
+/// Which of two volumes contain a class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
-    /// None; or nothing was compared.
+    /// Neither, or nothing was compared.
     #[default]
     Neither,
-    /// The truth alone: the structure was missed.
+    /// Only the truth: the structure was missed.
     Missed,
-    /// The prediction alone.
+    /// Only the prediction.
     Invented,
     /// Both.
     Both,
 }
 
 impl ClassMetrics {
-    /// Of a class that nothing was compared for.
+    /// The metrics of a class for which nothing was compared.
     pub fn undefined(class: &str) -> Self {
         let [dice, hd95_mm, nsd, diagonal_mm] = [f64::NAN; 4];
         Self { class: class.into(), dice, hd95_mm, nsd, presence: Presence::Neither, diagonal_mm }
     }
 
-    /// HD95, and for a class that only one volume has, the diagonal of the volume; NaN where neither has it.
+    /// HD95; the diagonal of the volume if only one volume contains the class; NaN if neither does.
     pub fn hd95_or_diagonal_mm(&self) -> f64 {
         match self.presence {
             Presence::Missed | Presence::Invented => self.diagonal_mm,

@@ -16,9 +16,9 @@ pub const ABSENT_CLASS_CONVENTION: &str = "a class in neither the truth nor the 
 /// Means over cases.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Number of cases, those without a prediction included.
+    /// Number of cases, including those without a prediction.
     pub cases: usize,
-    /// Cases without a prediction, by name: every class of their truth has Dice 0.
+    /// Names of the cases without a prediction; every class of their truth has Dice 0.
     #[serde(default)]
     pub missing: Vec<String>,
     /// Mean over classes of the mean Dice over cases; NaN (`null`) without any.
@@ -38,13 +38,14 @@ pub struct ClassSummary {
     /// Mean Dice.
     #[serde(deserialize_with = "nan_from_null")]
     pub dice: f64,
-    /// Mean HD95 over the cases in which both volumes have the class, mm.
+    /// Mean HD95 over the cases in which both volumes contain the class, mm.
     #[serde(deserialize_with = "nan_from_null")]
     pub hd95_mm: f64,
     /// Number of these cases.
     #[serde(default)]
     pub hd95_cases: usize,
-    /// Mean HD95 over all cases in which a volume has the class, mm: where only one has it, the volume's diagonal.
+    /// Mean HD95 over all cases in which a volume contains the class, mm; where only one does, the volume's diagonal
+    /// is used.
     #[serde(default = "nan", deserialize_with = "nan_from_null")]
     pub hd95_mm_one_sided_as_diagonal: f64,
     /// Mean normalised surface Dice.
@@ -54,7 +55,7 @@ pub struct ClassSummary {
     pub absent: usize,
     /// Cases that have the class in the truth only or in the prediction only.
     pub one_sided: usize,
-    /// Of these, the cases that have it in the truth only: the structure was missed.
+    /// The number of these cases in which only the truth contains the class: the structure was missed.
     #[serde(default)]
     pub missed: usize,
 }

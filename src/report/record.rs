@@ -1,7 +1,7 @@
-//! Which files of an output folder our runs have written: everything else there is somebody's work and is not
-//! overwritten. The record is a hidden file in the folder. A file is noted before it is written, so that a run that was
-//! cut off leaves nothing that the next one takes for foreign, and with its sha256 when it is complete, so that a label
-//! map which somebody has corrected since is foreign.
+//! A record of the files that our runs have written to an output folder: all other files in it belong to somebody
+//! else and are not overwritten. The record is a hidden file in the folder. A file is recorded before it is written,
+//! so that the next run does not treat a file of an interrupted run as foreign. When it is complete, its sha256 is
+//! recorded, so that a label map that somebody has corrected since is treated as foreign.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,14 +14,14 @@ use super::ReportError;
 use crate::files::write_atomically;
 use crate::weights::sha256_file;
 
-/// Name of the record.
+/// File name of the record.
 const RECORD: &str = ".spsam-files.json";
 
-/// What runs have written into a folder.
+/// The files that runs have written to a folder.
 #[derive(Debug)]
 pub struct OutputRecord {
     folder: PathBuf,
-    /// By name: sha256, or none while it is being written.
+    /// File names with their sha256; without it while the file is being written.
     files: Files,
 }
 
@@ -30,7 +30,7 @@ pub struct OutputRecord {
 struct Files(BTreeMap<String, Option<String>>);
 
 impl OutputRecord {
-    /// The record of a folder; empty where there is none.
+    /// Reads the record of a folder; empty if there is none.
     ///
     /// # Errors
     /// [`ReportError::Io`].
@@ -45,7 +45,7 @@ impl OutputRecord {
         Ok(Self { folder: folder.to_path_buf(), files })
     }
 
-    /// Fails where a file of these names is there and is not as a run has left it.
+    /// Fails if a file with one of these names exists and is not as a run has left it.
     ///
     /// # Errors
     /// [`ReportError::Foreign`], [`ReportError::Io`].
@@ -72,7 +72,7 @@ impl OutputRecord {
         })
     }
 
-    /// Notes files that are going to be written.
+    /// Records files that are about to be written.
     ///
     /// # Errors
     /// [`ReportError::Io`].
@@ -81,7 +81,7 @@ impl OutputRecord {
         self.write()
     }
 
-    /// Notes files that are complete; one that is not there was not written.
+    /// Records files that are complete; a file that does not exist was not written.
     ///
     /// # Errors
     /// [`ReportError::Io`].

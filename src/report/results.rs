@@ -19,10 +19,10 @@ use crate::volume::{
     self, CasePlan, ClassTable, Header, IgnoreValues, Image, LabelFiles, VolumeError, erase,
 };
 
-/// What a run writes beside the label maps.
+/// The files that a run writes besides label maps.
 pub const RESULT_FILES: [&str; 3] = ["metrics.csv", "summary.json", "report.html"];
 
-/// Name of the label map of a case.
+/// File name of the label map of a case.
 pub fn label_map_name(case_id: &str) -> String {
     format!("{case_id}.nii.gz")
 }
@@ -41,7 +41,8 @@ pub struct Results {
 }
 
 impl Results {
-    /// Makes the folder and checks that it can be written to. Voxels whose truth is one of `ignore` count in no figure.
+    /// Makes the folder and checks that it can be written to. Voxels whose truth is one of `ignore` are excluded
+    /// from all metrics.
     ///
     /// # Errors
     /// A folder that cannot be made or written to.
@@ -97,11 +98,11 @@ impl Results {
         self.summary.failed.push(FailedCase { case: case.into(), error: error.into() });
     }
 
-    /// Writes the label map of a case, given as places in the table of classes `[x, y, z]`, measures it where there is truth, and brings the other files up to
-    /// date. `slices` is the number of slices segmented so far.
+    /// Writes the label map of a case, given as indices into the table of classes `[x, y, z]`, computes metrics if
+    /// there is truth, and updates the other files. `slices` is the number of slices segmented so far.
     ///
     /// # Errors
-    /// Files that cannot be read or written, truth that does not fit; nothing half-written is left.
+    /// Files that cannot be read or written, or truth on another grid; nothing half-written is left.
     pub fn add_case(&mut self, open: &CaseOpen, labels: &Array3<u8>, slices: usize) -> Result<()> {
         let files = &open.plan.files;
         let Some(image_path) = files.images.first() else { eyre::bail!("a case without images") };
@@ -199,7 +200,7 @@ impl Results {
     }
 }
 
-/// True labels as places in the table of classes, background where they are ignored, and where that is.
+/// True labels as indices into the table of classes, background for ignored voxels; and the mask of ignored voxels.
 type Truth = (Array3<u8>, Option<Array3<bool>>);
 
 fn read_truth(plan: &CasePlan, classes: &ClassTable, ignore: &IgnoreValues) -> Result<Option<Truth>> {

@@ -57,7 +57,7 @@ pub struct ModelInfo {
     pub image_size: i64,
     /// Class names, background first.
     pub classes: Vec<String>,
-    /// Values of the classes in the label maps, in the same order.
+    /// Values of the classes in label maps, in the same order.
     pub label_values: Vec<u8>,
     /// sha256 of the backbone's weight file.
     pub weights_sha256: String,

@@ -1,5 +1,6 @@
-//! Settings that pass through a dataflow's `env:` unharmed. dora expands `$` in values, more than once, and only takes
-//! UTF-8; so a command writes such values with percent signs behind a prefix, and nodes read both forms.
+//! Encodes settings so that they pass unchanged through a dataflow's `env:`. dora expands `$` in values, more than
+//! once, and accepts only UTF-8. Commands therefore percent-encode such values and mark them with a prefix; nodes
+//! read both forms.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -7,10 +8,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode, percent_encode};
 
 const PREFIX: &str = "percent:";
-/// Bytes that something on the way may take for more than themselves.
+/// Bytes that may have a special meaning on the way.
 const SPECIAL: &[u8] = b"$\\\"'`~%#&*?!";
 
-/// A value as a dataflow can carry it: unchanged where it has nothing but plain characters.
+/// The value in a form that a dataflow can carry; unchanged if it has only plain characters.
 pub fn encode_setting(value: &OsStr) -> OsString {
     let bytes = value.as_bytes();
     let is_special = |byte: &u8| SPECIAL.contains(byte) || byte.is_ascii_control();
@@ -22,7 +23,7 @@ pub fn encode_setting(value: &OsStr) -> OsString {
     format!("{PREFIX}{}", percent_encode(bytes, NON_ALPHANUMERIC)).into()
 }
 
-/// The value that [`encode_setting`] was given, or any other as it is.
+/// Undoes [`encode_setting`]; other values are returned unchanged.
 pub fn decode_setting(text: OsString) -> OsString {
     match text.as_bytes().strip_prefix(PREFIX.as_bytes()) {
         Some(encoded) => OsString::from_vec(percent_decode(encoded).collect()),

@@ -1,8 +1,8 @@
-//! Files of one case on one grid: labels, predictions and further modalities are brought to the grid of the image (in an
-//! evaluation: of the truth) by the affines of both.
+//! Brings the files of one case to one grid: labels, predictions and further modalities are brought to the grid of
+//! the image (in an evaluation: of the truth) by the affines of both.
 //!
-//! Three ways, told apart by [`align`]: the same grid within a tolerance; the same voxels in another order, which flips
-//! and transpositions undo exactly; another grid, which is refused unless [`Regrid::Resample`] is asked for.
+//! [`align`] distinguishes three cases: the same grid within a tolerance; the same voxels in another order, which
+//! flips and transpositions undo exactly; another grid, which is refused unless [`Regrid::Resample`] is requested.
 
 use std::path::Path;
 
@@ -16,12 +16,12 @@ use super::grid_difference::describe;
 use super::header::Header;
 use super::warnings::warn_once;
 
-/// Part of the shortest side of a voxel by which two grids may lie apart, anywhere in the volume.
+/// Largest distance between two equal grids anywhere in the volume, as a fraction of the shortest side of a voxel.
 const TOLERANCE_VOXELS: f64 = 0.005;
 /// The same in millimetres, for small voxels: offsets are stored as float32 and written by programs that round.
 const TOLERANCE_MM: f64 = 1e-3;
 
-/// The grid that other files are brought to.
+/// The grid to which other files are brought.
 #[derive(Debug, Clone, Copy)]
 pub struct TargetGrid<'a> {
     /// Its file, for messages.
@@ -38,30 +38,31 @@ impl<'a> From<&'a Header> for TargetGrid<'a> {
     }
 }
 
-/// What becomes of a file that lies on another grid (not only stored in another order).
+/// What to do with a file on another grid (not only in another order).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Regrid {
-    /// An error that names both files and says in mm what differs.
+    /// Refuse it with an error that names both files and the difference in mm.
     #[default]
     Refuse,
-    /// It is resampled by the affines, with a warning: labels to the nearest voxel, images linearly.
+    /// Resample it by the affines, with a warning: labels by nearest neighbour, images linearly.
     Resample,
 }
 
-/// How the voxels of a file come to the target's grid.
+/// How the voxels of a file are brought to the target's grid.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Alignment {
-    /// The target's axis `i` is the file's axis `axes[i]`, backwards where `flips[i]`.
+    /// The target's axis `i` is the file's axis `axes[i]`, reversed if `flips[i]`.
     Reorder { axes: [usize; 3], flips: [bool; 3] },
-    /// Voxel position in the file of a voxel of the target.
+    /// Maps a voxel position of the target to one of the file.
     Resample { source_from_target: Affine },
 }
 
-/// Finds out how `source` comes to the grid of `target`.
+/// Determines how `source` is brought to the grid of `target`.
 ///
 /// # Errors
-/// [`VolumeError::OtherGrid`] where the grids differ and `regrid` says to refuse, or where they do not even overlap.
+/// [`VolumeError::OtherGrid`] if the grids differ and `regrid` is [`Regrid::Refuse`], or if they do not overlap at
+/// all.
 pub(super) fn align(source: &Header, target: &TargetGrid, regrid: Regrid) -> Result<Alignment, VolumeError> {
     let world = source.world_from_voxel();
     let (axes, flips) = closest_order(&world, target.world_from_voxel);
@@ -99,7 +100,7 @@ pub fn check_grid(source: &Header, target: &TargetGrid, regrid: Regrid) -> Resul
 }
 
 impl Alignment {
-    /// Labels `[x, y, z]` of the file on the target's grid; 0 where the file has no voxel.
+    /// Labels `[x, y, z]` of the file on the target's grid; 0 where the file has no voxels.
     pub(super) fn nearest<T: Copy + Default + Send + Sync>(
         &self,
         stored: Array3<T>,
@@ -113,7 +114,7 @@ impl Alignment {
         }
     }
 
-    /// The same for an image; its smallest value where the file has no voxel.
+    /// As [`Self::nearest`], for an image: linear, and its smallest value where the file has no voxels.
     pub(super) fn linear(&self, stored: Array3<f32>, target_shape: [usize; 3]) -> Array3<f32> {
         match self {
             Self::Reorder { axes, flips } => reorder(stored, *axes, *flips),
@@ -126,7 +127,7 @@ impl Alignment {
         }
     }
 
-    /// Whether any voxel of the target lies in the file.
+    /// Whether any voxel of the target lies within the file.
     fn overlaps(&self, source_shape: [usize; 3], target_shape: [usize; 3]) -> bool {
         let Self::Resample { source_from_target } = self else { return true };
         let [x_side, y_side, z_side] = target_shape;
@@ -141,13 +142,13 @@ impl Alignment {
     }
 }
 
-/// How far apart two grids may lie, mm.
+/// Largest distance between two equal grids, mm.
 pub(super) fn tolerance_mm(target: &TargetGrid) -> f64 {
     let shortest = column_norms(target.world_from_voxel).into_iter().fold(f64::INFINITY, f64::min);
     (TOLERANCE_VOXELS * shortest).max(TOLERANCE_MM)
 }
 
-/// The order and directions of the source's axes that come closest to the target's.
+/// The order and directions of the source's axes that match the target's best.
 fn closest_order(source: &Affine, target: &Affine) -> ([usize; 3], [bool; 3]) {
     const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
     let (source_norms, target_norms) = (column_norms(source), column_norms(target));
@@ -166,7 +167,7 @@ fn closest_order(source: &Affine, target: &Affine) -> ([usize; 3], [bool; 3]) {
     (axes, [0, 1, 2].map(|to| cosine(axes[to], to) < 0.0))
 }
 
-/// World of the voxel indices after reordering.
+/// Maps voxel indices to the world after reordering.
 fn reordered_affine(world: &Affine, shape: [usize; 3], axes: [usize; 3], flips: [bool; 3]) -> Affine {
     world.map(|row| {
         let mut reordered = [0.0, 0.0, 0.0, row[3]];
@@ -181,8 +182,9 @@ fn reordered_affine(world: &Affine, shape: [usize; 3], axes: [usize; 3], flips: 
     })
 }
 
-/// Distance between the places that two affines give to one voxel position, at the corner of the volume where it is
-/// largest. Along an axis with a single voxel its centre counts: programs do not agree on the thickness of a 2D image.
+/// Distance between the positions that two affines give to the same voxel, at the corner of the volume where it is
+/// largest. Along an axis with a single voxel its centre is used, because programs do not agree on the thickness of
+/// a 2D image.
 fn largest_distance(a: &Affine, b: &Affine, shape: [usize; 3]) -> f64 {
     (0..8usize)
         .map(|corner| {
@@ -223,7 +225,7 @@ fn reorder<T: Copy + Default>(stored: Array3<T>, axes: [usize; 3], flips: [bool;
     reordered
 }
 
-/// `value` at the positions in the source of all voxels of the target; `[x, y, z]`, x fastest in memory.
+/// `value` at the source positions of all voxels of the target; `[x, y, z]`, x fastest in memory.
 fn sample<T: Copy + Default + Send>(
     source_from_target: &Affine,
     shape: [usize; 3],
@@ -241,7 +243,7 @@ fn sample<T: Copy + Default + Send>(
     reversed.reversed_axes()
 }
 
-/// The voxel whose cell holds `point`.
+/// The voxel whose cell contains `point`.
 fn nearest_index(point: [f64; 3], shape: [usize; 3]) -> Option<[usize; 3]> {
     const ROUNDING: f64 = 1e-6; // a point on the border of two cells lies in the same one on every machine
     let mut index = [0; 3];
@@ -260,7 +262,8 @@ fn nearest_voxel<T: Copy + Default>(stored: ArrayView3<T>, point: [f64; 3]) -> T
     nearest_index(point, [x, y, z]).map_or(T::default(), |index| stored[index])
 }
 
-/// Between the eight voxels around `point`, the outermost ones continued to the volume's border; `None` outside.
+/// Linear interpolation between the eight voxels around `point`. The outermost values extend to the volume's border;
+/// `None` outside.
 fn linear_value(stored: ArrayView3<f32>, point: [f64; 3]) -> Option<f32> {
     let (x, y, z) = stored.dim();
     let shape = [x, y, z];

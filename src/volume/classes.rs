@@ -1,5 +1,5 @@
-//! Which voxel value stands for which class: label maps keep the values that the user's labels have, while the network and
-//! all that goes with it count classes from 0.
+//! The voxel value of each class: label maps keep the values of the user's labels, while the network and everything
+//! around it number classes from 0.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +15,14 @@ pub struct LabelClass {
     pub name: String,
 }
 
-/// The classes in order. The first is the background, value 0; no value stands for two.
+/// The classes in order. The first is the background with value 0; no two classes have the same value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ClassTable(Vec<LabelClass>);
 
 impl ClassTable {
-    /// Classes of a model, background first: values count from 0. A name after the 256th has no value and is left out.
+    /// Classes of a model, background first, with values from 0. Names after the 256th have no value and are
+    /// ignored.
     pub fn of_model(names: &[String]) -> Self {
         let class = |(value, name): (u8, &String)| LabelClass { value, name: name.clone() };
         Self((0..=u8::MAX).zip(names).map(class).collect())
@@ -41,10 +42,10 @@ impl ClassTable {
         Self(std::iter::once(background).chain(others).collect())
     }
 
-    /// From names as a user gives them: `name` has the value of its place, from 0; `value=name` has that value.
+    /// Parses names given by a user: `name` has its index as value, `value=name` has that value.
     ///
     /// # Errors
-    /// Why the names are no table, in one line.
+    /// One line saying why the names are not valid.
     pub fn parse<S: AsRef<str>>(names: &[S]) -> Result<Self, String> {
         let mut classes: Vec<LabelClass> = Vec::new();
         for (place, text) in names.iter().enumerate() {
@@ -54,7 +55,7 @@ impl ClassTable {
             let value =
                 value.parse().map_err(|_| format!("`{text}`: {value} is not a value from 0 to 255"))?;
             if let Some(other) = classes.iter().find(|class| class.value == value || class.name == name) {
-                return Err(format!("`{text}`: {} is {} already", other.value, other.name));
+                return Err(format!("`{text}`: value {} is already {}", other.value, other.name));
             }
             classes.push(LabelClass { value, name: name.to_owned() });
         }
@@ -85,15 +86,15 @@ impl ClassTable {
         self.0.is_empty()
     }
 
-    /// Place of the class with this value.
+    /// Index of the class with this value.
     pub fn index_of(&self, value: u8) -> Option<usize> {
         self.0.iter().position(|class| class.value == value)
     }
 
-    /// Replaces values by places.
+    /// Replaces values by indices.
     ///
     /// # Errors
-    /// A value that stands for no class; the labels may then be changed in part.
+    /// A value that stands for no class; the labels may then be partly changed.
     pub fn to_indices(&self, labels: &mut Array3<u8>) -> Result<(), u8> {
         let mut indices = [None; 256];
         for (index, class) in (0..=u8::MAX).zip(&self.0) {
@@ -107,7 +108,7 @@ impl ClassTable {
         unknown.map_or(Ok(()), Err)
     }
 
-    /// Replaces places by values. A place that the table does not have stays.
+    /// Replaces indices by values. An index that is not in the table is kept.
     pub fn to_values(&self, labels: &mut Array3<u8>) {
         labels.map_inplace(|label| {
             *label = self.0.get(usize::from(*label)).map_or(*label, |class| class.value)

@@ -1,4 +1,4 @@
-//! Why a volume cannot be read, prepared, put together or written; one line each, naming the file.
+//! Why a volume cannot be read, prepared, assembled or written. Each message is one line that names the file.
 
 use std::path::PathBuf;
 
@@ -10,13 +10,13 @@ pub enum VolumeError {
     /// The file or folder is missing, unreadable or unwritable.
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
-    /// The file is something else.
+    /// The file is not a NIfTI file.
     #[error("{path}: not a NIfTI-1 file ({reason})")]
     NotNifti { path: PathBuf, reason: &'static str },
-    /// The file ends before its last voxel, or cannot be long enough for what its header says.
+    /// The file ends before its last voxel, or is too short for what its header says.
     #[error("{path}: truncated, the header announces {expected} bytes of voxels")]
     Truncated { path: PathBuf, expected: u64 },
-    /// The header contradicts itself or has a type of voxels that is not a number.
+    /// The header contradicts itself, or its voxels are not numbers.
     #[error("{path}: unusable header: {reason}")]
     Header { path: PathBuf, reason: String },
     /// A side of the volume has no voxels.
@@ -28,7 +28,7 @@ pub enum VolumeError {
     /// No voxel is a number: all are NaN or infinite, or too large for 32 bits.
     #[error("{path}: all {count} voxels are NaN or infinite")]
     NonFinite { path: PathBuf, count: usize },
-    /// More voxels than there is memory for.
+    /// There is not enough memory for the voxels.
     #[error("{path}: {voxels} voxels do not fit into memory")]
     TooLarge { path: PathBuf, voxels: u64 },
     /// Labels of another shape than the image that they are written for.
@@ -39,7 +39,7 @@ pub enum VolumeError {
         "{path} lies on another grid than {target}: {difference} (the option resample-labels resamples it)"
     )]
     OtherGrid { path: PathBuf, target: PathBuf, difference: String },
-    /// Another number of modalities than the bundle expects.
+    /// The number of modalities differs from the bundle's.
     #[error("{path}: case has {found} modalities, the bundle expects {expected}")]
     ModalityCount { path: PathBuf, found: usize, expected: usize },
     /// Numbered files that are neither the modalities of one case nor clearly several cases.
@@ -51,16 +51,16 @@ pub enum VolumeError {
     /// A label that is no value of a label map, such as a probability.
     #[error("{path}: label {value} is not an integer from 0 to 255, and cannot be written as 8-bit")]
     Labels { path: PathBuf, value: f64 },
-    /// A label that stands for no class.
-    #[error("{path}: label {value} is none of the classes{}", advice(*value))]
+    /// A label is not one of the classes.
+    #[error("{path}: label {value} is not one of the classes{}", advice(*value))]
     UnknownLabel { path: PathBuf, value: u8 },
-    /// A mask of a class has several values.
+    /// The mask of a class has several values.
     #[error("{path}: a mask of one class has 0 and one other value; this has {} and {}", values[0], values[1])]
     NoMask { path: PathBuf, values: [u8; 2] },
     /// The masks of a case have different shapes.
     #[error("{path}: its shape differs from the other masks in {folder}")]
     MaskShapes { path: PathBuf, folder: PathBuf },
-    /// Masks of more classes than a label map has values.
+    /// There are more masks than a label map has values.
     #[error("{folder}: there are masks of {count} classes; a label map holds 255")]
     TooManyMasks { folder: PathBuf, count: usize },
     /// Some cases have a label volume, others masks.
@@ -68,34 +68,34 @@ pub enum VolumeError {
         "{path} is a label volume, but {folder} has a mask for each class; labels must all be of one kind"
     )]
     MixedLabels { path: PathBuf, folder: PathBuf },
-    /// A folder of masks has none of a class of the model.
-    #[error("{folder}: no mask is named as a class: {}", classes.join(", "))]
+    /// A folder of masks contains none of the model's classes.
+    #[error("{folder}: no mask has the name of a class: {}", classes.join(", "))]
     NoMaskOfAClass { folder: PathBuf, classes: Vec<String> },
-    /// Labels were asked for and this case has none.
+    /// Labels are required, but this case has none.
     #[error("{folder}: no labels for case {case}")]
     MissingLabels { folder: PathBuf, case: String },
     /// Several files could be the labels of a case.
     #[error("case {case}: {} could all belong to it", listed(paths))]
     AmbiguousLabels { case: String, paths: Vec<PathBuf> },
-    /// Two files would write the same result.
-    #[error("{path}: a second case is called {case}; the first is {first}")]
+    /// Two files would have the same result file.
+    #[error("{path}: a second case has the name {case}; the first is {first}")]
     DuplicateCase { path: PathBuf, case: String, first: PathBuf },
     /// A file is given twice.
     #[error("{path}: case {case} is given twice")]
     Twice { path: PathBuf, case: String },
-    /// A list, or an entry of it, that cannot be used.
+    /// A list, or an entry of it, cannot be used.
     #[error("{list}: {reason}")]
     List { list: PathBuf, reason: String },
     /// A voxel of a label map to write is none of the classes.
     #[error("{path}: a voxel has class {label}, there are {classes} classes")]
     NoClass { path: PathBuf, label: usize, classes: usize },
-    /// Nothing to work on.
+    /// There is no case.
     #[error("{path}: no .nii or .nii.gz volume found")]
     NoCases { path: PathBuf },
-    /// The region of interest, or a prompt's box, does not touch the volume or is not a box.
-    #[error("{path}: {what} lies outside of the volume")]
+    /// The region of interest, or a prompt's box, is not a box or does not touch the volume.
+    #[error("{path}: {what} lies outside the volume")]
     Outside { path: PathBuf, what: String },
-    /// Logits of a window that the plan does not have, or of another shape.
+    /// Logits of a window that is not in the plan, or of another shape.
     #[error("case {case}: {reason}")]
     Window { case: String, reason: String },
 }

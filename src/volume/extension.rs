@@ -1,21 +1,22 @@
-//! Extensions of a NIfTI header: records `size, code, content` behind the header, announced by the first byte of the extender.
-//! Readers skip those whose code they do not know.
+//! Extensions of a NIfTI header: records `size, code, content` after the header, announced by the first byte of the
+//! extender. Readers skip records whose code they do not know.
 //!
-//! Class names go into a record of code 6 (a comment: plain text) as `{"labels":{"1":"anterior","2":"posterior"}}`.
+//! Class names are stored in a record of code 6 (a comment: plain text) as
+//! `{"labels":{"1":"anterior","2":"posterior"}}`.
 
 use super::classes::ClassTable;
 use super::header::EXTENDER_BYTES;
 
 /// Plain text.
 const COMMENT: i32 = 6;
-/// Sizes of records are multiples of it.
+/// Record sizes are multiples of this.
 const ALIGNMENT: usize = 16;
-/// Bytes of size and code.
+/// Number of bytes of size and code.
 const HEAD: usize = 8;
-/// How our comment starts.
+/// The beginning of our comment.
 const CLASS_NAMES: &str = "{\"labels\":";
 
-/// The records of `extension` (extender and what follows it) that are whole and not ours; none where the extender says so.
+/// The complete records of `extension` (extender and what follows) that are not ours; none if the extender is 0.
 fn records(extension: &[u8], is_little_endian: bool) -> Vec<&[u8]> {
     let Some((&[announced, ..], mut rest)) = extension.split_first_chunk::<EXTENDER_BYTES>() else {
         return Vec::new();
@@ -80,7 +81,7 @@ mod tests {
         for is_little_endian in [true, false] {
             let ours = for_labels(&[1, 0, 0, 0], is_little_endian, &names());
             assert_eq!((ours[0], ours.len() % ALIGNMENT), (1, EXTENDER_BYTES));
-            // Written again, the names are there once.
+            // After writing again, the names occur once.
             assert_eq!(for_labels(&ours, is_little_endian, &names()), ours);
             assert_eq!(for_labels(&ours, is_little_endian, &ClassTable::of_names([])), [0; 4]);
             let other =

@@ -1,5 +1,4 @@
-//! Voxel to world from the three places of a NIfTI header that speak of it: sform, qform and pixdim, in the units that it
-//! says.
+//! The voxel-to-world affine of a NIfTI header, from its three sources (sform, qform and pixdim) and its units.
 
 use std::path::Path;
 
@@ -8,23 +7,23 @@ use super::grid_difference::sizes;
 use super::raw_header::{Field, RawHeader};
 use super::warnings::warn_once;
 
-/// Voxel sizes that differ by no more than this part agree.
+/// Voxel sizes agree if they differ by at most this fraction.
 const SAME_SIZE: f64 = 0.01;
 
-/// Voxel indices to world millimetres.
+/// Maps voxel indices to world millimetres.
 ///
-/// The sform counts, or else the qform, or else voxel sizes centred on the volume with x to the left (as in nibabel). A form
-/// that is singular is passed over. Where sform and qform are there with other voxel sizes, the qform counts, because its
-/// sizes are those of `pixdim`: two of three agree. There are two exceptions, for headers that have lost what they said:
-/// sizes of exactly 1 × 1 × 1 in `pixdim` do not count against an sform, and the sform counts where there is no qform to
-/// choose. Each contradiction is a warning with both sizes.
+/// The sform is used, else the qform, else voxel sizes with the origin in the middle of the volume and x to the left
+/// (as in nibabel). A singular form is ignored. If sform and qform have different voxel sizes, the qform is used:
+/// its sizes are those of `pixdim`, so two of three agree. There are two exceptions, for headers that have lost
+/// information: sizes of exactly 1 × 1 × 1 in `pixdim` do not overrule an sform, and the sform is used if there is
+/// no qform. Each contradiction causes a warning with both sizes.
 pub(super) fn world_from_voxel(header: &RawHeader, shape: [usize; 3], path: &Path) -> Affine {
     let scale = millimetres_per_unit(header, path);
     let affine = stored_affine(header, shape, path, scale);
     affine.map(|row| row.map(|value| value * scale))
 }
 
-/// What one unit of length is, mm.
+/// The header's unit of length, mm.
 fn millimetres_per_unit(header: &RawHeader, path: &Path) -> f64 {
     match header.integer(Field::XyztUnits) & 0b111 {
         0 | 2 => 1.0,
@@ -77,7 +76,7 @@ fn stored_affine(header: &RawHeader, shape: [usize; 3], path: &Path, scale: f64)
     sform
 }
 
-/// Both forms say that they lead to the same space, and they do not by more than a voxel.
+/// Warns if both forms name the same space but differ by more than a voxel.
 fn warn_of_places(sform: &Affine, qform: &Affine, shape: [usize; 3], path: &Path, scale: f64) {
     let largest = (0..8usize)
         .map(|corner| {

@@ -18,13 +18,13 @@ pub struct Grid {
     pub original_shape: [usize; 3],
     /// Stored axis of each network axis.
     pub axes: [usize; 3],
-    /// Whether the network axis runs against its stored axis.
+    /// Whether the network axis runs opposite to its stored axis.
     pub flips: [bool; 3],
     /// Voxel sizes along the network axes, mm.
     pub spacing_mm: [f64; 3],
-    /// Voxels kept, `[start, end)` along the network axes.
+    /// Range of voxels kept, `[start, end)` along the network axes.
     pub crop: [[usize; 2]; 3],
-    /// World millimetres (RAS) of stored voxel indices.
+    /// Maps stored voxel indices to world millimetres (RAS).
     pub world_from_voxel: Affine,
 }
 
@@ -51,7 +51,7 @@ impl Grid {
         }
     }
 
-    /// The grid cropped to the voxels that `region` touches; `None` where it touches none.
+    /// The grid cropped to the voxels that `region` touches; `None` if it touches none.
     pub fn cropped(&self, region: &BoxMm) -> Option<Self> {
         let stored = self.voxel_range(region)?;
         let mut crop = self.crop;
@@ -69,9 +69,9 @@ impl Grid {
         Some(Self { crop, ..self.clone() })
     }
 
-    /// Stored voxels `[start, end)` that a world box touches, bounded by the volume; `None` where there are none.
+    /// Stored voxels `[start, end)` that a world box touches, limited to the volume; `None` if there are none.
     pub fn voxel_range(&self, region: &BoxMm) -> Option<[[usize; 2]; 3]> {
-        const ROUNDING: f64 = 1e-6; // a face on the border between voxels does not touch the next one
+        const ROUNDING: f64 = 1e-6; // a face on the border between two voxels touches only one of them
         let voxel_from_world = inverse(&self.world_from_voxel)?;
         let mut low = [f64::INFINITY; 3];
         let mut high = [f64::NEG_INFINITY; 3];
@@ -96,7 +96,7 @@ impl Grid {
         Some(range)
     }
 
-    /// Voxels along the network axes before resampling.
+    /// Number of voxels along the network axes before resampling.
     pub fn shape(&self) -> [usize; 3] {
         self.crop.map(|[start, end]| end - start)
     }
@@ -106,13 +106,13 @@ impl Grid {
         self.oriented(stored)
     }
 
-    /// Mutable [`Grid::to_network`].
+    /// As [`Grid::to_network`], mutable.
     pub fn to_network_mut<'a, T>(&self, stored: ArrayViewMut3<'a, T>) -> ArrayViewMut3<'a, T> {
         self.oriented(stored)
     }
 
-    /// The stored volume `[x, y, z]` (x fastest in memory) of a network volume `[slice, row, column]`; zero
-    /// outside of the crop.
+    /// The stored volume `[x, y, z]` (x fastest in memory) of a network volume `[slice, row, column]`; zero outside
+    /// the crop.
     pub fn to_stored<T: Clone + Default>(&self, network: ArrayView3<T>) -> Array3<T> {
         let mut stored = self.empty_stored();
         self.to_network_mut(stored.view_mut()).assign(&network);
@@ -150,7 +150,8 @@ pub fn orientation_code(world_from_voxel: &Affine) -> String {
 
 /// Stored axis and direction for each of the world's axes (right, front, top).
 ///
-/// nibabel's `io_orientation`: stored axes choose their world axis by the nearest rotation, the most decided first.
+/// As nibabel's `io_orientation`: each stored axis is assigned to the world axis closest to it in the nearest
+/// rotation, the most clearly aligned axes first.
 fn closest_canonical(world_from_voxel: &Affine) -> ([usize; 3], [bool; 3]) {
     let Some(mut rotation) = nearest_rotation(world_from_voxel) else {
         return ([0, 1, 2], [false; 3]);

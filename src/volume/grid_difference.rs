@@ -1,9 +1,9 @@
-//! In words and millimetres, how two grids differ.
+//! Describes in words and millimetres how two grids differ.
 
 use super::affine::{Affine, apply, column_norms, nearest_rotation};
 
-/// What differs between a grid `[x, y, z]` whose axes are already in the target's order, and the target's: shape, voxel
-/// size, direction, shear, place. Never empty.
+/// Describes the difference between a grid `[x, y, z]` whose axes are already in the target's order, and the target:
+/// shape, voxel size, direction, shear, position. Never empty.
 pub(super) fn describe(other: ([usize; 3], &Affine), target: ([usize; 3], &Affine)) -> String {
     let mut differences = Vec::new();
     if other.0 != target.0 {
@@ -29,7 +29,7 @@ pub(super) fn describe(other: ([usize; 3], &Affine), target: ([usize; 3], &Affin
     differences.join(", ")
 }
 
-/// Voxel sizes as people write them.
+/// Voxel sizes, rounded for messages.
 pub(super) fn sizes([x, y, z]: [f64; 3]) -> String {
     let short = |size: f64| {
         let text = format!("{size:.4}");
@@ -49,7 +49,7 @@ fn distance(a: [f64; 3], b: [f64; 3]) -> f64 {
 /// Angle of the rotation between the directions of two grids; 180 where one is the mirror image of the other.
 fn rotation_degrees(a: &Affine, b: &Affine) -> f64 {
     let (Some(a), Some(b)) = (nearest_rotation(a), nearest_rotation(b)) else { return 0.0 };
-    // |A - B| in Frobenius' norm is 2 √2 sin(angle / 2): exact for small angles, where the trace is not.
+    // The Frobenius norm |A - B| is 2 √2 sin(angle / 2). It is exact for small angles, unlike the trace.
     let squares: f64 = (0..3)
         .flat_map(|row| (0..3).map(move |column| (row, column)))
         .map(|(r, c)| (a[r][c] - b[r][c]).powi(2))
@@ -57,7 +57,7 @@ fn rotation_degrees(a: &Affine, b: &Affine) -> f64 {
     2.0 * (squares / 8.0).sqrt().min(1.0).asin().to_degrees()
 }
 
-/// How far the axes are from right angles, at most.
+/// The largest deviation of the axes from right angles.
 fn shear_degrees(affine: &Affine) -> f64 {
     let norms = column_norms(affine);
     let angle = |a: usize, b: usize| {

@@ -1,7 +1,7 @@
-//! All members of a gzip file one after the other, and what `gzip` does with bytes behind the last one: zeros (padding of
-//! tapes and object stores) are passed over in silence, anything else with a warning.
+//! Reads all members of a gzip file, and handles bytes after the last one as `gzip` does: zeros (padding of tapes
+//! and object stores) are ignored silently, anything else with a warning.
 //!
-//! flate2's `MultiGzDecoder` takes such bytes for a damaged header.
+//! flate2's `MultiGzDecoder` would report such bytes as a damaged header.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Result};
@@ -13,10 +13,10 @@ use super::warnings::warn_once;
 
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// Reads what the members of a file hold.
+/// Reads the contents of all members of a file.
 pub(super) struct GzipMembers {
     path: PathBuf,
-    /// The member that is being read; `None` at the end.
+    /// The current member; `None` at the end.
     member: Option<GzDecoder<BufReader<File>>>,
 }
 
@@ -44,7 +44,7 @@ impl Read for GzipMembers {
     }
 }
 
-/// Whether another member follows; the position stays.
+/// Whether another member follows. Does not change the position.
 fn starts_member(file: &mut BufReader<File>) -> Result<bool> {
     let mut start = [0; 2];
     let mut count = 0;
@@ -58,7 +58,7 @@ fn starts_member(file: &mut BufReader<File>) -> Result<bool> {
     Ok(start[..count] == MAGIC)
 }
 
-/// Counts what is left, and warns unless it is padding.
+/// Counts the remaining bytes, and warns unless they are padding.
 fn pass_over_rest(mut file: BufReader<File>, path: &Path) -> Result<()> {
     let (mut count, mut is_padding) = (0u64, true);
     loop {
@@ -72,7 +72,7 @@ fn pass_over_rest(mut file: BufReader<File>, path: &Path) -> Result<()> {
         file.consume(length);
     }
     if !is_padding {
-        warn_once(path, format!("{count} bytes behind the compressed data are ignored"));
+        warn_once(path, format!("{count} bytes after the compressed data are ignored"));
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use super::forms::world_from_voxel;
 use super::gzip::GzipMembers;
 use super::raw_header::{Field, RawHeader, Version};
 
-/// Deflate cannot shrink by more than this.
+/// Deflate cannot compress by a larger factor.
 const DEFLATE_MAX_RATIO: u64 = 1032;
 /// An extension that is longer is a broken header.
 const MOST_EXTENSION_BYTES: u64 = 1 << 30;
@@ -23,7 +23,7 @@ const MOST_PAIR_EXTENSION_BYTES: u64 = 1 << 24;
 /// Bytes that say whether extensions follow.
 pub(super) const EXTENDER_BYTES: usize = 4;
 
-/// Header, and what lies between it and the voxels.
+/// The header and the bytes between it and the voxels.
 #[derive(Debug, Clone)]
 pub struct Header {
     path: PathBuf,
@@ -36,7 +36,7 @@ pub struct Header {
     world_from_voxel: Affine,
 }
 
-/// Types of voxels that are numbers.
+/// Voxel types that are numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum VoxelType {
     U8,
@@ -137,17 +137,17 @@ impl Header {
         Ok((header, source))
     }
 
-    /// The file.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Voxels along the stored axes `[x, y, z]`; z is 1 for a 2D image.
+    /// Number of voxels along the stored axes `[x, y, z]`; z is 1 for a 2D image.
     pub fn shape(&self) -> [usize; 3] {
         self.shape
     }
 
-    /// Volumes in the file: the fourth dimension, or 1.
+    /// Number of volumes in the file: the fourth dimension, or 1.
     pub fn channels(&self) -> usize {
         self.channels
     }
@@ -167,7 +167,7 @@ impl Header {
         column_norms(&self.world_from_voxel)
     }
 
-    /// `(slope, intercept)`; `(1, 0)` where the header has a slope of 0 or none.
+    /// `(slope, intercept)`; `(1, 0)` if the header has a slope of 0 or none.
     pub(super) fn scaling(&self) -> Result<(f64, f64), VolumeError> {
         let (slope, intercept) = (self.raw.real(Field::SclSlope), self.raw.real(Field::SclInter));
         if slope == 0.0 || !slope.is_finite() {
@@ -232,7 +232,7 @@ fn with_other_ending(path: &Path, from: &str, to: &str) -> Option<[PathBuf; 2]> 
     Some([with(to.to_owned()), with(format!("{to}.gz"))])
 }
 
-/// Opens a plain or gzipped file, told apart by content, and bounds how many bytes can come out of it.
+/// Opens a plain or gzipped file, detected by its content, and returns an upper bound for the number of bytes in it.
 fn open_bytes(path: &Path) -> Result<(Box<dyn Read>, u64), VolumeError> {
     let io = |source| io_error(path, source);
     let file = File::open(path).map_err(io)?;
@@ -246,7 +246,7 @@ fn open_bytes(path: &Path) -> Result<(Box<dyn Read>, u64), VolumeError> {
     }
 }
 
-/// `read_exact` with errors that name the file; `expected` is what the header announces.
+/// As `read_exact`, with errors that name the file; `expected` is the number of bytes that the header announces.
 pub(super) fn read_exact(
     source: &mut dyn Read,
     buffer: &mut [u8],
@@ -262,7 +262,7 @@ pub(super) fn read_exact(
     })
 }
 
-/// Sides of the volume without trailing ones beyond the third.
+/// Sides of the volume, without trailing dimensions of size 1 beyond the third.
 fn sides(raw: &RawHeader, path: &Path) -> Result<Vec<usize>, VolumeError> {
     let rank = raw.integer(Field::Dim(0)).clamp(1, 7) as usize;
     let mut sides = Vec::with_capacity(rank);

@@ -1,4 +1,4 @@
-//! Values of label volumes that stand for no class: voxels that nobody has annotated ("ignore", "void").
+//! Ignore values: values of label volumes for voxels that nobody has annotated ("ignore", "void").
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -6,10 +6,10 @@ use std::str::FromStr;
 use ndarray::{Array3, Zip};
 use serde::{Deserialize, Serialize};
 
-/// What many datasets use for voxels that do not count.
+/// The ignore value of many datasets.
 pub const USUAL_IGNORE_VALUE: u8 = 255;
 
-/// Label values whose voxels count nowhere.
+/// Label values whose voxels are excluded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct IgnoreValues(BTreeSet<u8>);
@@ -17,7 +17,7 @@ pub struct IgnoreValues(BTreeSet<u8>);
 impl FromStr for IgnoreValues {
     type Err = String;
 
-    /// Values with commas between them, such as `255` or `254,255`; none where the text is empty.
+    /// Values separated by commas, such as `255` or `254,255`; none if the text is empty.
     fn from_str(text: &str) -> Result<Self, String> {
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         let value = |part: &str| match part.parse() {
@@ -41,17 +41,17 @@ impl IgnoreValues {
         self.0.is_empty()
     }
 
-    /// Whether voxels of this value do not count.
+    /// Whether voxels of this value are excluded.
     pub fn contains(&self, value: u8) -> bool {
         self.0.contains(&value)
     }
 
-    /// The values in rising order.
+    /// The values in ascending order.
     pub fn values(&self) -> impl Iterator<Item = u8> {
         self.0.iter().copied()
     }
 
-    /// Sets ignored voxels to 0 and says where they were; `None` where there were none.
+    /// Sets ignored voxels to 0 and returns their mask; `None` if there are none.
     pub fn clear(&self, labels: &mut Array3<u8>) -> Option<Array3<bool>> {
         if self.is_empty() || !labels.iter().any(|&label| self.contains(label)) {
             return None;
@@ -63,8 +63,8 @@ impl IgnoreValues {
         Some(mask)
     }
 
-    /// [`IgnoreValues::clear`] for figures: voxels that the truth ignores are background in both volumes. An ignored value
-    /// in the prediction is background there, and counts as such.
+    /// As [`IgnoreValues::clear`], for metrics: voxels that the truth ignores become background in both volumes. An
+    /// ignored value in the prediction also becomes background, but is counted.
     pub fn clear_both(&self, truth: &mut Array3<u8>, prediction: &mut Array3<u8>) {
         self.clear(prediction);
         if let Some(mask) = self.clear(truth) {

@@ -1,4 +1,4 @@
-//! Voxels of a NIfTI-1 file as numbers, decoded and scaled block by block.
+//! Voxels of a NIfTI file as numbers, decoded and scaled block by block.
 
 use std::io::Read;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::error::VolumeError;
 use super::header::{Header, VoxelType, read_exact};
 use super::warnings::warn_once;
 
-/// Voxels decoded at a time.
+/// Number of voxels decoded at a time.
 const BLOCK: usize = 1 << 16;
 /// How far a label may be from an integer in any file.
 const LABEL_ROUNDING: f64 = 1e-3;
@@ -22,7 +22,7 @@ const MOST_LABEL_ROUNDING: f64 = 0.05;
 pub struct Image {
     /// Header, extensions and affine.
     pub header: Header,
-    /// Voxels `[channel, z, y, x]` (stored axes), slope and intercept applied.
+    /// Voxels `[channel, z, y, x]` (stored axes), with slope and intercept applied.
     pub voxels: Array4<f32>,
 }
 
@@ -65,7 +65,7 @@ fn warn_of_non_finite(path: &Path, count: usize) {
 /// Reads a label volume: `[x, y, z]` as stored, and the voxel sizes in the same order, mm.
 ///
 /// # Errors
-/// Those of [`Header::read`], [`VolumeError::Labels`] and [`VolumeError::Dimensions`] for a 4D file.
+/// Those of [`Header::read`]; [`VolumeError::Labels`]; [`VolumeError::Dimensions`] for a 4D file.
 pub fn read_labels(path: &Path) -> Result<(Array3<u8>, [f64; 3]), VolumeError> {
     let (labels, header) = read_labels_and_header(path)?;
     Ok((labels, header.spacing_mm()))
@@ -87,7 +87,7 @@ fn read_labels_and_header(path: &Path) -> Result<(Array3<u8>, Header), VolumeErr
     expect_one_channel(&reader.header)?;
     let mut labels: Vec<u8> = reserve(path, x * y * z)?;
     let mut wrong = None;
-    // Scaled integers and files saved as float may be off by rounding, not by more.
+    // Scaled integers and labels saved as float may differ from integers by rounding, but not by more.
     let is_scaled = reader.header.voxel_type.is_integer() && reader.slope != 1.0;
     let half_a_step = if is_scaled { 0.5 * reader.slope.abs() } else { 0.0 };
     let rounding = half_a_step.clamp(LABEL_ROUNDING, MOST_LABEL_ROUNDING) * 1.01; // slope and intercept are rounded, too
@@ -121,7 +121,7 @@ pub(super) fn expect_one_channel(header: &Header) -> Result<(), VolumeError> {
     })
 }
 
-/// An empty vector with room for `voxels` items.
+/// An empty vector with capacity for `voxels` items.
 pub(super) fn reserve<T>(path: &Path, voxels: usize) -> Result<Vec<T>, VolumeError> {
     let mut items = Vec::new();
     match items.try_reserve_exact(voxels) {
@@ -139,7 +139,7 @@ fn shaped<T, A>(
     to_array(voxels).map_err(|_| VolumeError::TooLarge { path: path.into(), voxels: count })
 }
 
-/// A file whose channels are read one after the other.
+/// A file whose channels are read one after another.
 pub(super) struct VoxelReader {
     pub(super) header: Header,
     source: Box<dyn Read>,

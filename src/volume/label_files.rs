@@ -1,4 +1,4 @@
-//! The files that hold a case's labels: one volume with a value for each class, or a folder with one mask for each class
+//! The label files of a case: one volume with a value per class, or a folder with one mask per class
 //! (TotalSegmentator's `segmentations/liver.nii.gz`).
 
 use std::collections::BTreeSet;
@@ -11,22 +11,22 @@ use super::classes::ClassTable;
 use super::dataset::written;
 use super::error::VolumeError;
 
-/// Where a case's labels are.
+/// The label files of a case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LabelFiles {
-    /// A volume with a value for each class.
+    /// A volume with a value per class.
     Volume(#[serde(with = "written::path")] PathBuf),
-    /// Masks in the order of their names.
+    /// Masks, sorted by name.
     Masks(Vec<MaskFile>),
 }
 
-/// The mask of one class: 0 outside of it, and one other value inside.
+/// The mask of one class: 0 outside, one other value inside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MaskFile {
-    /// Name of the class: that of the file.
+    /// Name of the class, from the file name.
     pub name: String,
-    /// Value that stands for the class.
+    /// Value of the class.
     pub value: u8,
     /// The file.
     #[serde(with = "written::path")]
@@ -46,7 +46,7 @@ impl From<&Path> for LabelFiles {
 }
 
 impl LabelFiles {
-    /// The volume, or the folder of the masks, for messages.
+    /// Path of the volume, or of the folder of masks, for messages.
     pub fn path(&self) -> &Path {
         match self {
             Self::Volume(path) => path,
@@ -62,8 +62,8 @@ impl LabelFiles {
         }
     }
 
-    /// The labels, where `read` gives those of one file. Where masks overlap, the class whose name comes later has the
-    /// voxel, with a warning that counts such voxels.
+    /// The labels; `read` reads one file. Where masks overlap, the class whose name comes later gets the voxel, and
+    /// a warning gives the number of such voxels.
     ///
     /// # Errors
     /// Those of `read`; [`VolumeError::NoMask`] for a mask with several values; [`VolumeError::MaskShapes`].
@@ -93,13 +93,15 @@ impl LabelFiles {
         }
         if overlap > 0 {
             let folder = self.path().display();
-            tracing::warn!("{folder}: {overlap} voxels lie in two masks; the later name has them");
+            tracing::warn!(
+                "{folder}: {overlap} voxels are in two masks; the class whose name comes later gets them"
+            );
         }
         labels.ok_or_else(|| VolumeError::NoCases { path: self.path().into() })
     }
 }
 
-/// A mask has 0 and one other value.
+/// Checks that a mask has only 0 and one other value.
 fn check_mask(path: &Path, mask: &Array3<u8>) -> Result<(), VolumeError> {
     let inside = mask.iter().copied().find(|&value| value != 0);
     match mask.iter().copied().find(|&value| value != 0 && Some(value) != inside) {
@@ -108,11 +110,11 @@ fn check_mask(path: &Path, mask: &Array3<u8>) -> Result<(), VolumeError> {
     }
 }
 
-/// Gives the masks of all label files values from 1 in the order of their names, so that a class has one value in all
-/// cases. `None` where all label files are volumes.
+/// Assigns values from 1 to the masks of all cases, in the order of their names, so that a class has the same value
+/// in all cases. `None` if all label files are volumes.
 ///
 /// # Errors
-/// [`VolumeError::MixedLabels`] where some are volumes; [`VolumeError::TooManyMasks`].
+/// [`VolumeError::MixedLabels`] if some are volumes; [`VolumeError::TooManyMasks`].
 pub fn number_masks<'a>(
     labels: impl IntoIterator<Item = &'a mut LabelFiles>,
 ) -> Result<Option<ClassTable>, VolumeError> {
@@ -133,11 +135,11 @@ pub fn number_masks<'a>(
     Ok(Some(table))
 }
 
-/// Gives masks the values that classes of the same name have; masks of other names are no labels of the case. Gives the names
-/// of masks that are no class.
+/// Gives masks the values of the classes with their names; other masks are ignored. Returns the names of the ignored
+/// masks.
 ///
 /// # Errors
-/// [`VolumeError::NoMaskOfAClass`] where a case has masks, and none is of a class.
+/// [`VolumeError::NoMaskOfAClass`] if a case has masks but none of a class.
 pub fn masks_of_classes<'a>(
     labels: impl IntoIterator<Item = &'a mut LabelFiles>,
     classes: &ClassTable,
@@ -162,7 +164,7 @@ fn mask_names<'a>(labels: impl Iterator<Item = &'a LabelFiles>) -> BTreeSet<Stri
 }
 
 impl LabelFiles {
-    /// Keeps the masks of classes, with their values; gives the names of the others.
+    /// Keeps the masks of classes, with their values; returns the names of the others.
     fn use_classes(&mut self, classes: &ClassTable) -> Vec<String> {
         let Self::Masks(masks) = self else { return Vec::new() };
         let same = |a: &str, b: &str| {

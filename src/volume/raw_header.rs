@@ -1,7 +1,9 @@
-//! The bytes of a NIfTI header, read and written field by field, in both versions of the format and both byte orders.
+//! The bytes of a NIfTI header, read and written field by field, in both versions of the format and both byte
+//! orders.
 //!
-//! Source: `nifti1.h` (NIfTI-1.1, 348 bytes) and `nifti2.h` (540 bytes: the same fields, wider and in another order). Kept
-//! as bytes so that a label map keeps what it does not change. The `nifti` crate knows version 1 only.
+//! Source: `nifti1.h` (NIfTI-1.1, 348 bytes) and `nifti2.h` (540 bytes: the same fields, wider and in another
+//! order). The bytes are kept, so that a label map keeps every field that it does not change. The `nifti` crate
+//! knows only version 1.
 
 use std::path::Path;
 
@@ -15,7 +17,7 @@ pub(super) enum Version {
 }
 
 impl Version {
-    /// Bytes of a header; a multiple of 16 together with the four bytes that say whether extensions follow.
+    /// Number of bytes of a header; a multiple of 16 together with the four bytes of the extender.
     pub(super) const fn header_bytes(self) -> usize {
         match self {
             Self::One => 348,
@@ -23,7 +25,7 @@ impl Version {
         }
     }
 
-    /// The version of a header that starts with this size, and whether its bytes are little-endian.
+    /// The version of a header that starts with this size, and whether it is little-endian.
     pub(super) fn of_size(size: [u8; 4]) -> Option<(Self, bool)> {
         [Self::One, Self::Two].into_iter().find_map(|version| {
             let bytes = version.header_bytes() as i32;
@@ -33,7 +35,7 @@ impl Version {
     }
 }
 
-/// Fields that are read or changed, by their names in `nifti1.h`. Fields of several numbers have an index.
+/// The fields that are read or changed, with their names in `nifti1.h`. Fields of several numbers have an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Field {
     Dim(usize),
@@ -66,7 +68,7 @@ pub(super) enum Field {
     Magic,
 }
 
-/// What a field's bytes are.
+/// The type of a field's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     U8,
@@ -79,7 +81,7 @@ enum Kind {
 }
 
 impl Field {
-    /// First byte and type.
+    /// Offset and type of the field.
     fn place(self, version: Version) -> (usize, Kind) {
         match version {
             Version::One => self.place_in_one(),
@@ -148,13 +150,13 @@ impl Field {
     }
 }
 
-/// A header as it is stored.
+/// A header in its stored form.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct RawHeader {
     pub(super) bytes: Vec<u8>,
     pub(super) version: Version,
     pub(super) is_little_endian: bool,
-    /// Whether the voxels are in a file of their own (`.hdr` and `.img`).
+    /// Whether the voxels are in a separate file (`.hdr` and `.img`).
     pub(super) is_pair: bool,
 }
 
@@ -185,7 +187,7 @@ impl RawHeader {
         }
     }
 
-    /// A field that is a whole number, or the whole part of one.
+    /// An integer field, or the integer part of a number.
     pub(super) fn integer(&self, field: Field) -> i64 {
         let (at, kind) = field.place(self.version);
         match kind {
@@ -198,7 +200,7 @@ impl RawHeader {
         }
     }
 
-    /// A field that is a number.
+    /// A numeric field.
     pub(super) fn real(&self, field: Field) -> f64 {
         let (at, kind) = field.place(self.version);
         match kind {
@@ -208,7 +210,7 @@ impl RawHeader {
         }
     }
 
-    /// Changes a number; whole numbers are cut to what the field holds.
+    /// Sets a number; integers are limited to the range of the field.
     pub(super) fn set(&mut self, field: Field, value: f64) {
         let (at, kind) = field.place(self.version);
         match kind {
@@ -222,7 +224,7 @@ impl RawHeader {
         }
     }
 
-    /// Bytes of a text.
+    /// The bytes of a text field.
     pub(super) fn text(&self, field: Field) -> &[u8] {
         match field.place(self.version) {
             (at, Kind::Text(length)) => &self.bytes[at..at + length],
@@ -230,7 +232,7 @@ impl RawHeader {
         }
     }
 
-    /// Changes a text; the rest of the field is filled with zeros.
+    /// Sets a text; the rest of the field is filled with zeros.
     pub(super) fn set_text(&mut self, field: Field, text: &[u8]) {
         if let (at, Kind::Text(length)) = field.place(self.version) {
             let kept = text.len().min(length);
@@ -247,7 +249,7 @@ impl RawHeader {
         }
     }
 
-    /// Little-endian bytes of a number.
+    /// The little-endian bytes of a number.
     fn number<const N: usize>(&self, at: usize) -> [u8; N] {
         let mut number = [0; N];
         number.copy_from_slice(&self.bytes[at..at + N]);

@@ -1,4 +1,5 @@
-//! Warnings of files that are read in spite of something odd: once a file and process, however often it is read.
+//! Warnings about files that are read although something is odd: once per file and process, however often it is
+//! read.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 static GIVEN: LazyLock<Mutex<HashSet<(PathBuf, String)>>> = LazyLock::new(Mutex::default);
 static MUTED: AtomicBool = AtomicBool::new(false);
 
-/// Logs a warning that names the file, unless it was given before.
+/// Logs a warning that names the file, unless it was logged before.
 pub(super) fn warn_once(path: &Path, text: String) {
     if MUTED.load(Ordering::Relaxed) {
         return;
@@ -20,7 +21,8 @@ pub(super) fn warn_once(path: &Path, text: String) {
     }
 }
 
-/// No more warnings of this process: another one of the same run reads the files first and gives them.
+/// Turns the warnings of this process off, because another process of the same run reads the files first and logs
+/// them.
 pub fn mute_warnings() {
     MUTED.store(true, Ordering::Relaxed);
 }

@@ -1,4 +1,4 @@
-//! Label volumes on disk: the image's header byte for byte, except for what makes it a volume of labels.
+//! Writes label maps: the image's header, except for the fields that make it a label map.
 
 use std::io::{self, Write};
 use std::path::Path;

@@ -18,21 +18,21 @@ use self_prompt_sam::volume::{
 
 #[derive(Args)]
 pub struct Evaluate {
-    /// Label maps to judge: a file or a folder. Whatever they are called, they are taken for label maps.
+    /// Label maps to evaluate: a file or a folder. All volumes in it are taken as label maps, whatever their names.
     #[arg(long)]
     predictions: PathBuf,
-    /// The truth: a file or a folder with the same names. It says which cases there are: one without a prediction counts
-    /// with Dice 0, and the exit status is 1.
+    /// The truth: a file or a folder with the same names. It defines the cases: a case without a prediction counts
+    /// with Dice 0, and the exit status is then 1.
     #[arg(long)]
     labels: PathBuf,
     /// Folder for metrics.csv and summary.json.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// Class names, comma-separated, for the values 0 (the background), 1, 2, …; or `value=name`. By default `class_<value>`
-    /// for each value that there is.
+    /// Class names for the values 0 (the background), 1, 2, …, separated by commas; or `value=name`. By default
+    /// `class_<value>` for each value found.
     #[arg(long, value_delimiter = ',')]
     classes: Vec<String>,
-    /// Values of the truth whose voxels count nowhere, such as 255; comma-separated, may be repeated.
+    /// Label values of the truth whose voxels are excluded, such as 255; separated by commas, may be repeated.
     #[arg(long, env = "SPSAM_IGNORE_LABELS", value_delimiter = ',', value_name = "VALUES")]
     ignore: Vec<String>,
     /// Resample predictions that lie on another grid than the truth to the nearest voxel, instead of refusing them.
@@ -49,7 +49,7 @@ pub struct Evaluate {
 /// What is written into the output folder.
 const FILES: [&str; 2] = ["metrics.csv", "summary.json"];
 
-/// A case in memory, on the truth's grid; labels are places in the table of classes.
+/// A case in memory, on the truth's grid; labels are indices into the table of classes.
 struct Volumes {
     truth: Array3<u8>,
     prediction: Array3<u8>,
@@ -95,7 +95,7 @@ impl Evaluate {
         }
     }
 
-    /// The classes as the user names them, or those of the masks, or the values that there are.
+    /// The classes that the user names, else those of the masks, else the values found.
     fn classes(&self, pairs: &mut [Pair], ignore: &IgnoreValues) -> Result<ClassTable> {
         let labels =
             pairs.iter_mut().flat_map(|pair| std::iter::once(&mut pair.truth).chain(&mut pair.prediction));
@@ -123,7 +123,7 @@ fn print_case(case: &CaseMetrics, is_missing: bool) {
         );
     }
     if case.classes.is_empty() {
-        println!("{}: background alone{note}", case.case_id);
+        println!("{}: only background{note}", case.case_id);
     }
 }
 
@@ -166,7 +166,7 @@ fn write(output: &Path, metrics: &[CaseMetrics], summary: &Summary) -> Result<()
     Ok(())
 }
 
-/// All values that count, of truth and predictions.
+/// All values of truth and predictions, except ignored ones.
 fn values(pairs: &[Pair], ignore: &IgnoreValues) -> Result<BTreeSet<u8>> {
     let mut values = BTreeSet::new();
     for pair in pairs {

@@ -1,5 +1,4 @@
-//! The classes of a run and the values that stand for them in label maps: those of the model, of the boxes, or of the
-//! labels.
+//! The classes of a run and their values in label maps, from the model, the boxes or the labels.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,10 +11,11 @@ use crate::volume::{
     CaseFiles, ClassTable, IgnoreValues, LabelFiles, USUAL_IGNORE_VALUE, VolumeError, read_labels,
 };
 
-/// Finds the classes. Where they are those of the labels, cases whose labels cannot be used get into `unusable`, by place.
+/// Determines the classes. If they come from labels, cases whose labels cannot be used are added to `unusable`, by
+/// index.
 ///
 /// # Errors
-/// Labels without a label, or more classes than messages hold.
+/// Labels without any class, or more classes than fit into messages.
 pub(super) fn of_run(
     settings: &Settings,
     config: &BundleConfig,
@@ -36,7 +36,7 @@ pub(super) fn of_run(
         (None, true) => of_labels(cases, &settings.ignore, unusable)?,
     };
     if let Some(unknown) = settings.boxes.iter().find(|named| !classes.names().contains(&named.name)) {
-        bail!("SPSAM_BOXES: `{}` is none of the model's classes {:?}", unknown.name, classes.names());
+        bail!("SPSAM_BOXES: `{}` is not one of the model's classes {:?}", unknown.name, classes.names());
     }
     let of_run = BundleConfig { classes: classes.names(), ..config.clone() };
     of_run.check().map_err(|reason| match &settings.labels {
@@ -46,7 +46,7 @@ pub(super) fn of_run(
     Ok(classes)
 }
 
-/// A class for each value that the labels of the cases have; masks give it their names.
+/// A class for each value in the labels of the cases; masks give their names to the classes.
 fn of_labels(
     cases: &[CaseFiles],
     ignore: &IgnoreValues,

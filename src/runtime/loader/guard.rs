@@ -1,4 +1,4 @@
-//! What a run must not overwrite: its own input, and whatever no run of ours has written.
+//! Prevents a run from overwriting its own input, or files that no run has written.
 
 use std::path::{Path, PathBuf};
 
@@ -7,8 +7,7 @@ use eyre::{Result, bail};
 use crate::report::{OutputRecord, RESULT_FILES, label_map_name};
 use crate::volume::{CaseFiles, LabelFiles};
 
-/// Fails where a result would take the place of a file of the input or, unless `overwrite`, of a file that no earlier run
-/// has written.
+/// Fails if a result would overwrite an input file or, unless `overwrite`, a file that no earlier run has written.
 ///
 /// # Errors
 /// Names the file.

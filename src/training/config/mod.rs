@@ -1,4 +1,4 @@
-//! Everything that a training run is told, in one YAML file (`configs/`). Unknown fields are refused.
+//! The configuration of a training run, one YAML file (`configs/`). Unknown fields are refused.
 
 mod patients;
 mod split;
@@ -24,15 +24,15 @@ use crate::volume::{IgnoreValues, Regrid};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingConfig {
-    /// The network and what it segments; becomes the bundle's `model.yml`.
+    /// The network and its task; becomes the bundle's `model.yml`.
     pub model: ModelConfig,
-    /// Folder of a bundle of the same network, whose weights the training starts from in place of fresh ones
-    /// (fine-tuning). Default none.
+    /// Folder of a bundle with the same network, whose weights are the start of the training (fine-tuning). Default:
+    /// newly initialised weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_from: Option<PathBuf>,
-    /// Cases to learn from and cases to validate on.
+    /// Training and validation cases.
     pub data: DataConfig,
-    /// How long, and when what happens.
+    /// Length of the training, and the times of its events.
     pub schedule: Schedule,
     /// Optimiser of every part.
     pub optimiser: OptimiserConfig,
@@ -42,24 +42,24 @@ pub struct TrainingConfig {
     /// Weights of the losses. Default: cross entropy + Dice, auxiliary + final, all 1.
     #[serde(default)]
     pub loss: LossConfig,
-    /// Changes made to windows. Default: nnU-Net's, within slices.
+    /// Augmentation of windows. Default: nnU-Net's, within slices.
     #[serde(default)]
     pub augmentation: AugmentationConfig,
     /// Threads that prepare windows.
     #[serde(default)]
     pub prefetch: PrefetchConfig,
-    /// Type in which the network computes while it learns: `fp32`, `bf16`, or `auto` for bf16 where the hardware
-    /// multiplies it. The optimiser keeps fp32. Default `auto`.
+    /// Type in which the network computes in training: `fp32`, `bf16`, or `auto` (bf16 on hardware that supports
+    /// it). The optimiser uses fp32. Default `auto`.
     #[serde(default)]
     pub precision: Precision,
-    /// Seed of fresh weights, of the order of cases and of the augmentation. Default 0.
+    /// Seed of initial weights, order of cases and augmentation. Default 0.
     #[serde(default)]
     pub seed: u64,
     /// Folder of checkpoints, curves and the bundle.
     pub output: PathBuf,
 }
 
-/// The network; as [`BundleConfig`], but for the weights.
+/// The network; as [`BundleConfig`], but without the weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
@@ -67,7 +67,7 @@ pub struct ModelConfig {
     pub name: String,
     /// Class names; index 0 is the background.
     pub classes: Vec<String>,
-    /// Image channels in the order the network expects them.
+    /// Image channels in the order that the network expects.
     pub modalities: Vec<String>,
     /// Anatomical axis along which slices are stacked: `axial`, `coronal` or `sagittal`. Default `axial`.
     #[serde(default)]
@@ -75,7 +75,7 @@ pub struct ModelConfig {
     /// Voxel spacing the network works at, mm, `[z, y, x]` with z the slice axis; absent = as stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spacing_mm: Option<[f64; 3]>,
-    /// Windows: slices and in-plane size; overlaps and mirroring count in validation only, and in the bundle.
+    /// Windows: slices and in-plane size. Overlaps and mirroring are used only in validation and in the bundle.
     pub patch: Patch,
     /// Intensity normalisation.
     #[serde(with = "serde_yaml::with::singleton_map")]
@@ -86,11 +86,11 @@ pub struct ModelConfig {
     pub largest_component: bool,
     /// Backbone and the paper's modules.
     pub network: NetworkConfig,
-    /// Weights that the backbone starts from; absent = random ones, which must then be trained.
+    /// Initial weights of the backbone; absent = random ones, which must then be trained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<WeightFile>,
-    /// Whether SAM's own weights (image encoder, prompt encoder, mask decoder) are trained, too. Default false: as in
-    /// the paper they are frozen, and only adapters, generator and depth embeddings learn.
+    /// Whether SAM's own weights (image encoder, prompt encoder, mask decoder) are trained as well. Default false:
+    /// as in the paper they are frozen, and only adapters, generator and depth embeddings are trained.
     #[serde(default)]
     pub train_backbone: bool,
 }
@@ -113,13 +113,13 @@ impl ModelConfig {
         }
     }
 
-    /// [`ModelConfig::bundle`] for making networks, without files.
+    /// [`ModelConfig::bundle`] without files, for building networks.
     pub fn without_files(&self) -> BundleConfig {
         self.bundle(WeightFile { file: PathBuf::new(), sha256: String::new() }, None)
     }
 }
 
-/// Where cases come from.
+/// The source of the cases.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
@@ -134,23 +134,23 @@ pub struct DataConfig {
     /// Label values of voxels that nobody has annotated, such as `[255]`: they count in no loss and no figure. Default none.
     #[serde(default, skip_serializing_if = "IgnoreValues::is_empty")]
     pub ignore: IgnoreValues,
-    /// Which cases validate.
+    /// Which cases are for validation.
     #[serde(with = "serde_yaml::with::singleton_map")]
     pub split: Split,
     /// Regular expression whose first group is the patient in a case's name, such as `^(s[0-9]+)_`. All cases of a patient
     /// stand on one side of the split. Default: told by the names ([`patients()`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patient: Option<String>,
-    /// Part of the windows that is centred on a voxel of a class other than the background, 0 to 1; the other
-    /// windows lie anywhere. Default 0.33 (nnU-Net's `oversample_foreground_percent`).
+    /// Fraction of the windows that are centred on a voxel of a class other than the background, 0 to 1; the others
+    /// lie anywhere. Default 0.33 (nnU-Net's `oversample_foreground_percent`).
     #[serde(default = "default_foreground")]
     pub foreground: f64,
     /// Whether labels and further modalities that lie on another grid than the image are resampled onto it. Default false:
     /// they are refused.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resample_labels: bool,
-    /// Memory for prepared cases, MiB; beyond it, the case that was used least recently is read again when its
-    /// turn comes. Default 4096.
+    /// Memory for prepared cases, MiB. If they need more, the least recently used case is dropped and read again
+    /// when needed. Default 4096.
     #[serde(default = "default_memory")]
     pub memory_mib: usize,
 }
@@ -174,7 +174,7 @@ fn default_memory() -> usize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PrefetchConfig {
-    /// Threads, at least 1. The windows do not depend on it. Default 1.
+    /// Number of threads, at least 1. It does not affect the windows. Default 1.
     pub threads: usize,
     /// Windows kept ready by each thread, at least 1. Default 8.
     pub queue: usize,
@@ -213,14 +213,13 @@ impl TrainingConfig {
         let Self { model, data, prefetch, augmentation, .. } = self;
         model.without_files().check().map_err(|reason| format!("model: {reason}"))?;
         if model.network.generator == GeneratorKind::None {
-            Err("model.network.generator is none: there is nothing to make prompts with".into())
+            Err("model.network.generator is none: training needs a prompt generator".into())
         } else if model.weights.is_none() && !model.train_backbone {
             Err("model.weights is absent: set train_backbone, or name weights for the frozen backbone".into())
         } else if self.precision == Precision::Fp16 {
             Err("precision must be fp32, bf16 or auto: gradients leave the range of fp16".into())
         } else if (0..3).any(|axis| model.patch.mirror[axis] && !augmentation.mirror[axis]) {
-            Err("model.patch.mirror: what augmentation.mirror does not mirror, the network does not learn"
-                .into())
+            Err("model.patch.mirror: an axis that augmentation.mirror does not mirror is not learned".into())
         } else if !(0.0..=1.0).contains(&data.foreground) {
             Err("data.foreground must lie between 0 and 1".into())
         } else if prefetch.threads == 0 || prefetch.queue == 0 {
@@ -239,10 +238,10 @@ impl TrainingConfig {
         }
     }
 
-    /// The bundle that the training starts from, if it does.
+    /// The bundle from which the training starts, if any.
     ///
     /// # Errors
-    /// [`TrainingError::Bundle`], and [`TrainingError::Config`] where the bundle's frozen weights are not the model's.
+    /// [`TrainingError::Bundle`]; [`TrainingError::Config`] if the bundle's frozen weights are not the model's.
     pub fn check_start(&self) -> Result<Option<Bundle>, TrainingError> {
         let Some(folder) = &self.start_from else { return Ok(None) };
         let bundle = Bundle::open(folder)?;
@@ -256,7 +255,8 @@ impl TrainingConfig {
         }
     }
 
-    /// The same for a run that has checkpoints: they hold all that was learned, and the bundle it started from may be gone.
+    /// The configuration for a run that already has checkpoints: they contain all weights, and the bundle it started
+    /// from may no longer exist.
     pub fn resumed(&self) -> Self {
         Self { start_from: None, ..self.clone() }
     }

@@ -1,4 +1,5 @@
-//! What goes with the steps of a run, wherever they are made: validations, checkpoints, curves, and the bundle at the end.
+//! Everything around the steps of a run, in one process as in the dataflow: validations, checkpoints, curves, and
+//! the bundle at the end.
 
 mod ablation;
 mod resume;
@@ -20,18 +21,18 @@ use super::state::{Best, Checkpoints, Manifest, Shards};
 use super::trainer::{StepReport, Trainer, Validator, export_bundle};
 use crate::files::write_atomically;
 
-/// A run and where it stands.
+/// A run and its state.
 pub struct Course {
     config: TrainingConfig,
     checkpoints: Checkpoints,
     validator: Validator,
     watch: Watch,
     best: Option<Best>,
-    /// The best of which there is a checkpoint.
+    /// The best validation that has a checkpoint.
     kept: Option<Best>,
 }
 
-/// A checkpoint that was read: what it says of itself, and the shards of its parts.
+/// A checkpoint that was read: its manifest and the shards of its parts.
 pub type Checkpoint = (Manifest, Shards);
 
 impl Course {
@@ -58,7 +59,7 @@ impl Course {
         match &last {
             Some((manifest, _)) => tracing::info!("goes on after step {}", manifest.step),
             None if resume => {
-                tracing::warn!("there is no checkpoint to go on from: starting at the beginning");
+                tracing::warn!("there is no checkpoint to resume from: starting from the beginning");
             }
             None => {}
         }
@@ -75,19 +76,19 @@ impl Course {
         Ok((course, last))
     }
 
-    /// A step is made; it took `seconds`, of which it `waited` for windows.
+    /// Records a step that took `seconds`, of which it `waited` for windows.
     pub fn learned(&mut self, report: StepReport, seconds: f64, waited: f64) {
         let slices = self.config.schedule.windows_per_step * self.config.model.patch.depth;
         self.watch.step(report, slices, seconds, waited);
     }
 
-    /// Cases of the validations during the run, where that is fewer than all.
+    /// Number of cases in the validations during the run, if not all.
     fn limit(&self) -> Option<usize> {
         self.config.schedule.validation_cases.filter(|&limit| limit < self.validator.len())
     }
 
-    /// Validates `trainer`; the last validation of a run is of all cases. False, and nothing is noted, where `stop` is set
-    /// meanwhile.
+    /// Validates `trainer`; the last validation of a run uses all cases. Returns false and records nothing if `stop`
+    /// is set meanwhile.
     ///
     /// # Errors
     /// A case that cannot be read.
@@ -98,8 +99,8 @@ impl Course {
         let Some(validated) = self.validator.validate(trainer, stage, limit, stop)? else {
             return Ok(false);
         };
-        // A bundle needs its decoder: what the auxiliary masks alone were worth does not count against it. Figures of other
-        // cases cannot be compared.
+        // A bundle needs its decoder, so the Dice of the auxiliary masks alone does not count. Validations on
+        // different cases cannot be compared.
         let counts = stage == Stage::Full && limit == self.limit();
         if let Some(dice) = validated.figures.output.mean.filter(|_| counts)
             && self.best.is_none_or(|best| dice > best.dice)
@@ -110,10 +111,10 @@ impl Course {
         Ok(true)
     }
 
-    /// Makes a checkpoint count whose shards, here by part with their sha256, are written.
+    /// Completes a checkpoint whose shards are written; their sha256 are given by part.
     ///
     /// # Errors
-    /// Why the shards are not written, or the manifest cannot be; then the best checkpoint is that of before.
+    /// Why the shards or the manifest cannot be written; the best checkpoint is then the previous one.
     pub fn complete(
         &mut self,
         step: u64,
@@ -130,12 +131,12 @@ impl Course {
         written
     }
 
-    /// Writes the bundle at the end, when `trainer` is the last checkpoint and has been validated on all cases: of the best
-    /// validation. Where those during the run were of some cases only, the best of them and the last are compared on all.
-    /// Gives the bundle's folder and its validation.
+    /// Writes the bundle of the best validation at the end, when `trainer` is the last checkpoint and has been
+    /// validated on all cases. If the validations during the run used only some cases, the best of them and the last
+    /// checkpoint are compared on all cases. Returns the bundle's folder and its validation.
     ///
     /// # Errors
-    /// Those of [`export_bundle`], and of a validation.
+    /// Those of [`export_bundle`] and of a validation.
     pub fn export(&mut self, trainer: &mut Trainer) -> Result<(PathBuf, Option<Best>), TrainingError> {
         let last_step = trainer.steps_done();
         let dice_of_last = self.watch.history.validations.last().and_then(|last| last.output.mean);
@@ -151,7 +152,7 @@ impl Course {
                     exported = Some(best);
                 }
                 Err(error) => {
-                    tracing::warn!("the best checkpoint cannot be read: {error}; the last is exported");
+                    tracing::warn!("the best checkpoint cannot be read: {error}; the last one is exported");
                 }
             }
         }
@@ -175,12 +176,12 @@ impl Course {
 }
 
 impl TrainingConfig {
-    /// Where its checkpoints are.
+    /// The folder of its checkpoints.
     pub fn checkpoints(&self) -> Checkpoints {
         Checkpoints::new(self.output.join("checkpoints"))
     }
 
-    /// Fails where the output folder holds a run already.
+    /// Fails if the output folder already has a run.
     ///
     /// # Errors
     /// [`TrainingError::Config`].
@@ -188,11 +189,12 @@ impl TrainingConfig {
         if self.checkpoints().is_empty() {
             return Ok(());
         }
-        let reason = "the output folder holds checkpoints already: resume, or choose another".into();
+        let reason =
+            "the output folder already has checkpoints: resume the run, or choose another folder".into();
         Err(TrainingError::Config { path: self.output.clone(), reason })
     }
 
-    /// Writes the configuration to a file that gives the same when it is read.
+    /// Writes the configuration so that reading the file gives the same configuration.
     ///
     /// # Errors
     /// A file that cannot be written.

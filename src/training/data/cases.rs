@@ -1,4 +1,4 @@
-//! Cases to learn from, on the network's grid, kept in memory as far as they fit.
+//! Training cases on the network's grid, kept in memory as long as they fit.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use crate::training::config::TrainingConfig;
 use crate::training::error::TrainingError;
 use crate::volume::{CaseFiles, CasePlan, PlanOptions, PreparedCase, Regrid};
 
-/// Voxels of a class that are remembered, spread over all of them (nnU-Net keeps as many).
+/// Most voxels of a class that are stored, spread over all of them (as many as in nnU-Net).
 const MOST_VOXELS: usize = 10_000;
 
 /// A case, resampled and normalised as a whole.
@@ -23,12 +23,12 @@ pub struct TrainingCase {
     pub images: Array4<f32>,
     /// `[slice, row, column]`; [`IGNORED`](crate::training::IGNORED) in voxels that do not count.
     pub labels: Array3<u8>,
-    /// Some voxels `[slice, row, column]` of each class that is there, without the background.
+    /// Some voxels `[slice, row, column]` of each class in the case, without the background.
     pub voxels: Vec<Vec<[u16; 3]>>,
 }
 
 impl TrainingCase {
-    /// Reads a case, which must have labels, onto the grid of the network.
+    /// Reads a case, which must have labels, and resamples it to the grid of the network.
     ///
     /// # Errors
     /// [`TrainingError::Volume`] and [`TrainingError::Label`].
@@ -44,7 +44,7 @@ impl TrainingCase {
             Plane::WholeSlice(side) => Plane::WholeSlice(side),
             Plane::Window(_) => Plane::Window([rows, columns]),
         };
-        // One window that holds everything.
+        // A single window that covers the whole case.
         let patch = Patch { depth: slices, plane, mirror: [false; 3], ..config.patch.clone() };
         let whole = BundleConfig { patch, ..config.clone() };
         let case = PreparedCase::open(&CasePlan::with_options(files, &whole, &options)?, &whole)?;
@@ -90,7 +90,7 @@ fn voxels_by_class(labels: &Array3<u8>, classes: usize) -> Vec<Vec<[u16; 3]>> {
     voxels
 }
 
-/// The cases of a run; several threads may ask for them.
+/// The cases of a run, shared by several threads.
 #[derive(Debug)]
 pub struct CaseStore {
     files: Vec<CaseFiles>,
@@ -105,13 +105,13 @@ pub struct CaseStore {
 #[derive(Debug, Default)]
 struct Kept {
     cases: BTreeMap<usize, Arc<TrainingCase>>,
-    /// From the one that was used least recently.
+    /// From the least recently used case on.
     order: VecDeque<usize>,
     bytes: usize,
 }
 
 impl CaseStore {
-    /// Keeps at most `budget` bytes of cases that nobody uses at the moment.
+    /// Keeps at most `budget` bytes of cases that are not in use.
     pub fn new(files: Vec<CaseFiles>, config: BundleConfig, budget: usize) -> Self {
         let values = (0..=u8::MAX).take(config.classes.len());
         let rules = LabelRules::new(values, []);
@@ -151,7 +151,7 @@ impl CaseStore {
         if let Some(case) = self.lock().get(index) {
             return Ok(case);
         }
-        // Read without the lock: two threads that want the same case at once both read it.
+        // Read without holding the lock: two threads that need the same case at once both read it.
         let case = Arc::new(TrainingCase::open(&self.files[index], &self.config, self.regrid, &self.rules)?);
         self.lock().insert(index, &case, self.budget);
         Ok(case)

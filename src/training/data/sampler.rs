@@ -1,4 +1,5 @@
-//! The stream of windows: window number `i` is always the same for the same seed, whoever makes it and when.
+//! The stream of windows. For a given seed, window number `i` is always the same, whichever thread prepares it and
+//! when.
 
 use ndarray::{Array3, Array4};
 use rand::seq::SliceRandom;
@@ -11,10 +12,10 @@ use crate::training::config::TrainingConfig;
 use crate::training::error::TrainingError;
 use crate::volume::CaseFiles;
 
-/// Odd constant that spreads seeds (SplitMix64's increment).
+/// Odd constant that decorrelates seeds (SplitMix64's increment).
 const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// A window to learn from.
+/// A window for training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// Its case.
@@ -27,10 +28,10 @@ pub struct Sample {
 
 /// Draws windows from cases.
 ///
-/// Every case has its turn once before any has it again, in an order that changes from pass to pass. A window lies
-/// anywhere in the case; a part of the windows is centred on a voxel of a class (nnU-Net's
-/// `_probabilistic_oversampling`: each class of the case is as likely as any other). Along an axis on which the case is
-/// smaller than the window, the case lies anywhere in the window, with zeros around it.
+/// Each pass uses every case once, in a new order. A window lies anywhere in the case; a fraction of the windows is
+/// centred on a voxel of a class (nnU-Net's `_probabilistic_oversampling`: each class of the case is equally
+/// likely). Along an axis on which the case is smaller than the window, the case lies anywhere in the window, padded
+/// with zeros.
 #[derive(Debug)]
 pub struct Sampler {
     store: CaseStore,
@@ -41,7 +42,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Windows of `patch` voxels, a part `foreground` of them on a class.
+    /// Windows of `patch` voxels, a fraction `foreground` of them centred on a class.
     pub fn new(
         store: CaseStore,
         patch: [usize; 3],

@@ -17,7 +17,7 @@ pub const IGNORED: u8 = 255;
 /// Axes of a window's voxels in `[B, N, D, H, W]`.
 const WITHIN: [i64; 3] = [2, 3, 4];
 
-/// Least denominator of a Dice coefficient.
+/// Smallest denominator of a Dice coefficient.
 const LEAST: f64 = 1e-8;
 
 /// Weights of the losses.

@@ -1,4 +1,4 @@
-//! Files to cases: nnU-Net's modalities, numbered patients, names that come twice.
+//! Groups files into cases: nnU-Net's modalities, numbered patients, repeated names.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -7,11 +7,12 @@ use super::names::{split_modality, stem};
 use super::{CaseFiles, folder_name, identity, parent};
 use crate::volume::VolumeError;
 
-/// Volumes `<prefix>_<number>` of one folder, by number.
+/// Volumes `<prefix>_<number>` of a folder, by number.
 type Series = BTreeMap<(PathBuf, String), BTreeMap<usize, PathBuf>>;
 
-/// Cases from files: `<case>_0000`, `<case>_0001`, … in one folder are modalities of one case, all others are cases.
-/// Where the model has one modality and all numbered files have one prefix, they are patients; this is noted.
+/// Groups files into cases: `<case>_0000`, `<case>_0001`, … in one folder are the modalities of a case; every other
+/// file is a case. If the model has one modality and all numbered files have the same prefix, each is a patient;
+/// this is noted.
 pub(super) fn group(
     images: Vec<PathBuf>,
     modalities: usize,
@@ -58,8 +59,8 @@ pub(super) fn group(
     Ok(cases)
 }
 
-/// Puts the folder's name before names that come more than once (`a/image.nii`, `b/image.nii`). Names that are not UTF-8
-/// may be the same once they are made readable; they get numbers.
+/// Prefixes names that occur more than once with the folder's name (`a/image.nii`, `b/image.nii`). Names that are
+/// not UTF-8 may become equal when they are made readable; they get numbers.
 ///
 /// # Errors
 /// [`VolumeError::DuplicateCase`].

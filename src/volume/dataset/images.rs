@@ -7,16 +7,16 @@ use super::names::{is_labels_of_one_of, stem};
 use super::{Entries, MOST_LEVELS, entries, list, metadata, parent};
 use crate::volume::VolumeError;
 
-/// Folders of images in datasets; the first that is there is taken.
+/// Image folders of datasets; the first that exists is used.
 const IMAGE_FOLDERS: [&str; 4] = ["imagesTr", "imagesTs", "img", "images"];
-/// Folders of masks, one a class, beside their image.
+/// Folders of masks, one per class, beside their image.
 pub(super) const MASK_FOLDERS: [&str; 2] = ["segmentations", "masks"];
 
-/// Image files, in the order in which they were found.
+/// The image files, in the order in which they were found.
 #[derive(Debug, Default)]
 pub(super) struct Images {
     pub files: Vec<PathBuf>,
-    /// Entries of a list that name nothing usable: a name, and why.
+    /// Unusable entries of a list: a name, and the reason.
     pub unusable: Vec<(String, VolumeError)>,
     pub left_out: Vec<LeftOut>,
 }
@@ -43,7 +43,7 @@ impl Images {
         })
     }
 
-    /// `levels`: how deep lists may be in lists, and folders in folders.
+    /// `levels` limits the depth of lists in lists and of nested folders.
     fn add_input(&mut self, input: &Path, levels: usize) -> Result<(), VolumeError> {
         let is_list = input.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
         if metadata(input)?.is_dir() {
@@ -61,14 +61,14 @@ impl Images {
     fn add_dataset(&mut self, root: &Path) -> Result<(), VolumeError> {
         let mut parts = IMAGE_FOLDERS.iter().map(|name| root.join(name)).filter(|folder| folder.is_dir());
         let Some(part) = parts.next() else { return self.add_folder(root, MOST_LEVELS) };
-        // On some file systems `images` and `Images` are one.
+        // On some file systems `images` and `Images` are the same folder.
         let others = parts.map(|path| LeftOut { path, reason: Reason::OtherPart });
         self.left_out.extend(others);
         self.left_out_formats(&entries(root)?);
         self.add_folder(&part, MOST_LEVELS)
     }
 
-    /// Images of a folder or, if it has none, of its folders.
+    /// Images of a folder or, if it has none, of its subfolders.
     fn add_folder(&mut self, folder: &Path, levels: usize) -> Result<(), VolumeError> {
         let found = entries(folder)?;
         self.left_out_formats(&found);
@@ -101,7 +101,7 @@ impl Images {
         Ok(())
     }
 
-    /// Notes the folders that hold volumes.
+    /// Records the folders that contain volumes as left out.
     fn leave_out_folders(&mut self, folders: Vec<PathBuf>, reason: Reason) {
         let with_volumes = folders.into_iter().filter(|folder| has_volumes(folder, MOST_LEVELS));
         self.left_out.extend(with_volumes.map(|path| LeftOut { path, reason }));
@@ -136,7 +136,7 @@ impl Images {
         Ok(())
     }
 
-    /// A line of a list: a folder, a volume, or a volume without its ending.
+    /// A line of a list: a folder, a volume, or a volume without its extension.
     fn add_entry(&mut self, folder: &Path, entry: &list::Entry, levels: usize) -> Result<(), String> {
         let path = folder.join(&entry.text);
         if path.exists() {
@@ -160,7 +160,7 @@ impl Images {
     }
 }
 
-/// Neither labels of a volume beside it nor ACDC's films (`patient001_4d` beside `patient001_frame01`).
+/// Excludes labels of a volume beside them, and ACDC's cine series (`patient001_4d` beside `patient001_frame01`).
 fn not_an_image(stem: &str, beside: &[String]) -> Option<Reason> {
     let is_film =
         stem.strip_suffix("_4d").filter(|patient| patient.starts_with("patient")).is_some_and(|patient| {
@@ -183,7 +183,7 @@ fn holds_labels(folder: &Path) -> bool {
 }
 
 fn has_volumes(folder: &Path, levels: usize) -> bool {
-    // A folder that cannot be read is none of the input.
+    // A folder that cannot be read is not part of the input.
     let Ok(found) = entries(folder) else { return false };
     !found.volumes.is_empty()
         || (levels > 0 && found.folders.iter().any(|folder| has_volumes(folder, levels - 1)))

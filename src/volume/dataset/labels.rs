@@ -12,14 +12,14 @@ use crate::volume::label_files::{LabelFiles, MaskFile};
 /// Folders of labels in datasets.
 const LABEL_FOLDERS: [&str; 4] = ["labelsTr", "labelsTs", "label", "labels"];
 
-/// The folders of labels that a dataset has, or the folder itself.
+/// The label folders of a dataset, or the folder itself.
 pub(super) fn label_folders(root: &Path) -> Vec<PathBuf> {
     let folders: Vec<PathBuf> =
         LABEL_FOLDERS.iter().map(|name| root.join(name)).filter(|folder| folder.is_dir()).collect();
     if folders.is_empty() { vec![root.into()] } else { folders }
 }
 
-/// Volumes of a label folder by name.
+/// Volumes of a label folder, by name.
 pub(super) struct LabelIndex {
     root: PathBuf,
     by_name: HashMap<String, Vec<PathBuf>>,
@@ -46,7 +46,7 @@ impl LabelIndex {
         Ok(Self { root: root.into(), by_name })
     }
 
-    /// Gives every case its labels; names those that have none, or several that could be theirs.
+    /// Finds the labels of every case; reports cases with none, or with several candidates.
     pub fn add_to(&self, cases: &mut [CaseFiles], without: &mut Vec<(String, VolumeError)>) {
         let images: HashSet<PathBuf> =
             cases.iter().flat_map(|case| &case.images).map(|path| identity(path)).collect();
@@ -63,7 +63,8 @@ impl LabelIndex {
         }
     }
 
-    /// The labels of a case; a single case may have a single label file of any name. `images`: those of all cases.
+    /// The labels of a case. A single case may have a single label file of any name. `images` are those of all
+    /// cases.
     fn find(
         &self,
         case: &CaseFiles,
@@ -96,9 +97,10 @@ impl LabelIndex {
 }
 
 impl LabelIndex {
-    /// The folder with a mask for each class of a case: `segmentations` or `masks` beside its image, or in a folder of its name
-    /// in the labels' folder, or that folder; for a single case also the labels' folder itself, if it is called so. Where
-    /// the image's folder has those of other cases, too (`is_alone` is false), it says nothing about this one.
+    /// The folder with the masks of a case, one per class: `segmentations` or `masks` beside its image, or in a
+    /// folder with its name in the labels' folder, or that folder itself; for a single case also the labels' folder
+    /// itself if it has such a name. If the image's folder also has images of other cases (`is_alone` is false),
+    /// masks beside the image are not used.
     fn find_masks(
         &self,
         case: &CaseFiles,
@@ -142,14 +144,14 @@ impl LabelIndex {
     }
 }
 
-/// The volumes of a folder as masks, without values so far.
+/// The volumes of a folder as masks, without values yet.
 pub(super) fn masks_in(folder: &Path) -> Result<Vec<MaskFile>, VolumeError> {
     let volumes = entries(folder)?.volumes.into_iter();
     Ok(volumes.map(|path| MaskFile { name: stem(&path), value: 0, path }).collect())
 }
 
-/// How near labels lie to an image: beside it, in the folder that goes with its folder (`labelsTr` with `imagesTr`), in a
-/// folder of the same name, elsewhere.
+/// Closeness of labels to an image: beside it, in the corresponding folder (`labelsTr` for `imagesTr`), in a folder
+/// of the same name, elsewhere.
 fn distance(image: &Path, labels: &Path) -> usize {
     let (images, labels) = (parent(&identity(image)), parent(&identity(labels)));
     let name = |folder: &Path| {

@@ -1,13 +1,13 @@
-//! Files and folders that are not taken as images, and why: nothing is left out without a word.
+//! Files and folders that are not used as images, with the reason, so that nothing is left out silently.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 
-/// Names that one line of the log shows.
+/// Most names in one line of the log.
 const MOST_NAMES: usize = 20;
 
-/// A file or folder that was not taken.
+/// A file or folder that is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
     /// File or folder.
@@ -16,22 +16,22 @@ pub struct LeftOut {
     pub reason: Reason,
 }
 
-/// Why a file or folder was not taken.
+/// Why a file or folder is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// The name says that it holds the labels of a volume beside it.
+    /// Its name marks it as the labels of a volume beside it.
     LabelsOfAVolume,
-    /// A volume whose labels lie beside it, where labels are looked for.
+    /// A volume whose labels are beside it, found where labels are expected.
     HasLabelsBeside,
-    /// ACDC's film of a heart, of which the frames lie beside it.
+    /// ACDC's cine series, whose frames are beside it.
     Film,
-    /// The folder's name says that it holds labels, and there are images elsewhere.
+    /// Its name marks it as a folder of labels, and there are images elsewhere.
     LabelFolder,
-    /// A folder beside volumes: these are taken.
+    /// A folder beside volumes, which are used instead.
     BesideVolumes,
     /// Another folder of the dataset, such as `imagesTs` beside `imagesTr`.
     OtherPart,
-    /// A medical image of a format that is not read.
+    /// A medical image in an unsupported format.
     OtherFormat,
 }
 
@@ -39,17 +39,17 @@ impl Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::LabelsOfAVolume => "named as labels of a volume beside it",
-            Self::HasLabelsBeside => "an image: its labels lie beside it",
-            Self::Film => "a film whose frames lie beside it",
+            Self::HasLabelsBeside => "an image: its labels are beside it",
+            Self::Film => "a cine series whose frames are beside it",
             Self::LabelFolder => "a folder of labels",
-            Self::BesideVolumes => "a folder beside volumes, which are taken",
+            Self::BesideVolumes => "a folder beside volumes, which are used instead",
             Self::OtherPart => "another part of the dataset; give the folder itself to use it",
             Self::OtherFormat => "not a NIfTI file",
         })
     }
 }
 
-/// One line for each reason, with the names.
+/// One line per reason, with the names.
 pub(super) fn log(left_out: &[LeftOut]) {
     for line in lines(left_out) {
         tracing::warn!("{line}");
@@ -68,7 +68,7 @@ fn lines(left_out: &[LeftOut]) -> Vec<String> {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        format!("not taken ({reason}): {}{more}", names.join(", "))
+        format!("not used ({reason}): {}{more}", names.join(", "))
     };
     by_reason.into_iter().map(line).collect()
 }

@@ -1,5 +1,5 @@
-//! Lists of paths as text editors and shells write them: UTF-8 with or without byte-order mark, UTF-16 (PowerShell's
-//! `>`), lines that end in LF or CRLF.
+//! Lists of paths as written by text editors and shells: UTF-8 with or without byte-order mark, UTF-16 (PowerShell's
+//! `>`), lines ending in LF or CRLF.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,19 +8,19 @@ use std::path::Path;
 
 use crate::volume::VolumeError;
 
-/// A line that names something.
+/// A non-empty line of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// From 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// As it is written, without white space around it.
+    /// The text, without surrounding white space.
     pub text: OsString,
 }
 
-/// The lines of a list but empty ones and those that begin with `#`.
+/// The lines of a list, without empty ones and those that begin with `#`.
 ///
 /// # Errors
-/// [`VolumeError::Io`]; [`VolumeError::List`] for a file that is no text.
+/// [`VolumeError::Io`]; [`VolumeError::List`] for a file that is not text.
 pub(super) fn read(list: &Path) -> Result<Vec<Entry>, VolumeError> {
     let bytes = fs::read(list).map_err(|source| VolumeError::Io { path: list.into(), source })?;
     let bytes =
@@ -29,13 +29,13 @@ pub(super) fn read(list: &Path) -> Result<Vec<Entry>, VolumeError> {
     let named = lines.filter_map(|(index, line)| {
         let text = unquoted(line.trim_ascii());
         let is_named = !text.is_empty() && !text.starts_with(b"#");
-        // Names of files are bytes; most are UTF-8.
+        // File names are bytes; most are UTF-8.
         is_named.then(|| Entry { line: index + 1, text: OsString::from_vec(text.to_vec()) })
     });
     Ok(named.collect())
 }
 
-/// What lies between double quotes, which shells and spreadsheets put around names with spaces.
+/// Removes double quotes, which shells and spreadsheets put around names with spaces.
 fn unquoted(line: &[u8]) -> &[u8] {
     match line {
         [b'"', inner @ .., b'"'] => inner,

@@ -27,15 +27,15 @@ pub use left_out::{LeftOut, Reason};
 use names::{is_volume, natural_order};
 pub use pairs::{Pair, Pairs, pair};
 
-/// Folders in folders are searched down to here.
+/// Maximum depth of nested folders.
 const MOST_LEVELS: usize = 6;
 
 /// The files of one case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaseFiles {
-    /// Name of the case and of its results.
+    /// Name of the case and of its result files.
     pub case_id: String,
-    /// One file a modality, or one 4D file with all of them.
+    /// One file per modality, or one 4D file with all of them.
     #[serde(with = "written::paths")]
     pub images: Vec<PathBuf>,
     /// Its labels.
@@ -43,25 +43,25 @@ pub struct CaseFiles {
     pub labels: Option<LabelFiles>,
 }
 
-/// What an input holds, and what of it cannot be used.
+/// The cases of an input, and everything in it that cannot be used.
 #[derive(Debug, Default)]
 pub struct Discovery {
     /// The cases in natural order of their names.
     pub cases: Vec<CaseFiles>,
-    /// Entries of a list that name nothing usable: a name for results, and why. The cases do not depend on them.
+    /// Unusable entries of a list: a name for results, and the reason. The cases do not depend on them.
     pub unusable: Vec<(String, VolumeError)>,
-    /// Cases whose labels were asked for and are missing or ambiguous, by name. They are in `cases` without labels.
+    /// Names of cases whose labels are required but missing or ambiguous. They are in `cases` without labels.
     pub without_labels: Vec<(String, VolumeError)>,
-    /// Files and folders that were not taken as images.
+    /// Files and folders that are not used as images.
     pub left_out: Vec<LeftOut>,
-    /// What the user should know of how names were understood.
+    /// How names were interpreted, for the user.
     pub notes: Vec<String>,
 }
 
 impl Discovery {
     /// Finds the cases in `input`: a volume, a folder of a known layout, a `dataset.json`, or a `.txt` file with one
-    /// path of a volume or folder a line, relative to the list's folder. With `labels` (a folder, which may be
-    /// `input` itself, or one file) the labels of every case are looked for.
+    /// volume or folder per line, relative to the list's folder. With `labels` (a folder, which may be `input`
+    /// itself, or a file) finds the labels of every case.
     ///
     /// # Errors
     /// [`VolumeError::Io`], [`VolumeError::NoCases`], [`VolumeError::List`], [`VolumeError::ModalityCount`] and
@@ -81,7 +81,7 @@ impl Discovery {
         Ok(found)
     }
 
-    /// Logs what was left out, and how names were understood.
+    /// Logs what is not used, and how names were interpreted.
     pub fn log(&self) {
         left_out::log(&self.left_out);
         for note in &self.notes {
@@ -90,10 +90,10 @@ impl Discovery {
     }
 }
 
-/// The cases of [`Discovery::find`] where all of the input can be used; with `labels`, every case has labels.
+/// The cases of [`Discovery::find`] if all of the input can be used; with `labels`, every case has labels.
 ///
 /// # Errors
-/// Those of [`Discovery::find`]; the first entry of a list that cannot be used; [`VolumeError::MissingLabels`] and
+/// Those of [`Discovery::find`]; the first unusable entry of a list; [`VolumeError::MissingLabels`] and
 /// [`VolumeError::AmbiguousLabels`].
 pub fn discover(
     input: &Path,
@@ -136,7 +136,8 @@ fn folder_name(path: &Path) -> String {
     parent(path).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The file as one path, however it was named. Links to files stay what they are: they may be cases of their own.
+/// A unique path of the file, however it was named. Links to files are not resolved, because they may be separate
+/// cases.
 fn identity(path: &Path) -> PathBuf {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -148,11 +149,11 @@ fn identity(path: &Path) -> PathBuf {
     }
 }
 
-/// What is directly in a folder, sorted, without hidden files and folders (macOS leaves `._` files).
+/// The entries of a folder, sorted, without hidden ones (macOS creates `._` files).
 struct Entries {
     volumes: Vec<PathBuf>,
     folders: Vec<PathBuf>,
-    /// Files of formats of medical images that are not read.
+    /// Medical images in unsupported formats.
     other_formats: Vec<PathBuf>,
 }
 

@@ -1,15 +1,15 @@
-//! What file names say: endings, modality numbers, labels, natural order.
+//! What file names mean: extensions, modality numbers, labels, natural order.
 
 use std::cmp::Ordering;
 use std::path::Path;
 
 use crate::volume::header::voxels_beside;
 
-/// Endings of label files' names, before `.nii.gz`.
+/// Endings of the names of label files, before `.nii.gz`.
 const LABEL_ENDINGS: [&str; 4] = ["_gt", "_seg", "_label", "_labels"];
-/// How images are called whose labels are called `label`.
+/// Words in names of images whose labels have `label` instead.
 const IMAGE_WORDS: [&str; 2] = ["img", "image"];
-/// Endings of medical images that are not NIfTI.
+/// Extensions of medical images that are not NIfTI.
 const OTHER_FORMATS: [&str; 12] = [
     ".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".dcm", ".ima", ".mnc", ".gipl", ".nii.bz2", ".nii.xz",
 ];
@@ -20,7 +20,7 @@ pub(super) fn is_volume(path: &Path) -> bool {
     name.ends_with(".nii") || name.ends_with(".nii.gz") || voxels_beside(path).is_some()
 }
 
-/// Whether a file is called as a medical image of another format.
+/// Whether a file has the extension of a medical image in another format.
 pub(super) fn is_other_format(path: &Path) -> bool {
     let name = lower_name(path);
     OTHER_FORMATS.iter().any(|ending| name.ends_with(ending))
@@ -42,19 +42,19 @@ pub(super) fn stem(path: &Path) -> String {
     name
 }
 
-/// nnU-Net's modality number: `("prostate_03", 1)` of `prostate_03_0001`.
+/// nnU-Net's modality number: `("prostate_03", 1)` for `prostate_03_0001`.
 pub(super) fn split_modality(stem: &str) -> Option<(&str, usize)> {
     let (case, number) = stem.rsplit_once('_')?;
     let is_number = number.len() == 4 && number.bytes().all(|byte| byte.is_ascii_digit());
     if is_number && !case.is_empty() { Some((case, number.parse().ok()?)) } else { None }
 }
 
-/// `case` of `case_gt`, `case_seg`, `case_label` and `case_labels`.
+/// `case` for `case_gt`, `case_seg`, `case_label` and `case_labels`.
 pub(super) fn without_label_ending(stem: &str) -> Option<&str> {
     LABEL_ENDINGS.iter().find_map(|ending| stem.strip_suffix(ending)).filter(|base| !base.is_empty())
 }
 
-/// What the labels of an image of this name may be called: the same, with an ending, or `label` for `img`.
+/// Possible names of the labels of an image: the same name, the name with an ending, or with `label` for `img`.
 pub(super) fn label_names(image: &str) -> Vec<String> {
     let with_ending = LABEL_ENDINGS.iter().map(|ending| format!("{image}{ending}"));
     let with_word = IMAGE_WORDS.iter().filter(|&&word| image.contains(word));
@@ -62,15 +62,15 @@ pub(super) fn label_names(image: &str) -> Vec<String> {
     std::iter::once(image.to_owned()).chain(with_ending).chain(with_word).collect()
 }
 
-/// What the image of labels of this name may be called, other than the same.
+/// Possible names of the image of these labels, other than the same name.
 pub(super) fn image_names(labels: &str) -> Vec<String> {
     let without_ending = without_label_ending(labels).map(str::to_owned);
     let with_word = IMAGE_WORDS.iter().filter(|_| labels.starts_with("label"));
     without_ending.into_iter().chain(with_word.map(|word| labels.replacen("label", word, 1))).collect()
 }
 
-/// Whether a file's name says that it holds the labels of a volume that lies beside it, where `beside` has the names
-/// of all volumes of the folder: `case_seg` beside `case`, `case_0000` or (BraTS) `case_t1`; `label0001` beside `img0001`.
+/// Whether a file's name marks it as the labels of a volume beside it; `beside` has the names of all volumes of the
+/// folder. Examples: `case_seg` beside `case`, `case_0000` or (BraTS) `case_t1`; `label0001` beside `img0001`.
 pub(super) fn is_labels_of_one_of(stem: &str, beside: &[String]) -> bool {
     let is_beside = |name: &str| beside.iter().any(|other| other == name);
     if image_names(stem).iter().any(|name| is_beside(name)) {
@@ -83,7 +83,7 @@ pub(super) fn is_labels_of_one_of(stem: &str, beside: &[String]) -> bool {
     })
 }
 
-/// Order in which numbers inside names count as numbers: `case2` before `case10`.
+/// Natural order, in which `case2` comes before `case10`.
 pub(super) fn natural_order(a: &str, b: &str) -> Ordering {
     let (mut left, mut right) = (a, b);
     while !left.is_empty() && !right.is_empty() {

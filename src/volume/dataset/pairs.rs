@@ -1,4 +1,4 @@
-//! Truth and predictions, joined by their names. The truth says which cases there are.
+//! Pairs truth and predictions by their names. The truth defines the cases.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -10,17 +10,17 @@ use super::names::{image_names, is_labels_of_one_of, label_names, natural_order,
 use super::{MOST_LEVELS, entries, folder_name, identity, metadata, parent};
 use crate::volume::{LabelFiles, VolumeError};
 
-/// Endings of predictions' names that their truth does not have.
+/// Endings that only the names of predictions have.
 const PREDICTION_ENDINGS: [&str; 3] = ["_pred", "_prediction", "_0000"];
 
-/// A case to judge.
+/// A case to evaluate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
-    /// Name of the case: that of its prediction or, without one, of its truth.
+    /// Name of the case: that of its prediction, or of its truth if there is no prediction.
     pub case_id: String,
     /// True labels.
     pub truth: LabelFiles,
-    /// Predicted labels; `None` where they are missing.
+    /// Predicted labels; `None` if they are missing.
     pub prediction: Option<LabelFiles>,
 }
 
@@ -29,29 +29,29 @@ pub struct Pair {
 pub struct Pairs {
     /// In natural order of their names.
     pub pairs: Vec<Pair>,
-    /// Predictions of cases that the truth does not have.
+    /// Predictions without a case in the truth.
     pub unknown: Vec<PathBuf>,
-    /// Volumes among the truth that are images.
+    /// Volumes in the truth's folder that are images.
     pub left_out: Vec<LeftOut>,
 }
 
 impl Pairs {
-    /// Logs what was left out, and the predictions without truth.
+    /// Logs what is not used, and predictions without truth.
     pub fn log(&self) {
         left_out::log(&self.left_out);
         for path in &self.unknown {
-            tracing::warn!("{}: the truth has no such case; it is not judged", path.display());
+            tracing::warn!("{}: the truth has no such case; not evaluated", path.display());
         }
     }
 }
 
-/// The labels of a case: a file, or a folder with a mask for each class.
+/// The labels of a case: a file, or a folder with a mask per class.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Item {
     path: PathBuf,
-    /// What the case is called.
+    /// Name of the case.
     name: String,
-    /// The folder it lies in.
+    /// Its folder.
     folder: String,
     is_masks: bool,
 }
@@ -61,7 +61,7 @@ impl Item {
         Self { name: stem(&path), folder: folder_name(&path), path, is_masks: false }
     }
 
-    /// `case` or `case/segmentations`.
+    /// The folder `case` or `case/segmentations`.
     fn masks(path: PathBuf) -> Self {
         let is_within = MASK_FOLDERS.contains(&&*last_name(&path));
         let case = if is_within { parent(&path) } else { path.clone() };
@@ -80,15 +80,17 @@ fn last_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Finds the prediction of every case of the truth. Each is a file, or a folder that is searched through; whatever the
-/// files in them are called, they are labels. Two files belong together where one is named as the other, as the other
-/// with `_gt`, `_seg` or `_label`, with `label` for `img`, or with its folder's name before it. A folder with several masks,
-/// one a class, is a case that is called as the folder, or as the one above it where it is called `segmentations` or
-/// `masks`. A single prediction is judged by the truth of its name; a single prediction and a single truth belong together.
+/// Finds the prediction of every case of the truth. Each argument is a file or a folder, which is searched
+/// recursively; all volumes in it are labels, whatever their names. Two files belong together if their names are
+/// equal, or differ only by `_gt`, `_seg` or `_label`, by `label` instead of `img`, or by the folder's name as
+/// prefix. A folder with several masks, one per class, is a case with the name of the folder, or of its parent if
+/// the folder is `segmentations` or `masks`. A single prediction is compared with the truth of its name; a single
+/// prediction and a single truth belong together.
 ///
 /// # Errors
-/// [`VolumeError::Io`], [`VolumeError::NoCases`]; [`VolumeError::AmbiguousLabels`] where several files could be a case's
-/// prediction, or one that of several cases; [`VolumeError::MissingLabels`] where a single prediction has no truth.
+/// [`VolumeError::Io`], [`VolumeError::NoCases`]; [`VolumeError::AmbiguousLabels`] if several files could be a
+/// case's prediction, or one file could belong to several cases; [`VolumeError::MissingLabels`] if a single
+/// prediction has no truth.
 pub fn pair(truth: &Path, predictions: &Path) -> Result<Pairs, VolumeError> {
     let mut found = Pairs::default();
     let is_one_prediction = !metadata(predictions)?.is_dir();
@@ -142,8 +144,8 @@ pub fn pair(truth: &Path, predictions: &Path) -> Result<Pairs, VolumeError> {
     Ok(found)
 }
 
-/// The labels in a file, folder or dataset: where some volumes of a folder are named as labels of others, the others
-/// are images; where a folder has the masks of a case, it is one.
+/// The labels in a file, folder or dataset. If some volumes of a folder are named as labels of others, the others
+/// are images. A folder with the masks of a case is one item.
 fn truth_items(
     root: &Path,
     predicted: &[PathBuf],
@@ -188,7 +190,7 @@ fn truth_items(
     Ok(items)
 }
 
-/// Files, and folders that are called as a case whose truth is a folder of masks.
+/// Files, and folders named as a case whose truth is a folder of masks.
 fn prediction_items(root: &Path, files: Vec<PathBuf>, truths: &[Item]) -> Vec<Item> {
     let cases: HashSet<&str> = truths.iter().filter(|item| item.is_masks).map(|item| &*item.name).collect();
     let mut items = Vec::new();
@@ -203,7 +205,7 @@ fn prediction_items(root: &Path, files: Vec<PathBuf>, truths: &[Item]) -> Vec<It
     items
 }
 
-/// Files of each folder, with their names.
+/// The files of each folder, with their names.
 fn by_folder(files: Vec<PathBuf>) -> BTreeMap<PathBuf, (Vec<PathBuf>, Vec<String>)> {
     let mut folders: BTreeMap<PathBuf, (Vec<PathBuf>, Vec<String>)> = BTreeMap::new();
     for path in files {
@@ -241,7 +243,7 @@ impl<'a> Index<'a> {
         Self { by_name }
     }
 
-    /// The prediction of a case. Where its name is not unique among the truth, the folder's name must agree, too.
+    /// The prediction of a case. If its name is not unique in the truth, the folder's name must match as well.
     fn find(&self, truth: &Item, is_unique: bool) -> Result<Option<&'a Item>, VolumeError> {
         let (name, folder, own) = (&truth.name, &truth.folder, identity(&truth.path));
         let images = image_names(name);
@@ -249,7 +251,7 @@ impl<'a> Index<'a> {
         let with_ending = |name: &String| PREDICTION_ENDINGS.map(|ending| format!("{name}{ending}"));
         let others = all.iter().flat_map(|name| label_names(name).into_iter().chain(with_ending(name)));
         let in_folder = all.iter().map(|name| format!("{folder}_{name}"));
-        // The nearest name first.
+        // The best matching name first.
         let by_name: [Vec<String>; 4] =
             [in_folder.collect(), vec![name.clone()], images.clone(), others.collect()];
         for (nearness, names) in by_name.into_iter().enumerate() {
@@ -274,7 +276,7 @@ impl<'a> Index<'a> {
                 }
             }
         }
-        // Predictions that are the truth itself, which somebody may want to see.
+        // Predictions may be the truth itself, for a check.
         let same = self.by_name.get(&**name).into_iter().flatten().find(|item| identity(&item.path) == own);
         Ok(same.copied())
     }

@@ -1,4 +1,4 @@
-//! Paths in messages: text where they are UTF-8, and their bytes where they are not, which JSON has no text for.
+//! Serialises paths in messages: as text if they are UTF-8, else as bytes, because JSON text is UTF-8.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
