@@ -1,9 +1,10 @@
-//! Lets the binaries, tests and examples of a package find libtorch at run time by rpath. `.cargo/config.toml` sets
-//! LIBTORCH; all packages that have programs name this script in their Cargo.toml.
+//! Lets the binaries, tests and examples of a package find libtorch at run time by rpath: in the folder of `cargo xtask
+//! install` if they are in one, else where it was at the build. `.cargo/config.toml` sets LIBTORCH; all packages that have
+//! programs name this script in their Cargo.toml.
 
 pub fn main() {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
     if let Ok(libtorch) = std::env::var("LIBTORCH") {
-        println!("cargo::rustc-link-arg=-Wl,-rpath,{libtorch}/lib");
+        println!("cargo::rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib/python/torch/lib:{libtorch}/lib");
     }
 }

@@ -22,8 +22,10 @@ pub enum BundleError {
     Invalid { path: PathBuf, reason: String },
 }
 
-/// Logits of one slice travel in one message; dora takes 64 MiB on every path, with its metadata.
-const MAX_SLICE_VALUES: usize = 15 << 20;
+/// Largest payload of a message: dora takes 64 MiB on every path, with its metadata and Arrow's.
+pub const MAX_MESSAGE_BYTES: usize = 60 << 20;
+/// Logits of one slice travel in one message.
+const MAX_SLICE_VALUES: usize = MAX_MESSAGE_BYTES / size_of::<f32>();
 /// Slices of a window that messages can count.
 const MAX_DEPTH: usize = 4096;
 /// Side of an image, pixels: eight times that of SAM. The tables of positions of a larger one fill any memory.

@@ -1,10 +1,15 @@
-//! Files that appear complete or not at all: written beside their place, flushed to disk, renamed.
+//! Files that appear complete or not at all: written beside their place, flushed to disk, renamed. Until then they have no name,
+//! so that a process that is killed leaves nothing behind.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
-/// Writes the file `path` through `f`: into a temporary file in the same folder, which takes the place
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
+use rustix::io::Errno;
+
+/// Writes the file `path` through `f`: into an unnamed file in the same folder, which takes the place
 /// of `path` only when everything is on disk. Readers see the old file or the new one, never a part.
 ///
 /// # Errors
@@ -15,6 +20,54 @@ pub fn write_atomically(path: &Path, f: impl FnOnce(&mut dyn Write) -> io::Resul
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
+    match unnamed(folder) {
+        Ok(file) => {
+            fill(&file, f)?;
+            put_in_place(&file, folder, path)?;
+        }
+        // The file system has no files without names.
+        Err(_) => {
+            let temporary = builder().tempfile_in(folder)?;
+            fill(temporary.as_file(), f)?;
+            temporary.persist(path).map_err(|error| error.error)?;
+        }
+    }
+    // The rename itself is durable only once the folder is.
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
+fn fill(file: &File, f: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut writer = BufWriter::new(file);
+    f(&mut writer)?;
+    writer.flush()?;
+    drop(writer);
+    file.sync_all()
+}
+
+/// A file in `folder` that has no name yet: nothing of it stays when the process is killed.
+fn unnamed(folder: &Path) -> io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    // The user's umask makes it as readable as any other.
+    Ok(File::from(rustix::fs::open(folder, flags, Mode::from_raw_mode(0o666))?))
+}
+
+/// Gives an unnamed file the name `path`. Another file of that name can only be replaced by way of a third name.
+fn put_in_place(file: &File, folder: &Path, path: &Path) -> io::Result<()> {
+    let by_descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link = |path: &Path| linkat(CWD, &by_descriptor, CWD, path, AtFlags::SYMLINK_FOLLOW);
+    match link(path) {
+        Err(Errno::EXIST) => {
+            let between = builder().make_in(folder, |name| Ok(link(name)?))?;
+            between.persist(path).map_err(|error| error.error)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Names that show whose they are.
+fn builder() -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".spsam-").suffix(".part");
     #[cfg(unix)]
@@ -23,17 +76,7 @@ pub fn write_atomically(path: &Path, f: impl FnOnce(&mut dyn Write) -> io::Resul
         // Temporary files are private by default; the finished file follows the user's umask.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let temporary = builder.tempfile_in(folder)?;
-    let mut writer = BufWriter::new(temporary.as_file());
-    f(&mut writer)?;
-    writer.flush()?;
-    drop(writer);
-    temporary.as_file().sync_all()?;
-    temporary.persist(path).map_err(|error| error.error)?;
-    // The rename itself is durable only once the folder is.
-    #[cfg(unix)]
-    File::open(folder)?.sync_all()?;
-    Ok(())
+    builder
 }
 
 #[cfg(test)]
@@ -71,6 +114,20 @@ mod tests {
         });
         assert_eq!(result.unwrap_err().to_string(), "disk trouble");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
+        assert_eq!(names(folder.path()), ["a.txt"]);
+    }
+
+    #[test]
+    fn while_it_is_written_a_file_has_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        write_atomically(&path, |w| {
+            w.write_all(b"x")?;
+            w.flush()?;
+            assert!(names(folder.path()).is_empty());
+            Ok(())
+        })
+        .unwrap();
         assert_eq!(names(folder.path()), ["a.txt"]);
     }
 

@@ -11,9 +11,16 @@ use crate::compute::{Compute, Precision};
 /// # Errors
 /// Another value, or CUDA where there is none.
 pub fn device() -> Result<Device> {
+    device_by_name(variable("SPSAM_DEVICE").as_deref().unwrap_or("auto"))
+}
+
+/// [`device`] by another text.
+///
+/// # Errors
+/// Those of [`device`].
+pub fn device_by_name(text: &str) -> Result<Device> {
     load_cuda();
-    let text = variable("SPSAM_DEVICE").unwrap_or_else(|| "auto".into());
-    let device = match text.as_str() {
+    let device = match text {
         "auto" => Device::cuda_if_available(),
         "cpu" => Device::Cpu,
         "cuda" => Device::Cuda(0),

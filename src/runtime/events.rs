@@ -5,9 +5,14 @@ use std::time::Duration;
 use arrow::array::ArrayRef;
 use dora_node_api::dora_core::config::DataId;
 use dora_node_api::{DoraArray, DoraNode, Event, EventStream, MetadataParameters, StopCause};
-use eyre::{Result, eyre};
+use eyre::{Report, Result, bail};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval};
+
+use super::join::Leave;
+use super::notice::{Notice, tell};
+use super::startup::one_line;
+use crate::bundle::MAX_MESSAGE_BYTES;
 
 const TICK: Duration = Duration::from_secs(1);
 
@@ -30,6 +35,11 @@ pub enum Happening<T> {
     ComputeEnded,
     /// One input is closed.
     InputClosed(String),
+    /// A node that sends to this one has died and is not started again.
+    NodeFailed {
+        /// Its name.
+        node: String,
+    },
     /// All inputs are closed.
     InputsClosed,
     /// The user stops the dataflow.
@@ -107,8 +117,10 @@ fn translate<T>(event: Event) -> Option<Happening<T>> {
             None
         }
         Event::NodeFailed { source_node_id, error, .. } => {
-            tracing::warn!("node `{source_node_id}` failed: {error}");
-            None
+            tracing::info!("node `{source_node_id}` failed: {error}");
+            let node = source_node_id.to_string();
+            tell(&Notice::Died { node: node.clone(), error: one_line(&error) });
+            Some(Happening::NodeFailed { node })
         }
         Event::Error(error) => {
             tracing::error!("dora: {error}");
@@ -125,14 +137,20 @@ fn array(data: DoraArray) -> ArrayRef {
 /// Sends an array on an output.
 ///
 /// # Errors
-/// An output that dora refuses.
+/// A message that is larger than dora takes; [`Leave::EndedEarly`] where dora takes no messages any more, as the dataflow ends.
 pub fn send(
     node: &mut DoraNode,
     output: &str,
     parameters: MetadataParameters,
     array: ArrayRef,
 ) -> Result<()> {
-    let output = DataId::from(output.to_owned());
-    node.send_output(output.clone(), parameters, DoraArray::from(array))
-        .map_err(|error| eyre!("output `{output}`: {error}"))
+    let bytes = array.to_data().get_slice_memory_size().unwrap_or_default();
+    if bytes > MAX_MESSAGE_BYTES {
+        bail!("output `{output}`: a message has {bytes} bytes, dora takes {MAX_MESSAGE_BYTES}");
+    }
+    let id = DataId::from(output.to_owned());
+    node.send_output(id, parameters, DoraArray::from(array)).map_err(|error| {
+        tracing::debug!("output `{output}`: {error:?}");
+        Report::new(Leave::EndedEarly(format!("dora takes no more messages on output `{output}`")))
+    })
 }

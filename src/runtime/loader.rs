@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::command_start::command_start;
 use super::events::{Flow, Happening, serve};
+use super::join::join;
 use super::settings::{NamedBox, Settings, variable};
 use super::stage::panic_text;
 use crate::bundle::{Bundle, BundleConfig};
@@ -131,8 +132,7 @@ impl Loader {
     /// # Errors
     /// Names every case that could not be segmented.
     pub fn run(self) -> Result<()> {
-        let (mut node, mut events) =
-            DoraNode::init_from_env().map_err(|error| eyre!("joining the dataflow: {error}"))?;
+        let (mut node, mut events) = join()?;
         self.serve(&mut node, &mut events)
     }
 
@@ -152,6 +152,9 @@ impl Loader {
                 Happening::ComputeEnded => bail!("the reader has ended"),
                 Happening::InputClosed(id) if id == "ack" => return Err(run.ended_early("the writer ended")),
                 Happening::InputClosed(_) => {}
+                Happening::NodeFailed { node } => {
+                    return Err(run.ended_early(&format!("node {node} died")));
+                }
                 Happening::InputsClosed => return Err(run.ended_early("all nodes ended")),
                 Happening::Stopped => return Err(run.ended_early("stopped")),
             }

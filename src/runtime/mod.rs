@@ -5,15 +5,21 @@
 //! windows, the loader keeps a window until the writer has acknowledged it and sends it again when it is lost.
 
 mod assembly;
+mod byte_lock;
 mod command_start;
 mod device;
 mod dispatch;
 mod events;
 mod export;
+mod join;
 pub mod loader;
+mod notice;
 mod prompt_stage;
+mod said;
+mod sample;
 mod setting_text;
 mod settings;
+mod shared_memory;
 mod stage;
 mod startup;
 pub mod training;
@@ -21,10 +27,13 @@ mod turns;
 pub mod writer;
 
 pub use assembly::{Assembler, Input, InputKind, Window};
-pub use device::{compute, compute_in, device, load_cuda};
+pub use device::{compute, compute_in, device, device_by_name, load_cuda};
 pub use dispatch::{Action, Dispatcher, Timing};
+pub use join::Leave;
+pub use notice::{NOTICES_VARIABLE, Notice, Progress, tell};
 pub use prompt_stage::{PromptStage, decode_window_prompts};
 pub use setting_text::{decode_setting, encode_setting};
 pub use settings::{NamedBox, Settings, number};
+pub use shared_memory::{Room, SharedMemory};
 pub use stage::{Emit, Output, Stage, run_stage};
-pub use startup::{exit_code, forget_package, node_main, prepare};
+pub use startup::{Failures, exit_code, forget_package, node_main, one_line, prepare, transport_overlay};

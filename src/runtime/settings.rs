@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use eyre::{Result, WrapErr, bail, eyre};
 
+use super::sample::Sample;
 use super::setting_text::decode_setting;
 use crate::bundle::{Bundle, PointRule, PromptConfig, SliceAxis};
 use crate::volume::{IgnoreValues, Regrid};
@@ -17,7 +18,7 @@ use crate::volume::{IgnoreValues, Regrid};
 pub struct Settings {
     /// `SPSAM_MODEL`: folder of the model bundle; `None` = plain LiteMedSAM.
     pub model: Option<PathBuf>,
-    /// `SPSAM_INPUT`: file or folder with volumes.
+    /// `SPSAM_INPUT`: file or folder with volumes. Without it, the volume, the model and the regions of `SPSAM_SAMPLE`.
     pub input: Option<PathBuf>,
     /// `SPSAM_LABELS`: file or folder with label volumes.
     pub labels: Option<PathBuf>,
@@ -65,15 +66,40 @@ impl Settings {
     /// # Errors
     /// A variable that cannot be understood, by name.
     pub fn from_env() -> Result<Self> {
+        Self::read(&|name| env::var_os(name))
+    }
+
+    /// [`Settings::from_env`] from other variables.
+    ///
+    /// # Errors
+    /// A variable that cannot be understood, by name.
+    pub fn read(variables: &dyn Fn(&str) -> Option<OsString>) -> Result<Self> {
+        let value = |name: &str| given(variables(name));
+        let variable = |name: &str| value(name).map(|value| value.to_string_lossy().into_owned());
+        let number = |name: &str, default| parse_number(name, variable(name), default);
         let base = value("SPSAM_BASE").map(PathBuf::from).unwrap_or_default();
         let path = |name: &str| value(name).map(|value| base.join(value));
         let boxes = variable("SPSAM_BOXES").unwrap_or_default();
+        let (mut model, mut input) = (path("SPSAM_MODEL"), path("SPSAM_INPUT"));
+        let mut regions = variable("SPSAM_ROI").unwrap_or_default();
+        match value("SPSAM_SAMPLE").map(PathBuf::from) {
+            Some(file) if input.is_none() => {
+                let sample = Sample::open(&file)?;
+                input = Some(sample.input);
+                model.get_or_insert(sample.model);
+                regions = if regions.is_empty() { sample.regions } else { regions };
+            }
+            Some(_) if model.is_none() => {
+                bail!("SPSAM_MODEL is not set: name a model bundle, such as models/hippocampus")
+            }
+            _ => {}
+        }
         Ok(Self {
-            model: path("SPSAM_MODEL"),
-            input: path("SPSAM_INPUT"),
+            model,
+            input,
             labels: path("SPSAM_LABELS"),
             boxes: parse_boxes(&boxes).wrap_err("SPSAM_BOXES")?,
-            regions: parse_regions(&variable("SPSAM_ROI").unwrap_or_default()).wrap_err("SPSAM_ROI")?,
+            regions: parse_regions(&regions).wrap_err("SPSAM_ROI")?,
             prompts: variable("SPSAM_PROMPTS")
                 .map(|text| parse_prompts(&text).wrap_err("SPSAM_PROMPTS"))
                 .transpose()?,
@@ -117,7 +143,12 @@ impl Settings {
 
 /// A set and non-empty environment variable, as a command or a user has given it.
 pub fn value(name: &str) -> Option<OsString> {
-    env::var_os(name).map(decode_setting).filter(|value| !value.as_bytes().trim_ascii().is_empty())
+    given(env::var_os(name))
+}
+
+/// A setting as it was meant; `None` where it is empty.
+fn given(text: Option<OsString>) -> Option<OsString> {
+    text.map(decode_setting).filter(|value| !value.as_bytes().trim_ascii().is_empty())
 }
 
 /// [`value`] as text.
@@ -130,7 +161,11 @@ pub fn variable(name: &str) -> Option<String> {
 /// # Errors
 /// A value that is not a non-negative integer.
 pub fn number(name: &str, default: usize) -> Result<usize> {
-    match variable(name) {
+    parse_number(name, variable(name), default)
+}
+
+fn parse_number(name: &str, text: Option<String>, default: usize) -> Result<usize> {
+    match text {
         None => Ok(default),
         Some(text) => {
             text.trim().parse().map_err(|_| eyre!("{name} is `{text}`, expected a non-negative integer"))

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::assembly::{Assembler, Input, Window};
 use super::events::{Flow, Happening, send, serve};
+use super::join::join;
 use super::startup::{compute_here, one_line};
 use super::turns::Turns;
 use crate::compute::Compute;
@@ -138,8 +139,7 @@ impl<'a> Emit<'a> {
 /// # Errors
 /// A dataflow that does not connect the stage's inputs, an output that dora refuses.
 pub fn run_stage(stage: impl Stage) -> Result<()> {
-    let (mut node, mut events) =
-        DoraNode::init_from_env().map_err(|error| eyre!("joining the dataflow: {error}"))?;
+    let (mut node, mut events) = join()?;
     serve_stage(&mut node, &mut events, stage)
 }
 
@@ -158,7 +158,7 @@ fn serve_stage(node: &mut DoraNode, events: &mut EventStream, mut stage: impl St
     let reports_status = outputs.contains(STATUS);
     let (to_compute, windows) = mpsc::channel::<Window>();
     let (to_io, results) = unbounded_channel();
-    let turns = Turns::new(stage.network());
+    let turns = Turns::new(stage.network(), node.dataflow_id());
     thread::Builder::new().name("compute".into()).spawn(move || {
         if stage.network().is_some() {
             compute_here();
@@ -241,7 +241,7 @@ fn serve_stage(node: &mut DoraNode, events: &mut EventStream, mut stage: impl St
                 }
             }
             Happening::ComputeEnded => bail!("the compute thread has ended"),
-            Happening::InputClosed(_) => {}
+            Happening::InputClosed(_) | Happening::NodeFailed { .. } => {}
             Happening::InputsClosed => {
                 let incomplete = assembler.incomplete().len();
                 if incomplete + working.len() > 0 {

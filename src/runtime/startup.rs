@@ -1,21 +1,35 @@
 //! What every node does before it joins a dataflow.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
 
-use eyre::{Result, WrapErr};
-use tracing_subscriber::EnvFilter;
+use eyre::{Report, Result, WrapErr};
+use thiserror::Error;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
+use super::join::{Leave, node_name, shared_memory, would_fail_again};
+use super::notice::{Notice, tell};
+use super::said::Said;
 use super::settings::number;
+use super::shared_memory::SharedMemory;
 
-/// dora's publisher waits 1 ms for a congested link and then drops the message in silence; this makes it
-/// wait for a minute. Read by dora when a node opens its session.
-const TRANSPORT_OVERLAY: &str = "{transport:{link:{tx:{queue:{congestion_control:{drop:{\
-    wait_before_drop:60000000,max_wait_before_drop_fragments:60000000}}}}}}}\n";
+/// dora's settings of zenoh. Its publisher waits 1 ms for a congested link and then drops the message in silence; this makes it
+/// wait for a minute. Read by dora when a process opens its session.
+pub fn transport_overlay(memory: SharedMemory) -> String {
+    let congestion = "link:{tx:{queue:{congestion_control:{drop:{\
+        wait_before_drop:60000000,max_wait_before_drop_fragments:60000000}}}}}";
+    match memory {
+        SharedMemory::Share(_) => format!("{{transport:{{{congestion}}}}}\n"),
+        SharedMemory::Off => format!("{{transport:{{{congestion},shared_memory:{{enabled:false}}}}}}\n"),
+    }
+}
+
 /// Warnings, without those that every healthy start of dora and zenoh brings, and what we say ourselves.
 const LOG: &str = "warn,zenoh::net::runtime=off,dora_node_api=error,self_prompt_sam=info,spsam=info";
 const OVERLAY_VARIABLE: &str = "DORA_ZENOH_CONFIG_OVERLAY";
@@ -29,14 +43,13 @@ pub fn prepare() -> Result<()> {
     keep_memory();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
     // A second installation (several nodes in one test process) is harmless.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
         .without_time()
         .with_ansi(false)
-        .log_internal_errors(false) // which would go to the same stderr, and panic
-        .try_init();
+        .log_internal_errors(false); // which would go to the same stderr, and panic
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(Said).try_init();
     // libtorch's panics carry a C++ back trace; one line says what happened.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{}", one_line(&panic.to_string()))));
     set_threads()
@@ -93,13 +106,28 @@ fn keep_memory() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn keep_memory() {}
 
+/// Has the kernel end this process with `dora run`, until it joins the dataflow; then dora's own library sees to it.
+fn end_with_dora() -> Result<()> {
+    use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+    let Some(dora) = env::var("DORA_RUN_PARENT_PID").ok().and_then(|text| text.parse().ok()) else {
+        return Ok(());
+    };
+    // A wrapper may stand between, and then this is of no use.
+    if getppid().map(Pid::as_raw_nonzero).map(i32::from) == Some(dora) {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+    }
+    Ok(())
+}
+
 fn install_overlay() -> Result<()> {
     if env::var_os(OVERLAY_VARIABLE).is_some() {
         return Ok(());
     }
-    // A file without a name: nothing to clean up, and nobody else's to trip over.
-    let mut file = tempfile::tempfile().wrap_err("a temporary file for dora's transport settings")?;
-    file.write_all(TRANSPORT_OVERLAY.as_bytes())?;
+    // A file in memory: nothing to clean up, and no folder that must be writable.
+    let memory = shared_memory().unwrap_or(SharedMemory::Share(1.0));
+    let file = rustix::fs::memfd_create("spsam-transport", rustix::fs::MemfdFlags::CLOEXEC);
+    let mut file = File::from(file.wrap_err("a file in memory for dora's transport settings")?);
+    file.write_all(transport_overlay(memory).as_bytes())?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     std::mem::forget(file);
     // SAFETY: called at the start of main, before any other thread exists.
@@ -107,27 +135,61 @@ fn install_overlay() -> Result<()> {
     Ok(())
 }
 
-/// [`exit_code`] for a node: installs the transport overlay, [`prepare`]s, and logs the most memory it has used.
+/// Runs a node: installs the transport overlay, [`prepare`]s, and logs the most memory it has used. An error becomes one line
+/// on stderr, a notice for the command that started the dataflow, and exit code 1.
+///
+/// Code 0 where dora would start the node again and that cannot help: it has failed by its settings or files. dora then ends
+/// the dataflow as failed at once, as the node has not joined it.
 pub fn node_main(main: impl FnOnce() -> Result<()>) -> ExitCode {
-    exit_code(|| {
-        install_overlay()?;
-        prepare()?;
+    let outcome = end_with_dora().and_then(|()| install_overlay()).and_then(|()| prepare()).and_then(|()| {
         compute_elsewhere();
         let outcome = main();
         if let Some(megabytes) = peak_memory_mb() {
             tracing::info!("peak memory {megabytes} MB");
         }
         outcome
-    })
-}
-
-/// Runs a program's `main`; an error becomes one line on stderr and exit code 1.
-pub fn exit_code(main: impl FnOnce() -> Result<()>) -> ExitCode {
-    match main() {
+    });
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{}", one_line(&format!("{error:#}")));
-            ExitCode::FAILURE
+            say_why(&error);
+            if would_fail_again() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+/// Several things that have failed.
+#[derive(Debug, Error)]
+#[error("{}", .0.join("; "))]
+pub struct Failures(pub Vec<String>);
+
+/// Runs a program that is no node; an error becomes one line on stderr, or a line each for [`Failures`], and exit code 1.
+pub fn exit_code(main: impl FnOnce() -> Result<()>) -> ExitCode {
+    let Err(error) = main() else { return ExitCode::SUCCESS };
+    let lines = match error.downcast_ref::<Failures>() {
+        Some(Failures(lines)) => lines.clone(),
+        None => vec![format!("{error:#}")],
+    };
+    for line in lines {
+        // The terminal may be what has gone.
+        let _ = writeln!(std::io::stderr(), "error: {}", one_line(&line));
+    }
+    ExitCode::FAILURE
+}
+
+/// Logs why a node has ended, and tells the command. What another node has caused is no error of this one.
+fn say_why(error: &Report) {
+    let text = one_line(&format!("{error:#}"));
+    let node = node_name();
+    match error.downcast_ref::<Leave>() {
+        Some(Leave::EndedEarly(_)) => {
+            tracing::info!("ended early: {text}");
+            tell(&Notice::EndedEarly { node, error: text });
+        }
+        Some(Leave::Told(_)) => tracing::error!("{text}"),
+        None => {
+            tracing::error!("{text}");
+            tell(&Notice::Failed { node, error: text });
         }
     }
 }
@@ -145,7 +207,7 @@ pub fn forget_package(command: &mut Command) {
 }
 
 /// A message without line breaks and without the back trace that libtorch appends.
-pub(super) fn one_line(message: &str) -> String {
+pub fn one_line(message: &str) -> String {
     let message = message.split("Exception raised from").next().unwrap_or_default().replace("\\n", " ");
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }

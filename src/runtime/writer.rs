@@ -20,6 +20,8 @@ use uuid::Uuid;
 use super::assembly::{Assembler, Input, InputKind, Window};
 use super::events::{Flow, Happening, send, serve};
 use super::export::{Export, Exporter, Told};
+use super::join::{Leave, join};
+use super::notice::{Notice, Progress, tell};
 use super::settings::{Settings, variable};
 use super::stage::panic_text;
 use crate::bundle::Bundle;
@@ -63,8 +65,7 @@ impl Writer {
     /// # Errors
     /// Input that ends without its explicit end, a message that breaks the contract.
     pub fn run(self) -> Result<()> {
-        let (mut node, mut events) =
-            DoraNode::init_from_env().map_err(|error| eyre!("joining the dataflow: {error}"))?;
+        let (mut node, mut events) = join()?;
         self.serve(&mut node, &mut events)
     }
 
@@ -136,9 +137,18 @@ impl Writer {
                 Happening::InputsClosed if end_error.is_some() => {
                     bail!("{}", end_error.take().unwrap_or_default());
                 }
-                Happening::InputsClosed => bail!("the input closed without its end: results are incomplete"),
-                Happening::Stopped => bail!("stopped before the end: results are incomplete"),
-                Happening::Input { .. } | Happening::InputClosed(_) | Happening::Tick => {}
+                Happening::InputsClosed => {
+                    bail!(Leave::EndedEarly(
+                        "the input closed without its end: results are incomplete".into()
+                    ))
+                }
+                Happening::Stopped => {
+                    bail!(Leave::EndedEarly("stopped before the end: results are incomplete".into()))
+                }
+                Happening::Input { .. }
+                | Happening::InputClosed(_)
+                | Happening::NodeFailed { .. }
+                | Happening::Tick => {}
             }
             Ok(Flow::Continue)
         })
@@ -294,15 +304,24 @@ impl Desk {
 
     fn report_progress(&mut self, case_id: &str, arrived: usize, windows: usize) {
         let Some(case) = self.open.get(case_id) else { return };
-        if arrived < windows && self.progress.elapsed() < PROGRESS_EVERY {
-            return;
-        }
-        self.progress = Instant::now();
         let seconds = self.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
         let rate = self.slices as f64 / seconds.max(1e-3);
         // Cases done and the part of this one, as a share of all cases, give the time that remains.
         let share = (self.closed.len() as f64 + arrived as f64 / windows as f64) / case.open.cases as f64;
         let remaining = (seconds / share.max(1e-6) * (1.0 - share)).max(0.0) as u64;
+        tell(&Notice::Progress(Progress {
+            case_id: case_id.into(),
+            cases_done: self.closed.len(),
+            cases: case.open.cases,
+            windows_done: arrived,
+            windows,
+            slices_per_second: rate,
+            seconds_left: remaining,
+        }));
+        if arrived < windows && self.progress.elapsed() < PROGRESS_EVERY {
+            return;
+        }
+        self.progress = Instant::now();
         tracing::info!(
             "case {}/{} {case_id}: window {arrived}/{windows}, {rate:.1} slices/s, {:02}:{:02} left",
             self.closed.len() + 1,

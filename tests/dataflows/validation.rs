@@ -106,7 +106,8 @@ fn manifests_say_the_same_as_the_dataflow_and_its_types() {
             }
         }
         for (variable, _) in manifest["env"].as_mapping().unwrap() {
-            let known = [&oracle, &flows[1]].iter().any(|flow| flow["env"].get(variable).is_some());
+            let known =
+                [&oracle, &flows[0], &flows[1]].iter().any(|flow| flow["env"].get(variable).is_some());
             assert!(known, "{node}: {}", variable.as_str().unwrap());
         }
     }

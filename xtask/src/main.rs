@@ -5,6 +5,7 @@
 mod asset;
 mod demo;
 mod doctor;
+mod install;
 mod process;
 mod project;
 mod python;
@@ -44,6 +45,8 @@ enum Task {
     Demo(demo::DemoArgs),
     /// Set up, then check formatting, lints, documentation, tests and dataflow files
     Test(suite::TestArgs),
+    /// Set up, build, and make a folder that holds all that a run needs and that may be moved
+    Install(install::InstallArgs),
     /// Say what is installed, what is missing and how to get it; exits 1 if something required is missing
     Doctor,
 }
@@ -65,6 +68,7 @@ fn perform(task: Task) -> eyre::Result<ExitCode> {
         Task::Setup { test: true } => setup::set_up(&project, setup::Purpose::Test)?,
         Task::Demo(args) => demo::demo(&project, &args)?,
         Task::Test(args) => suite::test(&project, &args)?,
+        Task::Install(args) => install::install(&project, &args)?,
         Task::Doctor => return doctor::doctor(&project),
     }
     Ok(ExitCode::SUCCESS)

@@ -1,70 +1,166 @@
 //! A dataflow that dora runs for a command.
 
+mod descriptor;
+mod log;
+mod notices;
+mod scratch;
+
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use eyre::{Result, WrapErr, bail};
+use eyre::{Result, WrapErr};
 use libc::SIGKILL;
-use self_prompt_sam::runtime::{encode_setting, forget_package};
+use self_prompt_sam::runtime::{
+    NOTICES_VARIABLE, Notice, Room, SharedMemory, encode_setting, forget_package, transport_overlay,
+};
+use serde_yaml::Value;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use self::log::Log;
+use self::notices::{Notices, Reasons, last_error};
+use self::scratch::Scratch;
+use super::progress::Display;
+
+/// How long a run may go on after a node has said that it cannot do its work: to stop by itself, and then when asked.
+const LOST_FOR: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(8)];
+/// Variable by which dora is told its settings of zenoh.
+const OVERLAY_VARIABLE: &str = "DORA_ZENOH_CONFIG_OVERLAY";
+
+/// A dataflow to run.
+pub enum Flow {
+    /// One of this project: its programs are there, and nothing is built.
+    Own(PathBuf),
+    /// Somebody's own, given to dora as it is.
+    Custom(PathBuf),
+}
 
 /// dora and its nodes, which end with this.
 pub struct Dataflow {
     dora: Child,
     /// Set by a signal to end.
     signal: Arc<AtomicBool>,
+    notices: Notices,
+    log: Log,
+    display: Display,
+    reasons: Reasons,
+    _scratch: Scratch,
 }
 
 impl Dataflow {
     /// Starts `dora run` with settings, in a process group of its own: signals to end reach this process alone, and it
-    /// says what they mean.
+    /// says what they mean. The log goes to the folder `output`, which exists.
     pub fn start(
-        dataflow: &Path,
-        settings: impl IntoIterator<Item = (&'static str, OsString)>,
+        flow: &Flow,
+        settings: &[(&'static str, OsString)],
+        output: &Path,
+        verbose: bool,
     ) -> Result<Self> {
-        if !dataflow.exists() {
-            bail!("{}: no such dataflow", dataflow.display());
-        }
+        let scratch = Scratch::new(output)?;
+        let (path, descriptor) = for_dora(flow, settings, &scratch)?;
         let signal = Arc::new(AtomicBool::new(false));
         for number in signals_to_end() {
             signal_hook::flag::register(number, signal.clone()).wrap_err("installing the signal handler")?;
         }
+        let notices = Notices::listen().wrap_err("a pipe for the nodes' notices")?;
+        let log = Log::create(output, verbose)?;
         let program = super::dora();
         let mut command = Command::new(&program);
         forget_package(&mut command);
-        // The dataflow's `env:` reads these, and the folder that relative paths start from.
-        command.envs(settings.into_iter().map(|(name, value)| (name, encode_setting(&value))));
+        // A dataflow's `env:` may read these, and the folder that relative paths start from.
         if let Ok(folder) = std::env::current_dir() {
             command.env("PWD", encode_setting(folder.as_os_str()));
         }
-        let dora = command.arg("run").arg(dataflow).process_group(0).spawn().wrap_err_with(|| {
+        command
+            .arg("run")
+            .arg(&path)
+            .envs(settings.iter().map(|(name, value)| (name, encode_setting(value))))
+            .env(NOTICES_VARIABLE, notices.path())
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        limit_memory(&mut command, &descriptor, &scratch, &log)?;
+        ends_with_this_process(&mut command);
+        let mut dora = command.spawn().wrap_err_with(|| {
             format!("starting {}; `spsam doctor` says what is missing", program.display())
         })?;
-        Ok(Self { dora, signal })
+        if let (Some(stdout), Some(stderr)) = (dora.stdout.take(), dora.stderr.take()) {
+            log.follow(stdout).and_then(|()| log.follow(stderr)).wrap_err("a thread for the log")?;
+        }
+        let (display, reasons) = (Display::new(verbose), Reasons::default());
+        Ok(Self { dora, signal, notices, log, display, reasons, _scratch: scratch })
     }
 
     /// Waits for its end. The first signal calls `stop`, which says what it does; the second ends everything at once.
     pub fn wait(mut self, stop: impl FnOnce(&Self) -> Result<&'static str>) -> Result<Ended> {
         let mut stop = Some(stop);
-        loop {
+        let mut lost: Option<Instant> = None;
+        let mut asked = false;
+        let status = loop {
+            for notice in self.notices.new_ones() {
+                self.take(&notice);
+            }
             if let Some(status) = self.dora.try_wait()? {
-                return Ok(if stop.is_none() { Ended::Stopped(status) } else { Ended::ByItself(status) });
+                break status;
             }
             if self.signal.swap(false, Ordering::Relaxed) {
                 let Some(stop) = stop.take() else { return Ok(Ended::AtOnce) };
                 let said = stop(&self)?;
-                // The terminal may be what has gone.
-                let _ = writeln!(io::stderr(), "{said}; again to stop at once");
+                self.display.say(&format!("{said}; again to stop at once"));
             }
-            thread::sleep(Duration::from_millis(100));
+            if self.reasons.is_lost() {
+                let since = lost.get_or_insert_with(Instant::now).elapsed();
+                if since > LOST_FOR[1] {
+                    return Ok(Ended::Failed(self.failure()));
+                } else if since > LOST_FOR[0] && !asked {
+                    asked = true;
+                    self.terminate();
+                }
+            }
+            thread::sleep(Duration::from_millis(50));
+        };
+        let was_stopped = stop.is_none();
+        if status.success() || was_stopped {
+            self.display.clear();
+            return Ok(if was_stopped { Ended::Stopped(status) } else { Ended::Succeeded });
         }
+        Ok(Ended::Failed(self.failure()))
+    }
+
+    fn take(&mut self, notice: &Notice) {
+        self.reasons.add(notice);
+        match notice {
+            Notice::Progress(progress) => self.display.progress(progress),
+            Notice::Said(text) => self.display.say(text),
+            Notice::Warned(text) => self.display.warn(text),
+            _ => {}
+        }
+    }
+
+    /// Why the run has failed, with the name of its log.
+    fn failure(mut self) -> Failure {
+        self.end();
+        // Replaced by one that nobody writes to, as this one goes.
+        let notices = Notices::listen().map(|fresh| std::mem::replace(&mut self.notices, fresh));
+        for notice in notices.map(Notices::rest).unwrap_or_default() {
+            self.take(&notice);
+        }
+        self.display.clear();
+        let mut reasons = self.reasons.lines();
+        if reasons.is_empty() {
+            let last = File::open(self.log.path()).ok().and_then(last_error);
+            reasons.push(last.unwrap_or_else(|| "dora ended without a reason".into()));
+        }
+        Failure { reasons, log: self.log.path().to_path_buf() }
     }
 
     /// Asks dora to stop its nodes and to end.
@@ -80,16 +176,91 @@ impl Dataflow {
         // SAFETY: kill takes numbers alone. The process is a child that has not been waited for, so its number is its own.
         unsafe { libc::kill(process, signal) };
     }
+
+    /// Ends dora at once; its nodes notice.
+    fn end(&mut self) {
+        if let Ok(None) = self.dora.try_wait() {
+            self.kill(SIGKILL, -self.id());
+            let _ = self.dora.wait();
+        }
+    }
+}
+
+impl Drop for Dataflow {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 /// How a dataflow ended.
 pub enum Ended {
-    /// Without having been asked.
-    ByItself(ExitStatus),
+    /// With everything done.
+    Succeeded,
+    /// Without having been asked, and without success.
+    Failed(Failure),
     /// After a signal.
     Stopped(ExitStatus),
     /// By a second signal.
     AtOnce,
+}
+
+/// Why a run failed.
+pub struct Failure {
+    /// One line each.
+    pub reasons: Vec<String>,
+    /// Where the whole log is.
+    pub log: PathBuf,
+}
+
+/// The file that dora is given, and what is in it.
+fn for_dora(
+    flow: &Flow,
+    settings: &[(&'static str, OsString)],
+    scratch: &Scratch,
+) -> Result<(PathBuf, Value)> {
+    let own = match flow {
+        Flow::Own(own) => own,
+        Flow::Custom(path) => return Ok((path.clone(), descriptor::read(path)?)),
+    };
+    let set: Vec<&str> = settings.iter().map(|(name, _)| *name).collect();
+    let descriptor = descriptor::prepare(own, &set)?;
+    let path = scratch.path().join(own.file_name().unwrap_or_default());
+    let types = descriptor::folder_of(own)?.join("types");
+    let written = fs::write(&path, serde_yaml::to_string(&descriptor)?)
+        .and_then(|()| std::os::unix::fs::symlink(types, scratch.path().join("types")));
+    written.wrap_err_with(|| scratch.path().display().to_string())?;
+    Ok((path, descriptor))
+}
+
+/// Keeps dora from shared memory where there is too little. Its nodes see to their own.
+fn limit_memory(command: &mut Command, descriptor: &Value, scratch: &Scratch, log: &Log) -> Result<()> {
+    let room = Room::here();
+    let memory = SharedMemory::for_dataflow(descriptor, room);
+    if let Some(remark) = memory.remark(room) {
+        log.write(format!("{remark}\n").as_bytes());
+        eprintln!("note: {remark}");
+    }
+    if memory == SharedMemory::Off && std::env::var_os(OVERLAY_VARIABLE).is_none() {
+        let overlay = scratch.path().join("zenoh.json5");
+        fs::write(&overlay, transport_overlay(memory)).wrap_err_with(|| overlay.display().to_string())?;
+        command.env(OVERLAY_VARIABLE, overlay);
+    }
+    Ok(())
+}
+
+/// A command that is killed by the kernel when this process ends, however it ends. dora's nodes end when dora does.
+fn ends_with_this_process(command: &mut Command) {
+    let own = std::process::id();
+    let set = move || {
+        // SAFETY: both calls take numbers alone, and may be made between fork and exec (signal-safety(7)).
+        let parent = unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, SIGKILL);
+            libc::getppid()
+        };
+        if parent as u32 == own { Ok(()) } else { Err(io::Error::other("spsam has ended")) }
+    };
+    // SAFETY: `set` allocates nothing unless it fails, and then the child ends.
+    unsafe { command.pre_exec(set) };
 }
 
 /// The signals that ask a program to end; not SIGHUP where it was told to ignore that (`nohup`).
@@ -103,14 +274,5 @@ fn is_ignored(signal: i32) -> bool {
         let mut action: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
             && action.sa_sigaction == libc::SIG_IGN
-    }
-}
-
-impl Drop for Dataflow {
-    fn drop(&mut self) {
-        if let Ok(None) = self.dora.try_wait() {
-            self.kill(SIGKILL, -self.id());
-            let _ = self.dora.wait();
-        }
     }
 }

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
-use eyre::{Result, WrapErr, bail};
+use eyre::{Report, Result, WrapErr, bail};
 use self_prompt_sam::bundle::SliceAxis;
 use self_prompt_sam::compute::Precision;
+use self_prompt_sam::runtime::{Failures, Settings, encode_setting};
 
-use super::dataflow::{Dataflow, Ended};
+use super::check;
+use super::dataflow::{Dataflow, Ended, Failure, Flow};
 
 /// Where prompts come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -80,6 +82,9 @@ pub struct Infer {
     /// Another dataflow, with your own nodes in it.
     #[arg(long)]
     dataflow: Option<PathBuf>,
+    /// Show what dora and the nodes log, too; it is in spsam.log of the output folder anyway.
+    #[arg(long, short)]
+    verbose: bool,
 }
 
 impl Infer {
@@ -94,19 +99,20 @@ impl Infer {
         if !by_labels && !self.boxes.is_empty() {
             bail!("--box is a prompt: the model makes its own, unless you say --prompts labels");
         }
-        let dataflow = match &self.dataflow {
-            Some(path) => path.clone(),
+        let flow = match &self.dataflow {
+            Some(path) => Flow::Custom(path.clone()),
             None => {
-                super::project()?.join(if by_labels { "dataflows/oracle.yml" } else { "dataflows/infer.yml" })
+                let name = if by_labels { "dataflows/oracle.yml" } else { "dataflows/infer.yml" };
+                Flow::Own(super::project()?.join(name))
             }
         };
         let text = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
-        let settings: [(_, OsString); 16] = [
+        let settings: [(_, OsString); 17] = [
             ("SPSAM_INPUT", absolute(&self.input)?.into()),
             ("SPSAM_MODEL", text(&self.model)?.unwrap_or_default().into()),
             ("SPSAM_LABELS", text(&self.labels)?.unwrap_or_default().into()),
             ("SPSAM_OUTPUT", absolute(&self.output)?.into()),
-            ("SPSAM_DEVICE", self.device.into()),
+            ("SPSAM_DEVICE", self.device.clone().into()),
             ("SPSAM_PRECISION", self.precision.name().into()),
             ("SPSAM_BOXES", self.boxes.join(";").into()),
             ("SPSAM_ROI", self.roi.unwrap_or_default().into()),
@@ -118,14 +124,24 @@ impl Infer {
             ("SPSAM_RESAMPLE_LABELS", u8::from(self.resample_labels).to_string().into()),
             ("SPSAM_THREADS", self.threads.to_string().into()),
             ("SPSAM_WINDOW", self.window.to_string().into()),
+            ("SPSAM_BASE", std::env::current_dir().wrap_err("this folder")?.into()),
         ];
-        let ended = Dataflow::start(&dataflow, settings)?.wait(|dataflow| {
+        let given = |name: &str| {
+            settings.iter().find(|(known, _)| *known == name).map(|(_, value)| encode_setting(value))
+        };
+        let read = Settings::read(&|name| given(name).or_else(|| std::env::var_os(name)))?;
+        if self.dataflow.is_none() {
+            check::infer(&read, &self.device, by_labels)?;
+        } else {
+            check::output(&read.output)?;
+        }
+        let ended = Dataflow::start(&flow, &settings, &read.output, self.verbose)?.wait(|dataflow| {
             dataflow.terminate();
             Ok("stopping")
         })?;
         match ended {
-            Ended::ByItself(status) if status.success() => {}
-            Ended::ByItself(_) => bail!("the dataflow failed; the log above names the case and the cause"),
+            Ended::Succeeded => {}
+            Ended::Failed(failure) => return Err(failed(failure)),
             Ended::Stopped(_) | Ended::AtOnce => {
                 bail!("stopped; the label maps that are in {} are whole", self.output.display())
             }
@@ -138,6 +154,12 @@ impl Infer {
 /// The name of an axis; empty as the variable may be.
 fn slice_axis(text: &str) -> Result<String, String> {
     if text.is_empty() { Ok(String::new()) } else { text.parse().map(|axis: SliceAxis| axis.name().into()) }
+}
+
+/// The reasons, a line each; where the log is stands above them.
+pub fn failed(failure: Failure) -> Report {
+    eprintln!("log: {}", failure.log.display());
+    Report::new(Failures(failure.reasons))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

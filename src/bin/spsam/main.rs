@@ -2,6 +2,7 @@
 //! into files; the dataflows stay the real interface.
 
 mod ablate;
+mod check;
 mod dataflow;
 mod dataset;
 mod doctor;
@@ -9,6 +10,7 @@ mod evaluate;
 mod infer;
 mod init;
 mod inspect;
+mod progress;
 mod train;
 
 use std::path::PathBuf;

@@ -11,8 +11,10 @@ use self_prompt_sam::runtime::compute_in;
 use self_prompt_sam::runtime::training::STOP_FILE;
 use self_prompt_sam::training::{self, Outcome, TrainingConfig};
 
-use super::dataflow::{Dataflow, Ended, signals_to_end};
+use super::check;
+use super::dataflow::{Dataflow, Ended, Flow, signals_to_end};
 use super::dataset::checked;
+use super::infer::failed;
 
 #[derive(Args)]
 pub struct Train {
@@ -34,6 +36,9 @@ pub struct Train {
     /// Another dataflow, with your own nodes in it. Default: dataflows/train.yml.
     #[arg(long)]
     dataflow: Option<PathBuf>,
+    /// Show what dora and the nodes log, too; it is in spsam.log of the output folder anyway.
+    #[arg(long, short)]
+    verbose: bool,
 }
 
 impl Train {
@@ -59,12 +64,12 @@ impl Train {
     }
 
     fn dataflow(&self, config: &TrainingConfig) -> Result<()> {
-        let dataflow = match &self.dataflow {
-            Some(path) => path.clone(),
-            None => super::project()?.join("dataflows/train.yml"),
+        let flow = match &self.dataflow {
+            Some(path) => Flow::Custom(path.clone()),
+            None => Flow::Own(super::project()?.join("dataflows/train.yml")),
         };
         let file = config.output.join("config.yml");
-        fs::create_dir_all(&config.output).wrap_err_with(|| config.output.display().to_string())?;
+        check::output(&config.output)?;
         config.write(&file)?;
         let stop_file = config.output.join(STOP_FILE);
         let _ = fs::remove_file(&stop_file); // of a run that had ended already
@@ -74,18 +79,22 @@ impl Train {
             ("SPSAM_RESUME", resume.into()),
             ("SPSAM_DATA_CHECKED", "1".into()),
         ];
-        let ended = Dataflow::start(&dataflow, settings)?.wait(|_| {
+        let ended = Dataflow::start(&flow, &settings, &config.output, self.verbose)?.wait(|_| {
             // Not by stopping dora, which would end its nodes before the checkpoint is written.
             fs::write(&stop_file, "").wrap_err_with(|| stop_file.display().to_string())?;
             Ok("stopping after this step with a checkpoint")
         })?;
         let stopped = matches!(ended, Ended::Stopped(_));
         match ended {
-            Ended::ByItself(status) | Ended::Stopped(status) if status.success() => {}
-            Ended::AtOnce => bail!("stopped at once; --resume goes on from the last checkpoint"),
-            _ => bail!(
-                "the dataflow failed; the log above names the cause. --resume goes on from the last checkpoint"
-            ),
+            Ended::Succeeded => {}
+            Ended::Stopped(status) if status.success() => {}
+            Ended::Stopped(_) | Ended::AtOnce => {
+                bail!("stopped at once; --resume goes on from the last checkpoint")
+            }
+            Ended::Failed(failure) => {
+                eprintln!("--resume goes on from the last checkpoint");
+                return Err(failed(failure));
+            }
         }
         report(config, stopped)
     }

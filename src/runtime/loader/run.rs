@@ -17,6 +17,8 @@ use crate::message::control::{Ack, AckMessage, CaseMessage, CaseOpen, Status, fr
 use crate::message::{SliceHeader, encode_text, text};
 use crate::runtime::dispatch::{Action, Dispatcher, Timing};
 use crate::runtime::events::send;
+use crate::runtime::join::Leave;
+use crate::runtime::notice::{Notice, tell};
 use crate::volume::{CasePlan, PreparedCase};
 
 /// Cases held at a time: the one being sent, the one being read, and those waiting to be written.
@@ -137,6 +139,7 @@ impl Run {
             }
             Ack::CaseFailed { case_id, error } => {
                 tracing::error!("{error}");
+                tell(&Notice::CaseFailed { case_id: case_id.clone(), error: error.clone() });
                 self.failures.insert(case_id.clone(), error);
                 self.close(&case_id);
             }
@@ -195,6 +198,7 @@ impl Run {
 
     fn fail(&mut self, node: &mut DoraNode, case_id: String, error: String) -> Result<()> {
         tracing::error!("{error}");
+        tell(&Notice::CaseFailed { case_id: case_id.clone(), error: error.clone() });
         self.close(&case_id);
         self.failures.insert(case_id.clone(), error.clone());
         let message = CaseMessage::Failed { case_id: case_id.clone(), error };
@@ -311,7 +315,8 @@ impl Run {
             self.open.values().map(|case| case.plan.files.case_id.as_str()).collect();
         missing.extend(self.loader.cases[self.prepared..].iter().map(|case| case.case_id.as_str()));
         missing.extend(self.failures.keys().map(String::as_str));
-        eyre!("{why} before these cases were written: {}", missing.join(", "))
+        let error = format!("{why} before these cases were written: {}", missing.join(", "));
+        eyre::Report::new(Leave::EndedEarly(error))
     }
 
     pub fn outcome(self) -> Result<()> {
@@ -324,8 +329,9 @@ impl Run {
         match self.failures.len() {
             0 => Ok(()),
             failed => {
-                let reasons: Vec<&str> = self.failures.values().map(String::as_str).collect();
-                bail!("{failed} of {} cases failed: {}", self.loader.cases.len(), reasons.join("; "))
+                let names: Vec<&str> = self.failures.keys().map(String::as_str).collect();
+                let cases = self.loader.cases.len();
+                bail!(Leave::Told(format!("{failed} of {cases} cases failed: {}", names.join(", "))))
             }
         }
     }

@@ -14,6 +14,7 @@ use super::{Closed, TrainingRun};
 use crate::message::control::{Order, Supply, from_json, to_json};
 use crate::message::{SliceHeader, WireKind, encode_text, text};
 use crate::runtime::events::{Flow, Happening, send, serve};
+use crate::runtime::join::join;
 use crate::runtime::settings::variable;
 use crate::runtime::stage::{Emit, Output, declared_outputs};
 use crate::training::{
@@ -41,8 +42,7 @@ pub fn run_loader(run: &TrainingRun) -> Result<()> {
         .name("reader".into())
         .spawn(move || draw(&reader_config, &sampler, first, &orders, &to_io))?;
 
-    let (mut node, mut events) =
-        DoraNode::init_from_env().map_err(|error| eyre!("joining the dataflow: {error}"))?;
+    let (mut node, mut events) = join()?;
     let session_id = Uuid::new_v4().to_string();
     let mut closed = Closed::default();
     // The step that was ordered last, its attempt, and its windows once they are there.
@@ -78,6 +78,7 @@ pub fn run_loader(run: &TrainingRun) -> Result<()> {
                 closed.check()?;
             }
             Happening::ComputeEnded => bail!("the reader has ended"),
+            Happening::NodeFailed { .. } => {}
             Happening::InputClosed(id) => closed.note(id),
             Happening::InputsClosed => closed.note("order".into()),
             Happening::Stopped => return Ok(Flow::Finish),

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use eyre::{Result, bail};
 
+use super::join::Leave;
 use super::settings::{value, variable};
 use crate::training::{Checkpoint, TrainingConfig};
 
@@ -96,7 +97,8 @@ impl Closed {
     fn check(&self) -> Result<()> {
         match &self.0 {
             Some((since, input)) if since.elapsed() > PATIENCE => {
-                bail!("a node has ended before the training: input `{input}` is closed")
+                let error = format!("a node has ended before the training: input `{input}` is closed");
+                bail!(Leave::EndedEarly(error))
             }
             _ => Ok(()),
         }

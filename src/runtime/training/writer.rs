@@ -17,6 +17,7 @@ use crate::compute::Compute;
 use crate::message::control::{Command, Order, Progress, Status, Supply, from_json, to_json};
 use crate::message::{encode_text, text};
 use crate::runtime::events::{Flow, Happening, send, serve};
+use crate::runtime::join::{Leave, join};
 use crate::runtime::number;
 use crate::runtime::startup::compute_here;
 use crate::training::{
@@ -82,8 +83,7 @@ pub fn run_writer(run: &TrainingRun, compute: Compute) -> Result<()> {
         }
     })?;
 
-    let (mut node, mut events) =
-        DoraNode::init_from_env().map_err(|error| eyre!("joining the dataflow: {error}"))?;
+    let (mut node, mut events) = join()?;
     let mut lead =
         Lead { config, step: first, phase: Phase::Begin, ack_timeout, sign: Instant::now(), stop, to_course };
     serve(&mut node, &mut events, replies, |node, happening| {
@@ -98,9 +98,12 @@ pub fn run_writer(run: &TrainingRun, compute: Compute) -> Result<()> {
                 lead.on_tick(node)?;
             }
             Happening::ComputeEnded => bail!("the thread that keeps the course has ended"),
+            Happening::NodeFailed { .. } => {}
             Happening::InputClosed(id) => lead.on_closed(&id)?,
             Happening::InputsClosed if lead.is_leaving() => return Ok(Flow::Finish),
-            Happening::InputsClosed => bail!("all nodes have ended before the training"),
+            Happening::InputsClosed => {
+                bail!(Leave::EndedEarly("all nodes have ended before the training".into()))
+            }
             Happening::Stopped => bail!(
                 "stopped by dora without a checkpoint; a file `{STOP_FILE}` in {} stops the run with one",
                 output.display()
@@ -345,7 +348,10 @@ impl Lead {
                 *left += usize::from(id.starts_with("progress") || id == "supply");
                 Ok(())
             }
-            _ => bail!("a node has ended before the training: input `{id}` is closed"),
+            _ => {
+                let error = format!("a node has ended before the training: input `{id}` is closed");
+                bail!(Leave::EndedEarly(error))
+            }
         }
     }
 

@@ -331,7 +331,7 @@ pub(super) mod tests {
         let make = |_: &_, trained: &tch::nn::VarStore| trained.root().zeros("weight", &[1]);
         let (part, weight) = Part::new(PartName::Encoder, &config, compute, make).unwrap();
         let (to_io, results) = unbounded_channel();
-        let turns = Turns::new(None);
+        let turns = Turns::new(None, &uuid::Uuid::nil());
         let fake = Fake { part, weight, seen: Vec::new() };
         let learning = Learning::new(fake, config, BTreeSet::from(["out".to_owned()]), to_io, turns, 0);
         (learning, results)

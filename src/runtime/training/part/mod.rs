@@ -20,6 +20,7 @@ use crate::message::control::{Command, Progress, from_json, to_json};
 use crate::message::{SliceHeader, encode_text, text};
 use crate::runtime::assembly::{Assembler, Input, Window};
 use crate::runtime::events::{Flow, Happening, send, serve};
+use crate::runtime::join::join;
 use crate::runtime::stage::declared_outputs;
 use crate::runtime::turns::Turns;
 use crate::training::{Schedule, Stage, TrainingConfig};
@@ -38,8 +39,7 @@ pub fn run_part(run: &TrainingRun, mut learner: impl Learner) -> Result<()> {
         };
         learner.part().restore(shard).map_err(|reason| eyre!("checkpoint: {reason}"))?;
     }
-    let (mut node, mut events) =
-        DoraNode::init_from_env().map_err(|error| eyre!("joining the dataflow: {error}"))?;
+    let (mut node, mut events) = join()?;
     let config = run.config.clone();
     let windows = config.schedule.windows_per_step as i64;
     let mut joins =
@@ -47,7 +47,7 @@ pub fn run_part(run: &TrainingRun, mut learner: impl Learner) -> Result<()> {
     let (to_compute, work) = mpsc::channel();
     let (to_io, results) = unbounded_channel();
     let outputs = declared_outputs(&node);
-    let turns = Turns::new(Some(learner.network()));
+    let turns = Turns::new(Some(learner.network()), node.dataflow_id());
     thread::Builder::new().name("compute".into()).spawn(move || {
         Learning::new(learner, config, outputs, to_io, turns, first).serve(&work);
     })?;
@@ -97,6 +97,7 @@ pub fn run_part(run: &TrainingRun, mut learner: impl Learner) -> Result<()> {
                 }
             }
             Happening::ComputeEnded => bail!("the compute thread has ended"),
+            Happening::NodeFailed { .. } => {}
             Happening::InputClosed(id) => closed.note(id),
             Happening::InputsClosed => closed.note("control".into()),
             Happening::Stopped => return Ok(Flow::Finish),

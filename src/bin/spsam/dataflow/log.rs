@@ -1,0 +1,56 @@
+//! The log of a run: what dora and its nodes say goes to a file, and with `--verbose` to stderr, too.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use eyre::{Result, WrapErr};
+
+/// Name of the file in the output folder.
+pub const NAME: &str = "spsam.log";
+
+/// A file that several streams are written to. What cannot be written is lost: a full disk must stop no node.
+#[derive(Clone)]
+pub struct Log {
+    path: PathBuf,
+    file: Arc<Mutex<File>>,
+    verbose: bool,
+}
+
+impl Log {
+    /// Begins anew.
+    pub fn create(output: &Path, verbose: bool) -> Result<Self> {
+        let path = output.join(NAME);
+        let file = File::create(&path).wrap_err_with(|| path.display().to_string())?;
+        Ok(Self { path, file: Arc::new(Mutex::new(file)), verbose })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes a stream in until its end, on a thread of its own.
+    pub fn follow(&self, mut stream: impl Read + Send + 'static) -> io::Result<()> {
+        let log = self.clone();
+        let copy = move || {
+            let mut part = [0; 1 << 14];
+            while let Ok(count @ 1..) = stream.read(&mut part) {
+                log.write(&part[..count]);
+            }
+        };
+        thread::Builder::new().name("log".into()).spawn(copy)?;
+        Ok(())
+    }
+
+    /// Adds to the log.
+    pub fn write(&self, bytes: &[u8]) {
+        if let Ok(mut file) = self.file.lock() {
+            let _ = file.write_all(bytes);
+        }
+        if self.verbose {
+            let _ = io::stderr().write_all(bytes);
+        }
+    }
+}
