@@ -1,4 +1,4 @@
-//! What is wrong between the cases of a dataset.
+//! Problems between the cases of a dataset.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use super::case::Examined;
 use super::{Expected, Problem, Severity};
 use crate::volume::{CaseFiles, Header, Regrid, TargetGrid, check_grid};
 
-/// Problems that show only when all cases are seen.
+/// Finds problems that are visible only in all cases together.
 pub(super) fn problems(cases: &[CaseFiles], examined: &[Examined], expected: &Expected) -> Vec<Problem> {
     let mut problems = exchanged(cases, examined);
     problems.extend(same_images(cases, examined));
@@ -14,7 +14,7 @@ pub(super) fn problems(cases: &[CaseFiles], examined: &[Examined], expected: &Ex
     problems
 }
 
-/// Cases whose labels lie on another grid than their image, while each other's fit.
+/// Pairs of cases whose labels are each on the grid of the other's image.
 fn exchanged(cases: &[CaseFiles], examined: &[Examined]) -> Vec<Problem> {
     let off_grid = cases.iter().zip(examined).filter(|(_, examined)| examined.is_off_grid);
     let headers: Vec<(&CaseFiles, Header, Header)> = off_grid
@@ -44,7 +44,7 @@ fn exchanged(cases: &[CaseFiles], examined: &[Examined]) -> Vec<Problem> {
     problems
 }
 
-/// Cases with the same voxels: one patient under two names would stand on both sides of a split.
+/// Cases with the same voxels: one patient under two names could be on both sides of a split.
 fn same_images(cases: &[CaseFiles], examined: &[Examined]) -> Vec<Problem> {
     let mut first: HashMap<Vec<u32>, &CaseFiles> = HashMap::new();
     let mut problems = Vec::new();
@@ -63,7 +63,7 @@ fn same_images(cases: &[CaseFiles], examined: &[Examined]) -> Vec<Problem> {
     problems
 }
 
-/// Classes that no case has.
+/// Classes that occur in no case.
 fn nowhere(examined: &[Examined], expected: &Expected) -> Vec<Problem> {
     let labels = || examined.iter().filter_map(|case| case.facts.as_ref()?.labels.as_ref());
     if labels().next().is_none() {

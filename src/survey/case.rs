@@ -1,4 +1,4 @@
-//! One case: what its files hold, and what is wrong with them.
+//! One case: the contents of its files, and their problems.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,25 +11,25 @@ use crate::volume::{
     CaseFiles, Header, Image, TargetGrid, VolumeError, check_grid, orientation_code, read_labels_on,
 };
 
-/// Voxels of a channel that stand for all of it where percentiles are taken, spread evenly.
+/// Number of voxels, spread evenly, that represent a channel in percentiles.
 const SAMPLE: usize = 10_000;
-/// Values that one line lists.
+/// Most values listed in one line.
 const MOST_VALUES: usize = 10;
 
-/// What a case holds.
+/// The contents of a case.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CaseFacts {
     /// Its name.
     pub case: String,
-    /// Voxels along the stored axes.
+    /// Number of voxels along the stored axes.
     pub shape: [usize; 3],
     /// Voxel sizes along them, mm.
     pub spacing_mm: [f64; 3],
-    /// Where the stored axes point, as nibabel's `aff2axcodes` says it: `RAS`, `LPS`, …
+    /// Orientation of the stored axes in nibabel's notation (`aff2axcodes`): `RAS`, `LPS`, …
     pub orientation: String,
     /// Each channel.
     pub channels: Vec<Intensities>,
-    /// Voxels of each label value; absent without labels.
+    /// Number of voxels of each label value; absent without labels.
     pub labels: Option<BTreeMap<u8, u64>>,
 }
 
@@ -42,15 +42,15 @@ pub struct Intensities {
     pub max: f32,
 }
 
-/// A case and what was drawn from it for the dataset's figures.
+/// A case, with samples of its voxels for the dataset's statistics.
 pub(super) struct Examined {
     pub facts: Option<CaseFacts>,
     pub problems: Vec<Problem>,
-    /// Some values of each channel.
+    /// Sampled values of each channel.
     pub sample: Vec<Vec<f32>>,
-    /// Some values of each channel within the classes.
+    /// Sampled values of each channel within the classes.
     pub foreground: Vec<Vec<f32>>,
-    /// Whether the labels lie on another grid than the image.
+    /// Whether the labels are on another grid than the image.
     pub is_off_grid: bool,
 }
 
@@ -84,7 +84,7 @@ impl Examining<'_> {
         self.problems.push(Problem::new(severity, Some(&self.files.case_id), text));
     }
 
-    /// `None` where an image cannot be read, which is among the problems.
+    /// Returns `None` if an image cannot be read, which is then among the problems.
     fn read(&mut self) -> Option<Read> {
         let first = self.files.images.first()?;
         let header = match Header::read(first) {
@@ -118,7 +118,7 @@ impl Examining<'_> {
         is_readable.then_some(read)
     }
 
-    /// Reads an image; false where it cannot be.
+    /// Reads an image; returns false if that fails.
     fn image(&mut self, path: &Path, first: &Header, foreground: Option<&[usize]>, read: &mut Read) -> bool {
         let (image, non_finite) = match Image::read_counting(path) {
             Ok(read) => read,
@@ -133,7 +133,7 @@ impl Examining<'_> {
             self.say(Severity::Error, format!("{}: {non_finite} {what}", path.display()));
         }
         for voxels in image.voxels.outer_iter() {
-            // [z, y, x] in memory, as in the labels that the foreground was taken from.
+            // [z, y, x] in memory, like the labels from which `foreground` comes.
             let Some(voxels) = voxels.as_slice_memory_order() else { continue };
             let (min, max) =
                 voxels.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
@@ -228,7 +228,7 @@ impl Examining<'_> {
         }
     }
 
-    /// Places in memory of some voxels within classes.
+    /// Memory indices of sampled voxels within classes.
     fn foreground(&self, labels: &Array3<u8>) -> Vec<usize> {
         let Some(labels) = labels.as_slice_memory_order() else { return Vec::new() };
         let is_class = |value: u8| value != 0 && !self.expected.ignore.contains(value);
@@ -238,7 +238,7 @@ impl Examining<'_> {
     }
 }
 
-/// Voxels of each value that is there.
+/// Number of voxels of each value that occurs.
 fn counts(labels: &Array3<u8>) -> BTreeMap<u8, u64> {
     let mut counts = [0; 256];
     labels.iter().for_each(|&label| counts[usize::from(label)] += 1);

@@ -1,5 +1,5 @@
-//! `dataset.json` of the Medical Segmentation Decathlon and of nnU-Net (v1 and v2): names of classes and modalities, and
-//! which image goes with which labels.
+//! `dataset.json` of the Medical Segmentation Decathlon and of nnU-Net (v1 and v2): names of classes and modalities,
+//! and pairs of images and labels.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,35 +9,35 @@ use serde_json::Value;
 
 use super::{Problem, Severity};
 
-/// Name that nnU-Net gives to the value of voxels that do not count.
+/// nnU-Net's name for the value of ignored voxels.
 const IGNORE: &str = "ignore";
 
-/// What the file says.
+/// The contents of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DatasetJson {
     /// The file.
     pub path: PathBuf,
-    /// Names of classes by value, background with them.
+    /// Class names by value, including the background.
     pub classes: BTreeMap<u8, String>,
-    /// Value of voxels that do not count.
+    /// Value of ignored voxels.
     pub ignore: Option<u8>,
     /// Names of the modalities in order.
     pub modalities: Vec<String>,
-    /// Images of each training case and its labels; empty where it lists none.
+    /// The training cases; empty if the file lists none.
     pub pairs: Vec<Listed>,
 }
 
-/// A training case that is listed.
+/// A training case listed in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Its images: one, or one a modality.
+    /// Its images: one file, or one per modality.
     pub images: Vec<PathBuf>,
-    /// Its labels, where they are named.
+    /// Its labels, if they are listed.
     pub labels: Option<PathBuf>,
 }
 
 impl DatasetJson {
-    /// Reads the file in `folder`; `None` where there is none.
+    /// Reads the file in `folder`; `None` if it does not exist.
     ///
     /// # Errors
     /// One line that names the file.
@@ -85,7 +85,7 @@ impl DatasetJson {
 }
 
 impl DatasetJson {
-    /// In what its names contradict those that a model gives to the same values.
+    /// Compares its class names with the model's names for the same values.
     pub fn contradiction(&self, classes: &BTreeMap<u8, String>) -> Option<Problem> {
         let differing: Vec<(&u8, &String, &String)> = classes
             .iter()
@@ -111,7 +111,7 @@ impl DatasetJson {
     }
 }
 
-/// A name without what people spell differently.
+/// A name without spelling variations.
 fn plain(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
@@ -121,7 +121,7 @@ fn integer(value: &Value) -> Option<u8> {
     u8::try_from(number).ok()
 }
 
-/// `training` of the Decathlon and of nnU-Net v1, `dataset` of v2.
+/// Reads the cases under `training` (Decathlon, nnU-Net v1) or `dataset` (nnU-Net v2).
 fn pairs(json: &Value, folder: &Path) -> Vec<Listed> {
     let files = |value: &Value| -> Vec<PathBuf> {
         let one = value.as_str().into_iter();
@@ -142,7 +142,7 @@ fn pairs(json: &Value, folder: &Path) -> Vec<Listed> {
     training.chain(dataset).filter_map(listed).collect()
 }
 
-/// `./imagesTr/a.nii.gz` in `folder`, without the dot.
+/// Resolves a path such as `./imagesTr/a.nii.gz` in `folder`, without the dot.
 fn join(folder: &Path, text: &str) -> PathBuf {
     let text = text.replace('\\', "/");
     folder.join(Path::new(&text).components().filter(|part| *part != Component::CurDir).collect::<PathBuf>())

@@ -1,4 +1,4 @@
-//! The cases of a dataset: by names, and where `dataset.json` lists pairs, those.
+//! Finds the cases of a dataset: those that `dataset.json` lists, else by names.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,15 +7,15 @@ use super::dataset_json::{DatasetJson, Listed};
 use super::{Problem, Severity};
 use crate::volume::{CaseFiles, Discovery, LabelFiles, VolumeError};
 
-/// Names that one line lists.
+/// Most names listed in one line.
 const MOST_NAMES: usize = 20;
 
 /// A dataset's cases.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The cases in natural order of their names; without labels where these are missing, which is among the problems.
+    /// The cases in natural order of their names. Some may have no labels, which is then among the problems.
     pub cases: Vec<CaseFiles>,
-    /// What is wrong so far.
+    /// Problems found so far.
     pub problems: Vec<Problem>,
     /// The dataset's `dataset.json`.
     pub json: Option<DatasetJson>,
@@ -24,7 +24,8 @@ pub struct Found {
 }
 
 impl Found {
-    /// Says in one note that the images of `input` have no labels, where none has and there is no folder of them.
+    /// Replaces the problems of missing labels by one note if no image of `input` has labels and there is no folder
+    /// of them.
     pub fn allow_no_labels(&mut self, input: &Path) {
         let has_folder = || ["labelsTr", "labels", "label"].iter().any(|name| input.join(name).is_dir());
         if self.is_ambiguous || has_folder() || self.cases.iter().any(|case| case.labels.is_some()) {
@@ -36,9 +37,9 @@ impl Found {
     }
 }
 
-/// Finds the cases in `input` ([`Discovery::find`]) and their labels: those that `dataset.json` lists, or by name in
-/// `labels` or else in `input`. Where `labels` is given, `dataset.json`'s are not used. `modalities` of a case; absent =
-/// as `dataset.json` or the files say.
+/// Finds the cases in `input` ([`Discovery::find`]) and their labels: those that `dataset.json` lists, else by name
+/// in `labels` or `input`. If `labels` is given, the pairs of `dataset.json` are not used. `modalities` is the
+/// number per case; if absent, it follows from `dataset.json` or the files.
 ///
 /// # Errors
 /// Those of [`Discovery::find`].
@@ -82,7 +83,7 @@ pub fn find(input: &Path, labels: Option<&Path>, modalities: Option<usize>) -> R
     Ok(found)
 }
 
-/// [`Discovery::find`]; where nothing says how many modalities a case has, as many as the files of the first have.
+/// As [`Discovery::find`]; an unknown number of modalities follows from the first case's files.
 fn discover(input: &Path, labels: &Path, modalities: Option<usize>) -> Result<Discovery, VolumeError> {
     match Discovery::find(input, Some(labels), modalities.unwrap_or(1)) {
         Err(VolumeError::Modalities { found, .. }) if modalities.is_none() => {
@@ -101,7 +102,7 @@ fn left_out(discovered: &Discovery) -> Vec<Problem> {
 }
 
 impl Found {
-    /// Leaves the cases that `dataset.json` lists, with the labels that it names.
+    /// Keeps only the cases that `dataset.json` lists, with the labels it names.
     fn use_pairs(&mut self, pairs: &[Listed], json: &Path) {
         let mut listed: Vec<Option<&Listed>> = vec![None; self.cases.len()];
         for pair in pairs {
@@ -150,7 +151,7 @@ impl Found {
     }
 }
 
-/// Whether `listed` names the file `image`: itself, or as nnU-Net v1 does without the modality's number.
+/// Whether `listed` names the file `image`: with its full name, or without the modality's number as in nnU-Net v1.
 fn is_image(image: &Path, listed: &Path) -> bool {
     if image == listed {
         return true;

@@ -1,4 +1,4 @@
-//! All cases of a dataset together: what a configuration is chosen by.
+//! Statistics over all cases of a dataset, from which a configuration can be chosen.
 
 use std::collections::BTreeMap;
 
@@ -7,15 +7,15 @@ use serde::Serialize;
 use super::Expected;
 use super::case::{CaseFacts, Examined};
 
-/// Values at or below this are Hounsfield units of air, values of which no MR is made.
+/// Values up to this are Hounsfield units of air, which do not occur in MR.
 const AIR_HU: f32 = -500.0;
 
-/// The dataset's figures.
+/// The dataset's statistics.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Fingerprint {
-    /// Cases that can be read.
+    /// Number of cases that can be read.
     pub cases: usize,
-    /// Cases among them with labels.
+    /// Number of these that have labels.
     pub with_labels: usize,
     /// Voxels along the stored axes.
     pub shape: [Range; 3],
@@ -23,26 +23,27 @@ pub struct Fingerprint {
     pub spacing_mm: [Range; 3],
     /// Longest side of a voxel over its shortest.
     pub anisotropy: Range,
-    /// How many cases are stored in which orientation.
+    /// Number of cases by orientation of the stored axes.
     pub orientations: BTreeMap<String, usize>,
     /// Each channel.
     pub channels: Vec<Channel>,
-    /// Each class by its value in label files, and each value that is no class.
+    /// Each class by its value in label files, and each value that is not a class.
     pub classes: Vec<Class>,
 }
 
-/// Smallest, middle and largest of a figure over the cases; 0 without cases.
+/// Smallest, median and largest value over the cases; 0 without cases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Range {
     /// The smallest.
     pub min: f64,
-    /// The middle one.
+    /// The median.
     pub median: f64,
     /// The largest.
     pub max: f64,
 }
 
-/// Intensities of a channel over all cases. Percentiles, mean and standard deviation are of 10,000 voxels a case.
+/// Intensities of a channel over all cases. Percentiles, mean and standard deviation are computed from 10,000 voxels
+/// per case.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Channel {
     /// Smallest value.
@@ -55,9 +56,9 @@ pub struct Channel {
     pub percentile_99_5: f64,
     /// Largest value.
     pub max: f64,
-    /// `CT` where there are Hounsfield units of air, else `MR` for MR and all others.
+    /// `CT` if there are Hounsfield units of air, else `MR`, which stands for all other modalities.
     pub looks_like: &'static str,
-    /// The same within the classes: what `normalisation: clip` takes.
+    /// The intensities within the classes, for `normalisation: clip`.
     pub within_classes: Option<Within>,
 }
 
@@ -74,18 +75,18 @@ pub struct Within {
     pub percentile_99_5: f64,
 }
 
-/// A class, or a value that is none.
+/// A class, or a value that is not a class.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Class {
     /// Its value in label files.
     pub value: u8,
-    /// Its name, where it has one.
+    /// Its name, if it has one.
     pub name: Option<String>,
-    /// Whether its voxels do not count.
+    /// Whether its voxels are ignored.
     pub ignored: bool,
-    /// Its voxels in all cases.
+    /// Number of its voxels in all cases.
     pub voxels: u64,
-    /// Cases that have it.
+    /// Number of cases with the class.
     pub cases: usize,
 }
 
@@ -184,7 +185,7 @@ fn sorted<'a>(values: impl Iterator<Item = &'a Vec<f32>>) -> Vec<f64> {
     values
 }
 
-/// As numpy's default computes it (linear between the two nearest ranks), of sorted values.
+/// The percentile of sorted values with numpy's default method (linear between the two nearest ranks).
 fn percentile(sorted: &[f64], percent: f64) -> f64 {
     let rank = percent / 100.0 * (sorted.len() - 1) as f64;
     let (low, high) = (sorted[rank.floor() as usize], sorted[rank.ceil() as usize]);

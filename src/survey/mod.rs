@@ -26,26 +26,26 @@ pub use dataset_json::DatasetJson;
 pub use find::{Found, find};
 pub use fingerprint::Fingerprint;
 
-/// How bad a problem is.
+/// Severity of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Nothing can be trained on it.
+    /// Training is not possible.
     Error,
-    /// It can be trained on, but is hardly what was meant.
+    /// Training is possible, but this is probably a mistake.
     Warning,
-    /// Worth knowing.
+    /// Information.
     Note,
 }
 
-/// Something that is wrong with a dataset, in one line that names the file.
+/// A problem of a dataset, in one line that names the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// How bad it is.
+    /// Its severity.
     pub severity: Severity,
-    /// The case, where it is one's alone.
+    /// The case, if it concerns only one.
     pub case: Option<String>,
-    /// The line.
+    /// The message.
     pub text: String,
 }
 
@@ -56,7 +56,7 @@ impl Problem {
 }
 
 impl Problem {
-    /// Worth knowing, of the whole dataset.
+    /// A note about the whole dataset.
     pub fn note(text: impl Into<String>) -> Self {
         Self::new(Severity::Note, None, text)
     }
@@ -76,18 +76,17 @@ impl Display for Problem {
 /// What cases are checked against.
 #[derive(Debug, Clone, Default)]
 pub struct Expected {
-    /// Names of the classes by their value in label files, the background with them; empty where nothing says so: then
-    /// every value is a class.
+    /// Class names by value in label files, including the background; if empty, every value is a class.
     pub classes: BTreeMap<u8, String>,
-    /// Values that mark voxels which do not count.
+    /// Values of ignored voxels.
     pub ignore: IgnoreValues,
-    /// What becomes of files on another grid than the image.
+    /// How to treat files on another grid than the image.
     pub regrid: Regrid,
-    /// Image channels of a case; absent = as many as the first case has.
+    /// Number of image channels per case; absent = as many as the first case has.
     pub modalities: Option<usize>,
 }
 
-/// What was found.
+/// The results.
 #[derive(Debug, Clone, Serialize)]
 pub struct Survey {
     /// Folder, list or file of the dataset.
@@ -101,8 +100,8 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Looks into all `cases` of a dataset; one is in memory for each thread. `problems` are those found before, and
-    /// `done` is called after each case.
+    /// Examines all `cases` of a dataset; each thread holds one in memory. `problems` are those found before; `done`
+    /// is called after each case.
     pub fn of(
         dataset: PathBuf,
         cases: &[CaseFiles],
@@ -129,7 +128,7 @@ impl Survey {
         Self { dataset, fingerprint, cases: facts, problems }
     }
 
-    /// Problems that nothing can be trained with.
+    /// Number of problems that prevent training.
     pub fn errors(&self) -> usize {
         self.problems.iter().filter(|problem| problem.severity == Severity::Error).count()
     }

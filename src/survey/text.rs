@@ -1,4 +1,4 @@
-//! The survey as people read it.
+//! The survey as text.
 
 use std::fmt::{self, Display};
 
@@ -77,7 +77,7 @@ impl Display for Channel {
     }
 }
 
-/// Four digits that count.
+/// Rounds to four significant digits.
 fn short(value: f64) -> String {
     let digits = match value.abs() {
         size if size >= 1000.0 => 0,

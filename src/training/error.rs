@@ -26,7 +26,7 @@ pub enum TrainingError {
     /// The split leaves no case for training or validation, or names cases that do not exist.
     #[error("{path}: {reason}")]
     Split { path: PathBuf, reason: String },
-    /// A dataset that cannot be trained on, in one line that names the file.
+    /// A dataset on which training is not possible, in one line that names the file.
     #[error("{text}")]
     Dataset { text: String },
     /// A label is not one of the classes.

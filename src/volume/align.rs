@@ -91,10 +91,10 @@ pub(super) fn align(source: &Header, target: &TargetGrid, regrid: Regrid) -> Res
     Ok(alignment)
 }
 
-/// Whether a file can come to the grid of `target`, by headers alone.
+/// Checks from headers alone that a file can be brought to the grid of `target`.
 ///
 /// # Errors
-/// [`VolumeError::OtherGrid`] as `regrid` says.
+/// [`VolumeError::OtherGrid`] depending on `regrid`.
 pub fn check_grid(source: &Header, target: &TargetGrid, regrid: Regrid) -> Result<(), VolumeError> {
     align(source, target, regrid).map(drop)
 }

@@ -31,10 +31,10 @@ pub enum VolumeError {
     /// There is not enough memory for the voxels.
     #[error("{path}: {voxels} voxels do not fit into memory")]
     TooLarge { path: PathBuf, voxels: u64 },
-    /// Labels of another shape than the image that they are written for.
+    /// Labels have another shape than the image for which they are written.
     #[error("{path}: shape {shape:?} differs from {image}, which has {image_shape:?}")]
     ShapeMismatch { path: PathBuf, shape: [usize; 3], image: PathBuf, image_shape: [usize; 3] },
-    /// Labels, a prediction or a further modality lie on another grid than the image (or the truth).
+    /// Labels, a prediction or a further modality are on another grid than the image (or the truth).
     #[error(
         "{path} lies on another grid than {target}: {difference} (the option resample-labels resamples it)"
     )]
@@ -48,7 +48,7 @@ pub enum VolumeError {
          and the model expects {expected}. Rename the files if they are cases of their own"
     )]
     Modalities { path: PathBuf, found: usize, expected: usize, case: String },
-    /// A label that is no value of a label map, such as a probability.
+    /// A label is not a valid value of a label map, for instance a probability.
     #[error("{path}: label {value} is not an integer from 0 to 255, and cannot be written as 8-bit")]
     Labels { path: PathBuf, value: f64 },
     /// A label is not one of the classes.
@@ -86,7 +86,7 @@ pub enum VolumeError {
     /// A list, or an entry of it, cannot be used.
     #[error("{list}: {reason}")]
     List { list: PathBuf, reason: String },
-    /// A voxel of a label map to write is none of the classes.
+    /// A voxel of a label map to be written is not one of the classes.
     #[error("{path}: a voxel has class {label}, there are {classes} classes")]
     NoClass { path: PathBuf, label: usize, classes: usize },
     /// There is no case.

@@ -40,7 +40,7 @@ fn records(extension: &[u8], is_little_endian: bool) -> Vec<&[u8]> {
     records
 }
 
-/// Extender and records for a label map: the image's records, and the names of the classes but the background.
+/// Extender and records for a label map: the image's records, and the names of the classes without the background.
 pub(super) fn for_labels(of_image: &[u8], is_little_endian: bool, classes: &ClassTable) -> Vec<u8> {
     let mut extension = vec![0; EXTENDER_BYTES];
     for record in records(of_image, is_little_endian) {

@@ -1,5 +1,5 @@
-//! From the stored grid to the network's and back: closest canonical orientation (RAS+), slices along the axis of the
-//! model, region of interest. Nothing here interpolates, so every step can be undone exactly.
+//! From the stored grid to the network's and back: closest canonical orientation (RAS+), the model's slice axis,
+//! region of interest. Nothing here interpolates, so every step can be undone exactly.
 
 use ndarray::{Array3, ArrayBase, ArrayView3, ArrayViewMut3, Axis, Ix3, RawData, Slice};
 use serde::{Deserialize, Serialize};
@@ -10,8 +10,8 @@ use crate::bundle::SliceAxis;
 /// Two opposite corners of a box, world millimetres (RAS).
 pub type BoxMm = [[f64; 3]; 2];
 
-/// How the cropped, canonically oriented volume lies in the stored one. "Network axes" are
-/// `[slice, row, column]`; that is `[z, y, x]` for axial slices.
+/// Position of the cropped, canonically oriented volume in the stored one. "Network axes" are `[slice, row,
+/// column]`, which is `[z, y, x]` for axial slices.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
     /// Voxels along the stored axes `[x, y, z]`.
@@ -31,8 +31,8 @@ pub struct Grid {
 impl Grid {
     /// The grid of a whole volume.
     ///
-    /// Orientation is nibabel's `as_closest_canonical`. Slices are stacked along `slice_axis`; a volume with a single voxel
-    /// along exactly one axis is one slice, whichever that axis is.
+    /// The orientation is nibabel's `as_closest_canonical`. Slices are stacked along `slice_axis`; but a volume with
+    /// a single voxel along exactly one axis is one slice, whatever the axis.
     pub fn new(original_shape: [usize; 3], world_from_voxel: Affine, slice_axis: SliceAxis) -> Self {
         let (stored_axis, is_flipped) = closest_canonical(&world_from_voxel);
         let stored_spacing = column_norms(&world_from_voxel);
@@ -138,7 +138,8 @@ impl Grid {
     }
 }
 
-/// Where the stored axes point, as nibabel's `aff2axcodes` says it: `RAS` from left to right, back to front, bottom to top.
+/// Orientation of the stored axes in nibabel's notation (`aff2axcodes`): `RAS` means left to right, back to front,
+/// bottom to top.
 pub fn orientation_code(world_from_voxel: &Affine) -> String {
     let (stored_axis, is_flipped) = closest_canonical(world_from_voxel);
     let mut code = ['?'; 3];

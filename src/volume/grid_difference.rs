@@ -46,7 +46,7 @@ fn distance(a: [f64; 3], b: [f64; 3]) -> f64 {
     (0..3).map(|axis| (a[axis] - b[axis]).powi(2)).sum::<f64>().sqrt()
 }
 
-/// Angle of the rotation between the directions of two grids; 180 where one is the mirror image of the other.
+/// Angle of the rotation between the directions of two grids; 180 if they are mirror images.
 fn rotation_degrees(a: &Affine, b: &Affine) -> f64 {
     let (Some(a), Some(b)) = (nearest_rotation(a), nearest_rotation(b)) else { return 0.0 };
     // The Frobenius norm |A - B| is 2 √2 sin(angle / 2). It is exact for small angles, unlike the trace.

@@ -1,8 +1,9 @@
-//! Header of a NIfTI file (`.nii`, `.nii.gz`, or `.hdr` with `.img`), with every byte kept for writing labels beside it.
+//! Header of a NIfTI file (`.nii`, `.nii.gz`, or `.hdr` with `.img`). Every byte is kept, so that label maps can
+//! reuse it.
 //!
-//! Source: NIfTI-1.1 and NIfTI-2 (`nifti1.h`, `nifti2.h`). The `nifti` crate is not used: it knows neither version 2 nor
-//! more than the first member of a gzip file (bgzip and pigz write several), scales voxels in f32, holds several copies of a
-//! volume and reserves what a hostile header asks for.
+//! Source: NIfTI-1.1 and NIfTI-2 (`nifti1.h`, `nifti2.h`). The `nifti` crate is not used: it does not support
+//! version 2, reads only the first member of a gzip file (bgzip and pigz write several), scales voxels in f32, holds
+//! several copies of a volume, and allocates whatever a hostile header asks for.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
@@ -16,11 +17,11 @@ use super::raw_header::{Field, RawHeader, Version};
 
 /// Deflate cannot compress by a larger factor.
 const DEFLATE_MAX_RATIO: u64 = 1032;
-/// An extension that is longer is a broken header.
+/// A longer extension means a damaged header.
 const MOST_EXTENSION_BYTES: u64 = 1 << 30;
-/// What of extensions in a `.hdr` file is kept at most.
+/// Most bytes of extensions kept from a `.hdr` file.
 const MOST_PAIR_EXTENSION_BYTES: u64 = 1 << 24;
-/// Bytes that say whether extensions follow.
+/// Number of bytes that say whether extensions follow.
 pub(super) const EXTENDER_BYTES: usize = 4;
 
 /// The header and the bytes between it and the voxels.
@@ -83,7 +84,7 @@ impl VoxelType {
 }
 
 impl Header {
-    /// Reads the header of `path`; voxels are not touched. Of a pair either file may be named.
+    /// Reads the header of `path`, but no voxels. Either file of a pair may be given.
     ///
     /// # Errors
     /// [`VolumeError::Io`], [`VolumeError::NotNifti`], [`VolumeError::Truncated`], [`VolumeError::Header`],
@@ -152,8 +153,9 @@ impl Header {
         self.channels
     }
 
-    /// Voxel to world millimetres, whatever the file's unit: the sform, or else the qform, or else voxel sizes centred on the
-    /// volume with x to the left. Where they contradict each other, what two of sform, qform and pixdim say counts.
+    /// Maps voxel indices to world millimetres, whatever the file's unit: the sform, else the qform, else voxel
+    /// sizes with the origin in the middle of the volume and x to the left. If they contradict each other, the one
+    /// that agrees with `pixdim` is used (see `forms`).
     pub fn world_from_voxel(&self) -> Affine {
         self.world_from_voxel
     }
@@ -188,7 +190,7 @@ fn io_error(path: &Path, source: std::io::Error) -> VolumeError {
     VolumeError::Io { path: path.into(), source }
 }
 
-/// The header's bytes; its size says how many there are.
+/// Reads the header's bytes; the first field gives their number.
 fn read_raw(source: &mut dyn Read, path: &Path) -> Result<RawHeader, VolumeError> {
     let mut size = [0; 4];
     read_exact(source, &mut size, path, 0)?;
@@ -216,7 +218,8 @@ fn voxels_of_pair(header: &Path) -> Result<PathBuf, VolumeError> {
     voxels_beside(header).ok_or_else(|| VolumeError::NotNifti { path: header.into(), reason })
 }
 
-/// `path` with `to` in place of `from` at its end, compressed or not; `None` where it does not end so.
+/// `path` with the extension `to` instead of `from`, compressed or not; `None` if it does not have the extension
+/// `from`.
 fn with_other_ending(path: &Path, from: &str, to: &str) -> Option<[PathBuf; 2]> {
     let name = path.file_name()?.to_str()?;
     let lower = name.to_ascii_lowercase();
@@ -282,12 +285,12 @@ fn sides(raw: &RawHeader, path: &Path) -> Result<Vec<usize>, VolumeError> {
     Ok(sides)
 }
 
-/// Where voxels may begin at the earliest.
+/// The smallest possible offset of the voxels.
 fn first_offset(raw: &RawHeader) -> u64 {
     if raw.is_pair { 0 } else { raw.version.header_bytes() as u64 }
 }
 
-/// Where voxels begin.
+/// The offset of the voxels.
 fn voxel_offset(raw: &RawHeader, path: &Path) -> Result<u64, VolumeError> {
     let first = if raw.is_pair { 0 } else { (raw.version.header_bytes() + EXTENDER_BYTES) as u64 };
     let offset = raw.real(Field::VoxOffset);

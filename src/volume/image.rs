@@ -12,9 +12,9 @@ use super::warnings::warn_once;
 
 /// Number of voxels decoded at a time.
 const BLOCK: usize = 1 << 16;
-/// How far a label may be from an integer in any file.
+/// Largest distance of a label from an integer, in any file.
 const LABEL_ROUNDING: f64 = 1e-3;
-/// The same where integers are stored with a slope: half a step of the stored values, but no more than this.
+/// The limit for integers stored with a slope: half a step of the stored values, but at most this.
 const MOST_LABEL_ROUNDING: f64 = 0.05;
 
 /// A volume in memory.
@@ -37,7 +37,7 @@ impl Image {
         Ok(image)
     }
 
-    /// [`Image::read`] without a warning; with the number of voxels that are not finite.
+    /// As [`Image::read`] without a warning; also returns the number of voxels that are not finite.
     ///
     /// # Errors
     /// Those of [`Image::read`].
@@ -71,11 +71,11 @@ pub fn read_labels(path: &Path) -> Result<(Array3<u8>, [f64; 3]), VolumeError> {
     Ok((labels, header.spacing_mm()))
 }
 
-/// Reads a label volume onto the grid of `target`, `[x, y, z]` as the target is stored: the one way in which labels and
-/// predictions come to another file's voxels.
+/// Reads a label volume and brings it to the grid of `target`, `[x, y, z]` as the target is stored. Labels and
+/// predictions are brought to another file's grid only by this function.
 ///
 /// # Errors
-/// Those of [`read_labels`]; [`VolumeError::OtherGrid`] as `regrid` says.
+/// Those of [`read_labels`]; [`VolumeError::OtherGrid`] depending on `regrid`.
 pub fn read_labels_on(path: &Path, target: &TargetGrid, regrid: Regrid) -> Result<Array3<u8>, VolumeError> {
     let (labels, header) = read_labels_and_header(path)?;
     Ok(align(&header, target, regrid)?.nearest(labels, target.shape))
@@ -155,8 +155,8 @@ impl VoxelReader {
         Ok(Self { header, source, slope, intercept, non_finite: 0 })
     }
 
-    /// The next channel, `[x, y, z]` as stored. Voxels that are not finite get the channel's smallest finite value, and are
-    /// reported by [`VoxelReader::finish`].
+    /// Reads the next channel, `[x, y, z]` as stored. Voxels that are not finite get the channel's smallest finite
+    /// value, and [`VoxelReader::finish`] reports them.
     pub(super) fn read_channel(&mut self) -> Result<Array3<f32>, VolumeError> {
         let [x, y, z] = self.header.shape();
         let mut voxels = reserve(self.header.path(), x * y * z)?;
@@ -210,14 +210,15 @@ impl VoxelReader {
         Ok(())
     }
 
-    /// Reads to the end, and warns of voxels that are not finite.
+    /// Reads to the end of the file, and warns about voxels that are not finite.
     pub(super) fn finish(&mut self) -> Result<(), VolumeError> {
         let non_finite = self.end()?;
         warn_of_non_finite(self.header.path(), non_finite);
         Ok(())
     }
 
-    /// Reads to the end, so that a damaged gzip trailer is noticed. Gives the number of voxels that are not finite.
+    /// Reads to the end of the file, so that a damaged gzip trailer is noticed. Returns the number of voxels that
+    /// are not finite.
     fn end(&mut self) -> Result<usize, VolumeError> {
         const MOST_TRAILING_BYTES: u64 = 1 << 20;
         let path = self.header.path();

@@ -14,18 +14,18 @@ use super::header::Header;
 use super::raw_header::{Field, RawHeader};
 use crate::files::write_atomically;
 
-/// The intent of a volume of labels (`NIFTI_INTENT_LABEL`).
+/// The intent code of label volumes (`NIFTI_INTENT_LABEL`).
 const INTENT_LABEL: f64 = 1002.0;
-/// Type of voxels (`DT_UINT8`).
+/// The type of the voxels (`DT_UINT8`).
 const UINT8: f64 = 2.0;
 
-/// Writes `labels` (`[x, y, z]` as stored, places in `classes`) beside the image `reference`.
+/// Writes `labels` (`[x, y, z]` as stored, indices into `classes`) on the grid of the image `reference`.
 ///
-/// Voxels are unsigned bytes with the values of the classes, unscaled; the names go into an extension (a comment) that
-/// readers pass over. Affine, forms, units, description and extensions are those of the image; what speaks of its voxels is
-/// not kept: intent (of labels now), display range, colour table, slice order and times. A name ending in `.gz` is
-/// compressed. The file appears whole and synced or not at all. A 2D image gets 2D labels, a 4D image 3D labels, a pair of
-/// files one file.
+/// Voxels are unsigned bytes with the values of the classes, without scaling. The class names go into an extension
+/// (a comment), which readers skip. Affine, forms, units, description and extensions are those of the image. Fields
+/// that describe the image's voxels are not kept: intent (it becomes that of labels), display range, colour table,
+/// slice order and times. A name ending in `.gz` is compressed. The file appears complete and synced or not at all.
+/// A 2D image gets 2D labels, a 4D image 3D labels, a pair of files a single file.
 ///
 /// # Errors
 /// Those of [`Header::read`] for the reference, [`VolumeError::ShapeMismatch`], [`VolumeError::NoClass`] and

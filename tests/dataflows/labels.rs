@@ -1,4 +1,4 @@
-//! Values of labels, names of files and the guard of the output folder, from the command to the label maps.
+//! Label values, file names and the guard of the output folder, from the command to the label maps.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -19,12 +19,12 @@ fn infer(bench: &Bench, output: &str, arguments: &[&OsStr]) -> Run {
     bench.launch(command, output, &[("SPSAM_MODEL", ""), ("SPSAM_IGNORE_LABELS", "")])
 }
 
-/// The labels of a case with other values, beside the image that they belong to.
+/// Writes the labels of a case with other values, next to its image.
 fn relabelled(bench: &Bench, name: &str, values: impl Fn(u8) -> u8) -> PathBuf {
     let path = bench.path(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let (labels, _) = read_labels(&bench.path("labels/case_0.nii.gz")).unwrap();
-    // Places in this table are values.
+    // Indices in this table equal the values.
     let table = ClassTable::of_values(1..=u8::MAX);
     write_labels(&path, &labels.mapv(values), &bench.path("images/case_0.nii.gz"), &table).unwrap();
     path
@@ -48,7 +48,7 @@ fn labels_keep_their_values_whatever_their_files_are_called() {
     let plain = result(&bench, "plain", "case_0.nii.gz".as_ref());
     assert!(plain.iter().any(|&label| label == 2));
 
-    // The same with values that have gaps, and a name that shells, YAML and dora may misread.
+    // The same, with gaps between the values, and a name that shells, YAML and dora may misread.
     let strange = OsStr::from_bytes(b"$HOME ${SPSAM_X:-a} \"b\" 'c' back\\slash\nline caf\xe9.nii.gz");
     let folder = bench.path("$scans");
     fs::create_dir(&folder).unwrap();
@@ -71,7 +71,7 @@ fn only_results_of_earlier_runs_are_overwritten() {
     let bench = Bench::new(1, 4);
     let (images, labels) = (bench.path("images"), bench.path("labels"));
     let truth = fs::read(labels.join("case_0.nii.gz")).unwrap();
-    // Its own truth, and that of others: refused even with the option, or without it.
+    // The output folder contains the run's own truth, or others' files: refused, with and without the option.
     let mut onto_truth = infer(&bench, "labels", &arguments(&images, &labels));
     assert!(!onto_truth.finish().success());
     assert!(onto_truth.log().contains("labels/case_0.nii.gz"), "{}", onto_truth.log());

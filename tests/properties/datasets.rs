@@ -1,4 +1,4 @@
-//! Datasets with faults: everything that is wrong is found before the first step, and named.
+//! Datasets with faults: every fault is found before the first step, and named.
 
 use std::fs;
 use std::path::Path;
@@ -85,7 +85,7 @@ fn survey(config: &TrainingConfig) -> Survey {
     find_cases(config).unwrap().survey(config, || {})
 }
 
-/// What training says of the dataset before the first step.
+/// Runs the check of the dataset before training.
 fn accepted(config: &TrainingConfig) -> Result<Divided, TrainingError> {
     let cases = find_cases(config)?;
     let survey = cases.survey(config, || {});
@@ -297,7 +297,7 @@ fn ignored_values_are_no_error_and_count_nowhere() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     dataset(root, 2);
-    // Of the training case a bar is not annotated, of the validation case nothing is.
+    // In the training case one bar is not annotated, in the validation case nothing is.
     label_map(SHAPE, 254).write(&root.join("labelsTr/case_01.nii"));
     Nifti::u8(&dim(SHAPE), vec![255; 480]).write(&root.join("labelsTr/case_00.nii"));
     let mut config = config(root, &root.join("output"));

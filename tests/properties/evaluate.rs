@@ -1,4 +1,4 @@
-//! `spsam evaluate`: the truth says which cases there are, and what is missing counts.
+//! `spsam evaluate`: the truth defines the cases, and missing predictions count.
 
 use std::fs;
 use std::path::Path;

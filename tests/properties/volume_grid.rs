@@ -1,5 +1,5 @@
-//! Labels and modalities on other grids than the image's: reordered exactly, accepted within rounding, refused in mm, or
-//! resampled where that is asked for.
+//! Labels and modalities on other grids than the image's: reordered exactly, accepted within rounding, refused with
+//! a message in mm, or resampled on request.
 
 #![expect(clippy::unwrap_used, reason = "a helper fails as its test does")]
 
@@ -16,7 +16,7 @@ use crate::volumes::{Nifti, case, config, with_affine};
 
 type Matrix = [[f64; 4]; 3];
 
-/// An oblique scan of unequal voxels, as scanners make it.
+/// An oblique scan with anisotropic voxels, as scanners produce it.
 const OBLIQUE: Matrix = [[-0.88, 0.21, 0.4, 31.0], [0.17, 1.16, -0.5, -40.5], [0.1, -0.17, 2.9, 12.25]];
 const SHAPE: [usize; 3] = [7, 6, 5];
 
@@ -35,7 +35,7 @@ fn write(path: &Path, voxels: &Array3<u8>, affine: &Matrix) -> PathBuf {
     path.into()
 }
 
-/// The same voxels, stored with axis `i` along axis `axes[i]`, backwards where `flips[i]`.
+/// The same voxels, stored with axis `i` along axis `axes[i]`, reversed if `flips[i]`.
 fn stored_otherwise(
     voxels: &Array3<u8>,
     affine: &Matrix,
@@ -100,7 +100,7 @@ fn rounding_of_an_affine_is_no_other_grid() {
         let path = write(&folder.path().join(name), &truth, &affine);
         assert_eq!(read_labels_on(&path, &(&header).into(), Regrid::Refuse).unwrap(), truth, "{name}");
     }
-    // Micrometres: half a percent of a voxel is less than float32 can say of an offset.
+    // Micrometres: half a percent of a voxel is below the resolution of a float32 offset.
     let small = OBLIQUE.map(|[x, y, z, at]| [x / 100.0, y / 100.0, z / 100.0, at]);
     let image = write(&folder.path().join("small.nii"), &truth, &small);
     let moved = small.map(|[x, y, z, at]| [x, y, z, at + 5e-4]);
@@ -167,17 +167,17 @@ fn labels_on_another_grid_are_resampled_where_asked() {
     let header = Header::read(&image).unwrap();
     let got = read_labels_on(&path, &(&header).into(), Regrid::Resample).unwrap();
     for ((x, y, z), &label) in got.indexed_iter() {
-        // The image voxel's centre lies on a corner of fine voxels: the higher one counts.
+        // The image voxel's centre lies on a corner of fine voxels, of which the higher one is used.
         let fine_x = (5.5 - (-10.0 + 2.0 * x as f64) + 0.5).floor() as usize;
         assert_eq!(label, fine[[fine_x, 2 * y + 1, 2 * z + 1]], "{x} {y} {z}");
     }
     assert!(window(&case(&image, Some(&path)), &PlanOptions::default()).unwrap_err().contains("fine.nii"));
     let (resampled, plan) = window(&case(&image, Some(&path)), &resample).unwrap();
     assert_eq!(resampled[[1, 2, 0]], got[[0, 2, 1]]);
-    // What travels to the writer says so, too.
+    // The plan sent to the writer says so as well.
     let sent: CasePlan = serde_json::from_str(&serde_json::to_string(&plan).unwrap()).unwrap();
     assert_eq!(sent.regrid, Regrid::Resample);
-    // Outside of the labels there is background; labels elsewhere altogether are refused all the same.
+    // Outside the labels there is background; labels that do not overlap at all are still refused.
     let part = fine.slice(ndarray::s![..10, .., ..]).to_owned();
     let path = write(&folder.path().join("part.nii"), &part, &fine_world);
     let got = read_labels_on(&path, &(&header).into(), Regrid::Resample).unwrap();
@@ -209,7 +209,7 @@ fn modalities_follow_the_first_image() {
     };
     let both = images(&turned, Regrid::Refuse).unwrap();
     assert_eq!(both.index_axis(Axis(0), 0), both.index_axis(Axis(0), 1));
-    // Half a voxel along x: values of a ramp rise by a half.
+    // Shifted by half a voxel along x, the values of a ramp increase by a half.
     let half = OBLIQUE.map(|row| [row[0], row[1], row[2], row[3] - 0.5 * row[0]]);
     let shifted = write(&folder.path().join("shifted.nii"), &voxels, &half);
     let error = images(&shifted, Regrid::Refuse).unwrap_err().to_string();
@@ -220,7 +220,7 @@ fn modalities_follow_the_first_image() {
     assert_eq!(rises, 6 * 6 * 5, "all but the outermost column");
 }
 
-/// What `spsam evaluate` says of a prediction and a truth.
+/// Runs `spsam evaluate` on a prediction and a truth.
 fn evaluate(prediction: &Path, truth: &Path, arguments: &[&str]) -> (bool, String) {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_spsam"))
         .env_remove("SPSAM_RESAMPLE_LABELS")
@@ -236,7 +236,7 @@ fn evaluate(prediction: &Path, truth: &Path, arguments: &[&str]) -> (bool, Strin
 #[test]
 fn predictions_are_judged_on_the_grid_of_the_truth() {
     let folder = tempfile::tempdir().unwrap();
-    // Plates of one slice, moved by one voxel of 5 mm.
+    // One-slice plates, shifted by one voxel of 5 mm.
     let world = [[-2.0, 0.0, 0.0, 12.0], [0.0, 2.0, 0.0, -8.0], [0.0, 0.0, 5.0, 3.0]];
     let plate = |slice: usize| Array3::from_shape_fn([6, 5, 8], |(_, _, z)| u8::from(z == slice));
     let truth = write(&folder.path().join("truth.nii"), &plate(3), &world);
@@ -248,7 +248,7 @@ fn predictions_are_judged_on_the_grid_of_the_truth() {
     let prediction = write(&folder.path().join("same.nii"), &stored, &turned);
     let (is_right, said) = evaluate(&prediction, &truth, &[]);
     assert!(is_right && said.contains("class_1: Dice 1.0000, HD95 0.000 mm"), "{said}");
-    // A truth that has lost its header: no distance in voxels.
+    // A truth without a valid header: distances must not be in voxels.
     let eye = [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]];
     let lost = write(&folder.path().join("lost.nii"), &plate(3), &eye);
     let moved = write(&folder.path().join("moved.nii"), &plate(4), &world);

@@ -1,4 +1,4 @@
-//! Names of files and entries of lists: nothing is left out without a word, and nothing is guessed.
+//! Names of files and entries of lists: nothing is left out silently, and nothing is guessed.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -209,7 +209,7 @@ fn a_folder_with_a_mask_for_each_class_is_the_labels_of_a_case() {
     let apart = layout(&["a.nii.gz", "b.nii.gz", "m/a/liver.nii.gz", "m/b/masks/liver.nii.gz"]);
     let cases = discover(apart.path(), Some(&apart.path().join("m")), 1).unwrap();
     assert_eq!(masks(&cases), ["a liver=1", "b liver=1"]);
-    // Labels of other patients are no masks.
+    // Labels of other patients are not masks.
     let others = layout(&["im/a.nii.gz", "im/b.nii.gz", "lab/im/a.nii.gz", "im/segmentations/a.nii.gz"]);
     for labels in ["lab", "im"] {
         let error = discover(&others.path().join("im"), Some(&others.path().join(labels)), 1).unwrap_err();

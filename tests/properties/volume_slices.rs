@@ -1,4 +1,4 @@
-//! The axis along which slices are stacked is the model's, whatever the spacing of a case.
+//! Slices are stacked along the model's axis, whatever the spacing of a case.
 
 use self_prompt_sam::bundle::{Bundle, Plane, SliceAxis};
 use self_prompt_sam::training::TrainingConfig;
@@ -58,7 +58,7 @@ fn shipped_models_and_configurations_say_their_axis() {
         let text = std::fs::read_to_string(root.join(name)).unwrap();
         assert!(text.contains("\nslice_axis: axial\n"), "{name}");
         assert_eq!(Bundle::open(&root.join(name)).unwrap().config.slice_axis, SliceAxis::Axial);
-        // Bundles of before have axial slices.
+        // Bundles of earlier versions have axial slices.
         let old: self_prompt_sam::bundle::BundleConfig =
             serde_yaml::from_str(&text.replace("slice_axis: axial\n", "")).unwrap();
         assert_eq!(old.slice_axis, SliceAxis::Axial);

@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 
 CHANGED = {"datatype", "bitpix", "scl_slope", "scl_inter", "vox_offset", "magic"}
-# What speaks of the image's voxels does not speak of labels.
+# Fields that describe the image's voxels do not apply to labels.
 LABELS = {
     "intent_code": 1002, "intent_p1": 0, "intent_p2": 0, "intent_p3": 0, "intent_name": b"", "cal_max": 0, "cal_min": 0,
     "aux_file": b"", "slice_code": 0, "slice_start": 0, "slice_end": 0, "slice_duration": 0, "toffset": 0,

@@ -1,4 +1,4 @@
-//! Looking into a dataset: `spsam inspect <dataset>`, and `spsam train` before the first step.
+//! Checks of a dataset, for `spsam inspect <dataset>` and for `spsam train` before the first step.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,23 +10,23 @@ use self_prompt_sam::survey::{Expected, Found, Survey, find};
 use self_prompt_sam::training::{Cases, Divided, TrainingConfig, find_cases};
 use self_prompt_sam::volume::{ClassTable, IgnoreValues, Regrid, number_masks};
 
-/// What a dataset is checked against.
+/// The expectations against which a dataset is checked.
 #[derive(Args)]
 pub struct Dataset {
-    /// Training configuration that the dataset must fit: what `spsam train` would say.
+    /// Training configuration: check the dataset as `spsam train` does.
     #[arg(long, conflicts_with_all = ["classes", "ignore", "resample_labels"])]
     config: Option<PathBuf>,
     /// Folder of the labels. Default: the dataset's own.
     #[arg(long)]
     labels: Option<PathBuf>,
-    /// Names of the classes by their value, the background first, or `value=name`. Default: dataset.json's; without, every
-    /// value is a class.
+    /// Class names for the values 0 (the background), 1, …, or `value=name`. Default: those in dataset.json, else
+    /// every value is a class.
     #[arg(long, value_delimiter = ',')]
     classes: Vec<String>,
-    /// Label values that do not count, with commas between them.
+    /// Label values to ignore, separated by commas.
     #[arg(long)]
     ignore: Option<IgnoreValues>,
-    /// Labels and further modalities on another grid than the image are no error.
+    /// Accept labels and further modalities on another grid than the image.
     #[arg(long)]
     resample_labels: bool,
     /// Print everything as JSON, with each case.
@@ -35,7 +35,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Prints the fingerprint and all problems; fails where one is an error.
+    /// Prints the fingerprint and all problems; fails if one is an error.
     pub fn inspect(self, path: &Path) -> Result<()> {
         let survey = match &self.config {
             Some(config) => {
@@ -88,7 +88,7 @@ impl Dataset {
     }
 }
 
-/// The cases of a configuration, where nothing can be said against training on them.
+/// The cases of a configuration, if they can be trained on.
 pub fn checked(config: &TrainingConfig) -> Result<Divided> {
     let (survey, cases) = of_config(config)?;
     Ok(cases.accepted(&survey)?)
@@ -102,7 +102,7 @@ fn of_config(config: &TrainingConfig) -> Result<(Survey, Cases)> {
     Ok((survey, cases))
 }
 
-/// Shown on a terminal only.
+/// Shown only on a terminal.
 fn progress(cases: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("checking the dataset {bar:30} {pos}/{len} cases {eta}");
     let bar = ProgressBar::new(cases as u64);

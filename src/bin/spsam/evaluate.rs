@@ -35,10 +35,10 @@ pub struct Evaluate {
     /// Label values of the truth whose voxels are excluded, such as 255; separated by commas, may be repeated.
     #[arg(long, env = "SPSAM_IGNORE_LABELS", value_delimiter = ',', value_name = "VALUES")]
     ignore: Vec<String>,
-    /// Resample predictions that lie on another grid than the truth to the nearest voxel, instead of refusing them.
+    /// Resample predictions that are on another grid than the truth (nearest neighbour), instead of refusing them.
     #[arg(long, env = "SPSAM_RESAMPLE_LABELS", value_parser = FalseyValueParser::new())]
     resample_labels: bool,
-    /// Overwrite metrics.csv and summary.json in the output folder, whoever has written them.
+    /// Overwrite metrics.csv and summary.json in the output folder even if no earlier run has written them.
     #[arg(long, env = "SPSAM_OVERWRITE", value_parser = FalseyValueParser::new())]
     overwrite: bool,
     /// Tolerance of the normalised surface Dice, mm.
@@ -46,7 +46,7 @@ pub struct Evaluate {
     tolerance_mm: f64,
 }
 
-/// What is written into the output folder.
+/// The files written to the output folder.
 const FILES: [&str; 2] = ["metrics.csv", "summary.json"];
 
 /// A case in memory, on the truth's grid; labels are indices into the table of classes.

@@ -75,7 +75,7 @@ fn checkpoint(path: &Path, keys: bool) -> Result<()> {
 fn volume(path: &Path) -> Result<()> {
     let Image { header, voxels } = Image::read(path)?;
     let [x, y, z] = header.shape();
-    // Headers hold float32, and a unit may have been converted: further digits are rounding.
+    // Headers hold float32, and units may have been converted: further digits are rounding errors.
     let rounded = |value: f64| (value * 1e6).round() / 1e6;
     let [dx, dy, dz] = header.spacing_mm().map(rounded);
     let (low, high) = voxels.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));

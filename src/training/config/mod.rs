@@ -131,7 +131,8 @@ pub struct DataConfig {
     /// Value of each class in label files, in the order of `model.classes`, such as `[0, 7, 250]`. Default 0, 1, 2, …
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<u8>,
-    /// Label values of voxels that nobody has annotated, such as `[255]`: they count in no loss and no figure. Default none.
+    /// Label values of voxels that nobody has annotated, such as `[255]`; these voxels are excluded from losses and
+    /// metrics. Default none.
     #[serde(default, skip_serializing_if = "IgnoreValues::is_empty")]
     pub ignore: IgnoreValues,
     /// Which cases are for validation.
@@ -145,8 +146,8 @@ pub struct DataConfig {
     /// lie anywhere. Default 0.33 (nnU-Net's `oversample_foreground_percent`).
     #[serde(default = "default_foreground")]
     pub foreground: f64,
-    /// Whether labels and further modalities that lie on another grid than the image are resampled onto it. Default false:
-    /// they are refused.
+    /// Whether labels and further modalities on another grid than the image are resampled to it. Default false: they
+    /// are refused.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resample_labels: bool,
     /// Memory for prepared cases, MiB. If they need more, the least recently used case is dropped and read again
@@ -156,7 +157,7 @@ pub struct DataConfig {
 }
 
 impl DataConfig {
-    /// What becomes of files that lie on another grid than the image.
+    /// How to treat files on another grid than the image.
     pub fn regrid(&self) -> Regrid {
         if self.resample_labels { Regrid::Resample } else { Regrid::Refuse }
     }

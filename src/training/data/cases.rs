@@ -21,7 +21,7 @@ pub struct TrainingCase {
     pub case_id: String,
     /// `[M, slice, row, column]`.
     pub images: Array4<f32>,
-    /// `[slice, row, column]`; [`IGNORED`](crate::training::IGNORED) in voxels that do not count.
+    /// `[slice, row, column]`; ignored voxels have the label [`IGNORED`](crate::training::IGNORED).
     pub labels: Array3<u8>,
     /// Some voxels `[slice, row, column]` of each class in the case, without the background.
     pub voxels: Vec<Vec<[u16; 3]>>,
@@ -118,7 +118,7 @@ impl CaseStore {
         Self { files, config, budget, regrid: Regrid::default(), rules, kept: Mutex::default() }
     }
 
-    /// Of a training configuration.
+    /// The cases of a training configuration.
     pub fn of_config(config: &TrainingConfig, files: Vec<CaseFiles>) -> Self {
         Self {
             regrid: config.data.regrid(),
@@ -127,7 +127,7 @@ impl CaseStore {
         }
     }
 
-    /// The same, with labels on other grids treated so.
+    /// Sets how labels on other grids are treated.
     pub fn regrid(mut self, regrid: Regrid) -> Self {
         self.regrid = regrid;
         self

@@ -1,4 +1,5 @@
-//! The cases of a run, looked at before the first step: what would stop it after hours, or make it learn the wrong thing.
+//! Checks the cases of a run before the first step for faults that would stop it after hours, or make it learn the
+//! wrong thing.
 
 use std::collections::BTreeSet;
 
@@ -7,12 +8,12 @@ use crate::training::config::{Divided, TrainingConfig};
 use crate::training::error::TrainingError;
 use crate::volume::{CaseFiles, ClassTable, masks_of_classes};
 
-/// The cases that a configuration takes, in their roles.
+/// The cases of a configuration, in their roles.
 #[derive(Debug)]
 pub struct Cases {
-    /// In their roles; some may have no labels, which is among the problems.
+    /// The cases in their roles. Some may have no labels, which is then among the problems.
     divided: Divided,
-    /// What is wrong so far.
+    /// Problems found so far.
     problems: Vec<Problem>,
 }
 
@@ -42,7 +43,7 @@ pub fn find_cases(config: &TrainingConfig) -> Result<Cases, TrainingError> {
 /// The cases of the dataset in their roles; all have labels. Their files are not opened.
 ///
 /// # Errors
-/// Those of [`find_cases`], and [`TrainingError::Dataset`] with the first error that the names tell.
+/// Those of [`find_cases`]; [`TrainingError::Dataset`] with the first error found from the names.
 pub fn divide(config: &TrainingConfig) -> Result<Divided, TrainingError> {
     let Cases { divided, problems } = find_cases(config)?;
     match problems.into_iter().find(|problem| problem.severity == Severity::Error) {
@@ -74,13 +75,13 @@ impl Cases {
         self.len() == 0
     }
 
-    /// Reads them all; `done` is called after each.
+    /// Examines all cases; `done` is called after each.
     pub fn survey(&self, config: &TrainingConfig, done: impl Fn() + Sync) -> Survey {
         let cases: Vec<CaseFiles> = self.divided.all().cloned().collect();
         Survey::of(config.data.folder.clone(), &cases, &expected(config), self.problems.clone(), done)
     }
 
-    /// The cases, where nothing can be said against training on them; logs all that was found.
+    /// The cases, if training on them is possible; logs all problems.
     ///
     /// # Errors
     /// [`TrainingError::Dataset`].

@@ -1,19 +1,19 @@
-//! From the values of label files to classes as the network counts them.
+//! Maps the values of label files to the network's classes.
 
 use ndarray::Array3;
 
 use crate::training::config::TrainingConfig;
 use crate::training::optimise::IGNORED;
 
-/// What each value of a label file stands for.
+/// The meaning of each value of a label file.
 #[derive(Debug, Clone)]
 pub struct LabelRules {
-    /// Class of each value, [`IGNORED`] where its voxels do not count; absent for values that stand for nothing.
+    /// Class of each value; [`IGNORED`] for ignored voxels; `None` for values without a meaning.
     classes: [Option<u8>; 256],
 }
 
 impl LabelRules {
-    /// Values are `values` in the order of the classes, those of `ignore` do not count.
+    /// `values` has the value of each class in order; `ignore` has the ignored values.
     pub fn new(values: impl IntoIterator<Item = u8>, ignore: impl IntoIterator<Item = u8>) -> Self {
         let mut classes = [None; 256];
         for (class, value) in (0..IGNORED).zip(values) {
@@ -25,7 +25,7 @@ impl LabelRules {
         Self { classes }
     }
 
-    /// As a configuration says.
+    /// The mapping of a configuration.
     pub fn of_config(config: &TrainingConfig) -> Self {
         Self::new(config.label_values(), config.data.ignore.values())
     }
@@ -33,7 +33,7 @@ impl LabelRules {
     /// Replaces values by classes.
     ///
     /// # Errors
-    /// A value that stands for nothing; the labels may then be changed in part.
+    /// A value without a meaning; the labels may then be partly changed.
     pub fn apply(&self, labels: &mut Array3<u8>) -> Result<(), u8> {
         let mut unknown = None;
         labels.map_inplace(|label| match self.classes[usize::from(*label)] {

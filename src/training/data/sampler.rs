@@ -22,7 +22,7 @@ pub struct Sample {
     pub case_id: String,
     /// `[M, D, H, W]`.
     pub images: Array4<f32>,
-    /// `[D, H, W]`; [`IGNORED`](crate::training::IGNORED) in voxels that do not count.
+    /// `[D, H, W]`; ignored voxels have the label [`IGNORED`](crate::training::IGNORED).
     pub labels: Array3<u8>,
 }
 

@@ -11,7 +11,8 @@ use tch::{Kind, Tensor};
 
 use crate::network::generator::{AuxiliaryMasks, deep_supervision_weights};
 
-/// Label of voxels that do not count, in training and on the wire: no class has it, as there are at most 255, from 0.
+/// Label of ignored voxels, in training and in messages. No class has it, because there are at most 255 classes,
+/// from 0.
 pub const IGNORED: u8 = 255;
 
 /// Axes of a window's voxels in `[B, N, D, H, W]`.
@@ -68,7 +69,7 @@ impl LossConfig {
         self.weighted(entropy, &log_probabilities, &labels, Some(&counting))
     }
 
-    /// The sum, of the cross entropy and of what Dice is made of; `counting` is 0 in voxels that do not count.
+    /// The weighted sum of cross entropy and Dice terms; `counting` is 0 in ignored voxels.
     fn weighted(
         &self,
         entropy: Tensor,
@@ -172,7 +173,7 @@ mod tests {
         assert_eq!(coarse, [5, 7, 13, 15]);
     }
 
-    /// The loss of what is left when the ignored voxels are cut away.
+    /// Equals the loss without the ignored voxels.
     #[test]
     fn ignored_voxels_are_left_out_as_if_they_were_not_there() {
         let (logits, labels) = (random(&[2, 3, 2, 4, 6]), labels(&[2, 2, 4, 6]));
@@ -198,7 +199,7 @@ mod tests {
         assert_eq!(logits.grad().abs().max().double_value(&[]), 0.0);
     }
 
-    /// The loss as it was before there were ignored voxels, bit by bit.
+    /// Without ignored voxels the loss is the same, bit by bit, as without this feature.
     #[test]
     fn without_ignored_voxels_the_loss_is_what_it_was() {
         let (logits, labels) = (random(&[1, 3, 2, 8, 8]), labels(&[1, 2, 8, 8]));

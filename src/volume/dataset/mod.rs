@@ -108,13 +108,13 @@ pub fn discover(
     }
 }
 
-/// The label files of the cases, and the folders that they lie in.
+/// The label files of the cases, and their folders.
 fn used_labels(cases: &[CaseFiles]) -> HashSet<PathBuf> {
     let mut used = HashSet::new();
     let labels = cases.iter().filter_map(|case| case.labels.as_ref());
     for file in labels.flat_map(LabelFiles::files) {
         let file = identity(file);
-        // Where a folder is known, so are those above it.
+        // If a folder is known, so are its parents.
         for path in file.ancestors() {
             if !used.insert(path.to_path_buf()) {
                 break;

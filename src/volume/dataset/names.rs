@@ -14,7 +14,7 @@ const OTHER_FORMATS: [&str; 12] = [
     ".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".dcm", ".ima", ".mnc", ".gipl", ".nii.bz2", ".nii.xz",
 ];
 
-/// Whether a file is called `*.nii` or `*.nii.gz`, or `*.hdr` (or `*.hdr.gz`) with its `*.img` beside it.
+/// Whether a file is `*.nii` or `*.nii.gz`, or `*.hdr` (or `*.hdr.gz`) with its `*.img` beside it.
 pub(super) fn is_volume(path: &Path) -> bool {
     let name = lower_name(path);
     name.ends_with(".nii") || name.ends_with(".nii.gz") || voxels_beside(path).is_some()
