@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::Trainer;
 use crate::bundle::BundleConfig;
-use crate::metrics::{CaseMetrics, DEFAULT_TOLERANCE_MM, Summary, evaluate_case};
+use crate::metrics::{CaseMetrics, DEFAULT_TOLERANCE_MM, Presence, Summary, evaluate_case};
 use crate::report::{Montage, MontageConfig, MontageInput};
 use crate::training::config::TrainingConfig;
 use crate::training::data::LabelRules;
@@ -21,7 +21,7 @@ use crate::volume::{
     read_labels_on,
 };
 
-/// Figures of one validation. Dice is the mean over cases, 0 to 1; absent where no case has the class.
+/// Figures of one validation. Dice is the mean over cases, 0 to 1; absent where no truth has the class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
     /// Steps made before it.
@@ -167,13 +167,21 @@ impl Validator {
 
     fn dice(&self, cases: &[CaseMetrics]) -> DiceFigures {
         let summary = Summary::from_cases(cases, DEFAULT_TOLERANCE_MM);
-        let finite = |dice: f64| dice.is_finite().then_some(dice);
-        let of_class =
-            |name: &String| (name.clone(), summary.classes.get(name).and_then(|class| finite(class.dice)));
-        DiceFigures {
-            mean: finite(summary.dice_mean),
-            classes: self.config.classes.iter().skip(1).map(of_class).collect(),
-        }
+        // A class that no truth has cannot be found: what the network takes for it is no figure of the class.
+        let is_in_truth = |name: &String| {
+            let mut of_class =
+                cases.iter().flat_map(|case| &case.classes).filter(|class| class.class == *name);
+            of_class.any(|class| matches!(class.presence, Presence::Missed | Presence::Both))
+        };
+        let dice = |name: &String| {
+            let dice = summary.classes.get(name)?.dice;
+            (dice.is_finite() && is_in_truth(name)).then_some(dice)
+        };
+        let classes = self.config.classes.iter().skip(1).map(|name| (name.clone(), dice(name)));
+        let classes: Vec<(String, Option<f64>)> = classes.collect();
+        let figures: Vec<f64> = classes.iter().filter_map(|(_, dice)| *dice).collect();
+        let mean = (!figures.is_empty()).then(|| figures.iter().sum::<f64>() / figures.len() as f64);
+        DiceFigures { mean, classes }
     }
 
     fn pictures(
