@@ -32,7 +32,7 @@ pub use parts::{
     Decoded, DecoderPart, EncodedGradients, EncoderPart, Generated, GeneratorPart, Part, PartName, received,
 };
 pub use record::{EventWriter, History, Interval, Point, Watch, write_page};
-pub use state::{Best, Checkpoints, Manifest, Tensors};
+pub use state::{Best, Checkpoints, Manifest};
 pub use trainer::{
     DiceFigures, Segmented, StepReport, Trainer, Validated, Validation, Validator, by_class, export_bundle,
     labels_of, slices_of,

@@ -14,9 +14,6 @@ pub enum CheckpointError {
     /// The file is something else than a `.pth` or `.safetensors` file with a state dict.
     #[error("{path}: not a checkpoint: {reason}")]
     NotACheckpoint { path: PathBuf, reason: String },
-    /// A `.pth` file of torch 1.5 or older, which is no zip archive.
-    #[error("{path}: written by torch 1.5 or older; load and save it again with a current torch")]
-    Legacy { path: PathBuf },
     /// The file ends too early.
     #[error("{path}: truncated: {reason}")]
     Truncated { path: PathBuf, reason: String },

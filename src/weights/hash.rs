@@ -8,6 +8,11 @@ use sha2::{Digest, Sha256};
 
 use super::CheckpointError;
 
+/// Bytes in lower-case hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// sha256 of a file, lower-case hex.
 ///
 /// # Errors
@@ -17,7 +22,7 @@ pub fn sha256_file(path: &Path) -> Result<String, CheckpointError> {
     File::open(path)
         .and_then(|mut file| io::copy(&mut file, &mut hasher))
         .map_err(|source| CheckpointError::Io { path: path.into(), source })?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hasher.finalize()))
 }
 
 /// Fails unless the file has the sha256 `expected` (hex, in either case).

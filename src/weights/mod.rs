@@ -6,10 +6,9 @@
 
 mod error;
 mod hash;
-mod pickle;
 mod safetensors_file;
-mod torch_zip;
-mod value;
+mod tensors;
+mod torch_file;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,9 +21,10 @@ use tch::{Kind, Tensor};
 pub use error::CheckpointError;
 pub use hash::{check_sha256, sha256_file};
 pub use safetensors_file::{StoredAs, save_safetensors};
+pub use tensors::{Tensors, from_bytes, sha256_of, sha256_of_bytes, to_bytes};
 
 use safetensors_file::SafetensorsFile;
-use torch_zip::TorchZip;
+use torch_file::TorchFile;
 
 /// Buffers of the official networks that are not weights: integer counters and tables that are recomputed here.
 const BUFFERS: [&str; 2] = [".num_batches_tracked", ".attention_bias_idxs"];
@@ -45,7 +45,7 @@ pub fn load_strict(
     wanted: &[&str],
     known: &[&str],
 ) -> Result<(), CheckpointError> {
-    let mut source = Source::open(path)?;
+    let source = Source::open(path)?;
     let entries = source.entries()?;
     let below = |prefixes: &[&str], key: &str| prefixes.iter().any(|prefix| key.starts_with(prefix));
     let variables: BTreeMap<String, Tensor> =
@@ -122,7 +122,7 @@ pub fn list(path: &Path) -> Result<Vec<StoredTensor>, CheckpointError> {
 
 /// An open weight file.
 enum Source {
-    Torch(TorchZip),
+    Torch(TorchFile),
     Safetensors(SafetensorsFile),
 }
 
@@ -132,12 +132,12 @@ impl Source {
         File::open(path)
             .and_then(|file| file.take(16).read_to_end(&mut head))
             .map_err(|source| CheckpointError::Io { path: path.into(), source })?;
-        // Before zip, torch wrote a pickled magic number; before that, a tar archive.
+        // Before zip (torch 1.6), torch wrote a pickled magic number; before that, a tar archive.
         const LEGACY_MAGIC: &[u8] = &[0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20];
         match &head[..] {
-            [b'P', b'K', 3, 4, ..] => TorchZip::open(path).map(Source::Torch),
+            [b'P', b'K', 3, 4, ..] => TorchFile::open(path).map(Source::Torch),
             [0x80, _, rest @ ..] if rest.starts_with(LEGACY_MAGIC) => {
-                Err(CheckpointError::Legacy { path: path.into() })
+                TorchFile::open(path).map(Source::Torch)
             }
             [_, _, _, _, _, _, _, _, b'{', ..] => SafetensorsFile::open(path).map(Source::Safetensors),
             [] => Err(CheckpointError::Truncated { path: path.into(), reason: "it is empty".into() }),
@@ -155,7 +155,7 @@ impl Source {
         }
     }
 
-    fn read(&mut self, key: &str) -> Result<Tensor, CheckpointError> {
+    fn read(&self, key: &str) -> Result<Tensor, CheckpointError> {
         match self {
             Source::Torch(file) => file.read(key),
             Source::Safetensors(file) => file.read(key),

@@ -1,16 +1,16 @@
 //! `.safetensors` files (<https://github.com/huggingface/safetensors>): reading, and writing in one step that
 //! leaves either the whole file or none.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, View};
+use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
+use super::tensors::{Tensors, kind_of, to_bytes};
 use super::{CheckpointError, kind_name};
 use crate::files::write_atomically;
 
@@ -81,75 +81,26 @@ impl SafetensorsFile {
     }
 }
 
-fn kind_of(dtype: Dtype) -> Option<Kind> {
-    Some(match dtype {
-        Dtype::F32 => Kind::Float,
-        Dtype::F16 => Kind::Half,
-        Dtype::BF16 => Kind::BFloat16,
-        Dtype::F64 => Kind::Double,
-        Dtype::I64 => Kind::Int64,
-        Dtype::I32 => Kind::Int,
-        Dtype::I16 => Kind::Int16,
-        Dtype::I8 => Kind::Int8,
-        Dtype::U8 => Kind::Uint8,
-        Dtype::BOOL => Kind::Bool,
-        _ => return None,
-    })
-}
-
 /// Writes every variable of `vs`, atomically: a temporary file beside `path` is renamed when it is complete.
 ///
 /// # Errors
 /// [`CheckpointError::Io`]; [`CheckpointError::NonFinite`] where a weight is NaN or too large for `stored_as`.
 pub fn save_safetensors(vs: &VarStore, path: &Path, stored_as: StoredAs) -> Result<(), CheckpointError> {
-    let (kind, dtype) = match stored_as {
-        StoredAs::Float32 => (Kind::Float, Dtype::F32),
-        StoredAs::Float16 => (Kind::Half, Dtype::F16),
+    let kind = match stored_as {
+        StoredAs::Float32 => Kind::Float,
+        StoredAs::Float16 => Kind::Half,
     };
+    let mut tensors = Tensors::new();
     let variables: BTreeMap<String, Tensor> = vs.variables().into_iter().collect();
-    let mut views = Vec::with_capacity(variables.len());
     for (key, variable) in variables {
-        let torch = |e: tch::TchError| CheckpointError::Torch {
-            path: path.into(),
-            key: key.clone(),
-            reason: e.to_string(),
-        };
-        let stored = variable.detach().to_device(Device::Cpu).to_kind(kind).contiguous();
+        let stored = variable.detach().to_device(Device::Cpu).to_kind(kind);
         if !super::all_finite(&stored) {
             return Err(CheckpointError::NonFinite { path: path.into(), key, kind: kind_name(kind) });
         }
-        let mut bytes = vec![0; stored.numel() * kind.elt_size_in_bytes()];
-        stored.f_copy_data_u8(&mut bytes, stored.numel()).map_err(torch)?;
-        let shape = stored.size().iter().map(|&size| size as usize).collect();
-        views.push((key, Stored { dtype, shape, bytes }));
+        tensors.insert(key, stored);
     }
-    let bytes = safetensors::serialize(views, None)
-        .map_err(|e| CheckpointError::Damaged { path: path.into(), reason: e.to_string() })?;
+    let bytes =
+        to_bytes(&tensors).map_err(|reason| CheckpointError::Damaged { path: path.into(), reason })?;
     write_atomically(path, |file| file.write_all(&bytes))
         .map_err(|source| CheckpointError::Io { path: path.into(), source })
-}
-
-/// A tensor on its way to the file.
-struct Stored {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl View for Stored {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
 }

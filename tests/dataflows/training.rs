@@ -10,9 +10,10 @@ use self_prompt_sam::bundle::{Backbone, NetworkConfig, Normalisation, Patch, Pla
 use self_prompt_sam::compute::{Compute, Precision};
 use self_prompt_sam::training::augment::AugmentationConfig;
 use self_prompt_sam::training::{
-    DataConfig, History, LearningRate, ModelConfig, OptimiserConfig, Outcome, Rule, Schedule, Split, Tensors,
+    DataConfig, History, LearningRate, ModelConfig, OptimiserConfig, Outcome, Rule, Schedule, Split,
     TrainingConfig, run,
 };
+use self_prompt_sam::weights::Tensors;
 use tch::Device;
 
 use super::harness::{Bench, Run, project};

@@ -11,9 +11,10 @@ use self_prompt_sam::bundle::{Backbone, NetworkConfig, Normalisation, Patch, Pla
 use self_prompt_sam::compute::Compute;
 use self_prompt_sam::network::segmenter::{prompt_strategy, prompts_from_masks};
 use self_prompt_sam::training::{
-    EncodedGradients, ModelConfig, Optimiser, OptimiserConfig, Rule, Sample, Tensors, Trainer,
-    TrainingConfig, labels_of, slices_of,
+    EncodedGradients, ModelConfig, Optimiser, OptimiserConfig, Rule, Sample, Trainer, TrainingConfig,
+    labels_of, slices_of,
 };
+use self_prompt_sam::weights::Tensors;
 use tch::{Device, Kind, Tensor};
 
 use crate::python;

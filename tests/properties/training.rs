@@ -12,10 +12,11 @@ use self_prompt_sam::network::segmenter::Segmenter;
 use self_prompt_sam::training::augment::AugmentationConfig;
 use self_prompt_sam::training::{
     CaseStore, Checkpoints, DataConfig, LearningRate, Manifest, ModelConfig, Outcome, Prefetch,
-    PrefetchConfig, Sample, Sampler, Schedule, Split, Stage, Tensors, Trainer, TrainingConfig, TrainingError,
-    divide, run, slices_of,
+    PrefetchConfig, Sample, Sampler, Schedule, Split, Stage, Trainer, TrainingConfig, TrainingError, divide,
+    run, slices_of,
 };
 use self_prompt_sam::volume::IgnoreValues;
+use self_prompt_sam::weights::Tensors;
 use tch::{Device, Kind, Tensor};
 
 use crate::volumes::Nifti;
@@ -175,7 +176,7 @@ fn a_run_learns_and_its_bundle_segments_as_the_trainer_did() {
     let window = sampler(&config, AugmentationConfig::none(), 0).sample(0).unwrap();
     let expected = trainer.segment(&window.images, Stage::Full).unwrap().output.unwrap();
     let segmenter = Segmenter::load(&Bundle::open(&bundle).unwrap(), fp32()).unwrap();
-    let found = segmenter.segment(&slices_of(&window.images), None).unwrap();
+    let found = segmenter.segment(&slices_of(&window.images), None, None).unwrap();
     let differing =
         found.argmax(1, false).ne_tensor(&expected.argmax(1, false)).sum(Kind::Float).double_value(&[]);
     assert!(differing < 20.0, "{differing} pixels differ by rounding to fp16");

@@ -47,6 +47,8 @@ def main(folder: Path) -> None:
     module = torch.nn.Sequential(OrderedDict(net=torch.nn.Linear(3, 2)))
     module.load_state_dict(state())
     save("with_metadata.pth", module.state_dict())
+    save("module.pth", module)
+    save("legacy.pth", state(), _use_new_zipfile_serialization=False)
 
     # Bad ones.
     save("missing.pth", state(**{"net.bias": None}))
@@ -62,8 +64,6 @@ def main(folder: Path) -> None:
     save("not_a_tensor.pth", state(**{"net.bias": [10.0, 11.0]}))
     save("complex.pth", state(**{"net.bias": BIAS.to(torch.complex64)}))
     save("one_tensor.pth", BIAS)
-    save("module.pth", module)
-    save("legacy.pth", state(), _use_new_zipfile_serialization=False)
     torch.jit.save(torch.jit.script(module), folder / "torchscript.pth")
 
 

@@ -10,8 +10,7 @@ use crate::network::segmenter::{DECODER, ENCODER, GENERATOR, SAM_PARTS, load_sam
 use crate::training::config::TrainingConfig;
 use crate::training::error::TrainingError;
 use crate::training::optimise::Optimiser;
-use crate::training::state::{Tensors, sha256_of};
-use crate::weights::{check_sha256, load_strict};
+use crate::weights::{Tensors, check_sha256, load_strict, sha256_of};
 
 /// The parts of the network, each a process of its own in a dataflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

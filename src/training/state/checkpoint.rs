@@ -16,9 +16,9 @@ use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
-use super::tensors::{Tensors, from_bytes, sha256_of_bytes, to_bytes};
 use crate::files::write_atomically;
 use crate::training::error::TrainingError;
+use crate::weights::{Tensors, from_bytes, sha256_of_bytes, to_bytes};
 
 /// Shards of a step by the names of their parts.
 pub type Shards = BTreeMap<String, Tensors>;

@@ -19,11 +19,12 @@ use super::data::Sample;
 use super::error::TrainingError;
 use super::optimise::Stage;
 use super::parts::{DecoderPart, EncodedGradients, EncoderPart, GeneratorPart, Part};
-use super::state::{Checkpoints, Tensors};
+use super::state::Checkpoints;
 use crate::bundle::Bundle;
 use crate::compute::Compute;
 use crate::network::segmenter::{prompt_strategy, prompts_from_masks};
 use crate::prompt::ConfiguredPrompts;
+use crate::weights::Tensors;
 
 /// The network in training.
 pub struct Trainer {

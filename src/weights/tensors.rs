@@ -7,8 +7,28 @@ use safetensors::tensor::{Dtype, TensorView};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
+use super::hash::hex;
+
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
+
+/// libtorch's type with the same numbers.
+pub(super) fn kind_of(dtype: Dtype) -> Option<Kind> {
+    KINDS.iter().find(|(_, other)| *other == dtype).map(|(kind, _)| *kind)
+}
+
+const KINDS: [(Kind, Dtype); 10] = [
+    (Kind::Float, Dtype::F32),
+    (Kind::Half, Dtype::F16),
+    (Kind::BFloat16, Dtype::BF16),
+    (Kind::Double, Dtype::F64),
+    (Kind::Int64, Dtype::I64),
+    (Kind::Int, Dtype::I32),
+    (Kind::Int16, Dtype::I16),
+    (Kind::Int8, Dtype::I8),
+    (Kind::Uint8, Dtype::U8),
+    (Kind::Bool, Dtype::BOOL),
+];
 
 /// Values of a tensor, C order.
 fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, String> {
@@ -25,18 +45,15 @@ fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, String> {
 pub fn to_bytes(tensors: &Tensors) -> Result<Vec<u8>, String> {
     let mut values = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
-        let dtype = match tensor.kind() {
-            Kind::Float => Dtype::F32,
-            Kind::BFloat16 => Dtype::BF16,
-            Kind::Half => Dtype::F16,
-            Kind::Int64 => Dtype::I64,
-            other => return Err(format!("{name} is of type {other:?}")),
-        };
+        let (_, dtype) = KINDS
+            .iter()
+            .find(|(kind, _)| *kind == tensor.kind())
+            .ok_or_else(|| format!("{name} is of type {:?}", tensor.kind()))?;
         let shape: Vec<usize> = tensor.size().iter().map(|&size| size as usize).collect();
-        values.push((name, dtype, shape, bytes_of(tensor)?));
+        values.push((name, dtype, shape, bytes_of(tensor).map_err(|error| format!("{name}: {error}"))?));
     }
     let views = values.iter().map(|(name, dtype, shape, bytes)| {
-        let view = TensorView::new(*dtype, shape.clone(), bytes);
+        let view = TensorView::new(**dtype, shape.clone(), bytes);
         view.map(|view| (name.as_str(), view)).map_err(|error| error.to_string())
     });
     let views: Vec<_> = views.collect::<Result<_, _>>()?;
@@ -51,13 +68,8 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Tensors, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let mut tensors = Tensors::new();
     for (name, view) in file.iter() {
-        let kind = match view.dtype() {
-            Dtype::F32 => Kind::Float,
-            Dtype::BF16 => Kind::BFloat16,
-            Dtype::F16 => Kind::Half,
-            Dtype::I64 => Kind::Int64,
-            other => return Err(format!("{name} is of type {other:?}")),
-        };
+        let kind =
+            kind_of(view.dtype()).ok_or_else(|| format!("{name} is of type {:?}", view.dtype()))?;
         let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
         let tensor =
             Tensor::f_from_data_size(view.data(), &shape, kind).map_err(|error| error.to_string())?;
@@ -68,7 +80,7 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Tensors, String> {
 
 /// sha256 of some bytes, lower-case hex.
 pub fn sha256_of_bytes(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
 }
 
 /// sha256 of the names and values of tensors.
@@ -81,7 +93,7 @@ pub fn sha256_of(tensors: &Tensors) -> Result<String, String> {
         hasher.update(name.as_bytes());
         hasher.update(bytes_of(tensor)?);
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hasher.finalize()))
 }
 
 #[cfg(test)]
