@@ -1,12 +1,12 @@
 //! `report.html`: one page that needs nothing but itself, with the figures and pictures of every case.
 
-use std::fmt::{self, Display, Write as _};
 use std::ops::Range;
 use std::path::Path;
 
+use super::markup::{case_section, introduction, page_head};
 use super::sections::Sections;
-use super::summary::{CONVENTIONS, FailedCase, RunSummary};
-use super::{Montage, ReportError, class_colour};
+use super::summary::RunSummary;
+use super::{Montage, ReportError};
 use crate::files::write_atomically;
 use crate::metrics::ClassMetrics;
 
@@ -33,7 +33,7 @@ pub struct ClassRow {
 }
 
 impl CaseSection {
-    fn has_truth(&self) -> bool {
+    pub(super) fn has_truth(&self) -> bool {
         self.classes.iter().any(|class| class.truth_ml.is_some())
     }
 
@@ -51,10 +51,11 @@ pub struct Report {
     sections: Sections,
 }
 
+/// A case whose section is made.
 #[derive(Debug, Clone)]
-struct RenderedCase {
-    case_id: String,
-    dice_mean: f64,
+pub(super) struct RenderedCase {
+    pub case_id: String,
+    pub dice_mean: f64,
     /// Where its HTML is in `sections`, bytes.
     html: Range<u64>,
 }
@@ -76,7 +77,7 @@ impl Report {
         let rendered = RenderedCase {
             case_id: section.case_id.clone(),
             dice_mean: section.dice_mean(),
-            html: self.sections.append(&case_html(section)?)?,
+            html: self.sections.append(&case_section(section)?.into_string())?,
         };
         match self.cases.iter_mut().find(|case| case.case_id == section.case_id) {
             Some(case) => *case = rendered,
@@ -91,7 +92,10 @@ impl Report {
     /// [`ReportError::Io`].
     pub fn write(&self, path: &Path, summary: &RunSummary) -> Result<(), ReportError> {
         write_atomically(path, |file| {
-            write!(file, "{}", Head { cases: &self.cases, summary })?;
+            let title = format!("Segmentation report: {}", summary.model.name);
+            let head = page_head(&title, include_str!("report.css")).into_string();
+            let introduction = introduction(&title, &self.cases, summary).into_string();
+            write!(file, "<!DOCTYPE html>\n<html lang=\"en\">\n{head}\n<body>\n{introduction}\n")?;
             for (index, case) in self.cases.iter().enumerate() {
                 writeln!(file, "<section class=\"case\" id=\"case-{index}\">")?;
                 self.sections.copy(&case.html, file)?;
@@ -103,230 +107,9 @@ impl Report {
     }
 }
 
-/// The page up to the sections of the cases.
-struct Head<'a> {
-    cases: &'a [RenderedCase],
-    summary: &'a RunSummary,
-}
-
-impl Display for Head<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cases, summary } = self;
-        let title = Escaped(&summary.model.name);
-        write!(
-            f,
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <meta http-equiv=\"Content-Security-Policy\" \
-             content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n\
-             <title>Segmentation report: {title}</title>\n<style>\n{}</style>\n</head>\n<body>\n\
-             <h1>Segmentation report: {title}</h1>\n<p class=\"use\">Not for clinical use</p>\n",
-            include_str!("report.css")
-        )?;
-        write_facts(f, summary)?;
-        write_failed(f, &summary.failed)?;
-        write_means(f, summary)?;
-        f.write_str("<h2>Cases</h2>\n")?;
-        write_legend(f, &summary.model.classes)?;
-        if summary.dice_mean.is_finite() {
-            write_overview(f, cases)?;
-        }
-        Ok(())
-    }
-}
-
-fn write_facts(f: &mut fmt::Formatter<'_>, summary: &RunSummary) -> fmt::Result {
-    let RunSummary { model, versions, timings, .. } = summary;
-    let short = |sha256: &str| sha256.chars().take(12).collect::<String>();
-    let seconds = |value| Figure { value, decimals: 1, unit: " s" }.to_string();
-    let weights = match &model.adapters_sha256 {
-        Some(adapters) => format!("{}, adapters {}", short(&model.weights_sha256), short(adapters)),
-        None => short(&model.weights_sha256),
-    };
-    let facts = [
-        ("Cases", format!("{} segmented, {} failed", summary.cases, summary.failed.len())),
-        ("Mean Dice", Figure { value: summary.dice_mean, decimals: 4, unit: "" }.to_string()),
-        ("Model", format!("{}, {} at {} px", model.name, model.backbone, model.image_size)),
-        ("Weights (sha256)", weights),
-        ("Device", summary.device.clone()),
-        ("Started", summary.started.clone()),
-        ("Time", format!("{}, {} a case", seconds(timings.seconds_total), seconds(timings.seconds_per_case))),
-        ("Rate", Figure { value: timings.slices_per_second, decimals: 2, unit: " slices/s" }.to_string()),
-        ("First result after", seconds(timings.time_to_first_result_s)),
-        ("Export", seconds(timings.seconds_export)),
-        (
-            "Versions",
-            format!(
-                "self-prompt-sam {}, dora {}, torch {}, tch {}",
-                versions.self_prompt_sam, versions.dora, versions.torch, versions.tch
-            ),
-        ),
-    ];
-    f.write_str("<dl>\n")?;
-    for (name, value) in facts {
-        writeln!(f, "<div><dt>{name}</dt><dd>{}</dd></div>", Escaped(&value))?;
-    }
-    f.write_str("</dl>\n")
-}
-
-fn write_failed(f: &mut fmt::Formatter<'_>, failed: &[FailedCase]) -> fmt::Result {
-    if failed.is_empty() {
-        return Ok(());
-    }
-    f.write_str("<h2>Failed cases</h2>\n<div class=\"table\"><table class=\"failed\">\n")?;
-    f.write_str("<tr><th>Case</th><th>Reason</th></tr>\n")?;
-    for FailedCase { case, error } in failed {
-        writeln!(f, "<tr><td>{}</td><td>{}</td></tr>", Escaped(case), Escaped(error))?;
-    }
-    f.write_str("</table></div>\n")
-}
-
-fn write_means(f: &mut fmt::Formatter<'_>, summary: &RunSummary) -> fmt::Result {
-    if !summary.dice_mean.is_finite() {
-        return Ok(());
-    }
-    f.write_str("<h2>Means over the cases</h2>\n<div class=\"table\"><table>\n")?;
-    f.write_str("<tr><th>Class</th><th>Dice</th><th>HD95 mm</th><th>over cases</th><th>missed in</th><th>NSD</th></tr>\n")?;
-    for (index, (name, means)) in summary.classes.iter().enumerate() {
-        let class = ClassName { class: index + 1, name };
-        let [dice, hd95, nsd] = figures(means.dice, means.hd95_mm, means.nsd);
-        let (cases, missed) = (means.hd95_cases, means.missed);
-        writeln!(
-            f,
-            "<tr><td>{class}</td><td>{dice}</td><td>{hd95}</td><td>{cases}</td><td>{missed}</td><td>{nsd}</td></tr>"
-        )?;
-    }
-    f.write_str("</table></div>\n")?;
-    for (key, text) in CONVENTIONS.iter().filter(|(key, _)| *key == "absent_class") {
-        writeln!(f, "<p class=\"note\" id=\"{key}\">Absent classes: {}.</p>", Escaped(text))?;
-    }
-    Ok(())
-}
-
-fn write_legend(f: &mut fmt::Formatter<'_>, classes: &[String]) -> fmt::Result {
-    f.write_str("<ul class=\"legend\">\n")?;
-    for (class, name) in classes.iter().enumerate().skip(1) {
-        writeln!(f, "<li>{}</li>", ClassName { class, name })?;
-    }
-    f.write_str("</ul>\n")
-}
-
-fn write_overview(f: &mut fmt::Formatter<'_>, cases: &[RenderedCase]) -> fmt::Result {
-    f.write_str("<div class=\"table\"><table>\n<tr><th>Case</th><th>Mean Dice</th></tr>\n")?;
-    for (index, case) in cases.iter().enumerate() {
-        let [dice, ..] = figures(case.dice_mean, f64::NAN, f64::NAN);
-        let name = Escaped(&case.case_id);
-        writeln!(f, "<tr><td><a href=\"#case-{index}\">{name}</a></td><td>{dice}</td></tr>")?;
-    }
-    f.write_str("</table></div>\n")
-}
-
-fn case_html(section: &CaseSection) -> Result<String, ReportError> {
-    let name = Escaped(&section.case_id);
-    let mut html = format!("<h3>{name}</h3>\n");
-    if let Some(montage) = &section.montage {
-        let sides = if montage.has_truth { "truth left, prediction right" } else { "prediction" };
-        html.push_str("<div class=\"montage\">\n");
-        for panel in &montage.panels {
-            let (width, height) = panel.picture.dimensions();
-            let caption = format!("slice {}: {sides}", panel.slice);
-            html.push_str(&format!(
-                "<figure><img width=\"{width}\" height=\"{height}\" alt=\"{name}, {caption}\" \
-                 src=\"data:image/png;base64,{}\"><figcaption>{caption}</figcaption></figure>\n",
-                panel.png_base64()?
-            ));
-        }
-        html.push_str("</div>\n");
-    }
-    let has_truth = section.has_truth();
-    html.push_str("<div class=\"table\"><table>\n<tr><th>Class</th>");
-    if has_truth {
-        html.push_str("<th>Dice</th><th>HD95 mm</th><th>NSD</th><th>True volume ml</th>");
-    }
-    html.push_str("<th>Volume ml</th></tr>\n");
-    let millilitres = |value| Figure { value, decimals: 2, unit: "" };
-    for (index, row) in section.classes.iter().enumerate() {
-        let ClassRow { metrics, volume_ml, truth_ml } = row;
-        let class = ClassName { class: index + 1, name: &metrics.class };
-        html.push_str(&format!("<tr><td>{class}</td>"));
-        if has_truth {
-            for figure in figures(metrics.dice, metrics.hd95_mm, metrics.nsd) {
-                html.push_str(&format!("<td>{figure}</td>"));
-            }
-            html.push_str(&format!("<td>{}</td>", millilitres(truth_ml.unwrap_or(f64::NAN))));
-        }
-        html.push_str(&format!("<td>{}</td></tr>\n", millilitres(*volume_ml)));
-    }
-    if section.classes.len() > 1 {
-        html.push_str("<tr><td>Together</td>");
-        if has_truth {
-            let truth_ml: f64 = section.classes.iter().filter_map(|row| row.truth_ml).sum();
-            html.push_str(&format!("<td></td><td></td><td></td><td>{}</td>", millilitres(truth_ml)));
-        }
-        let volume_ml: f64 = section.classes.iter().map(|row| row.volume_ml).sum();
-        html.push_str(&format!("<td>{}</td></tr>\n", millilitres(volume_ml)));
-    }
-    html.push_str("</table></div>\n");
-    Ok(html)
-}
-
-/// Text as it may stand in an element or an attribute.
-struct Escaped<'a>(&'a str);
-
-impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match c {
-            '&' => f.write_str("&amp;"),
-            '<' => f.write_str("&lt;"),
-            '>' => f.write_str("&gt;"),
-            '"' => f.write_str("&quot;"),
-            '\'' => f.write_str("&#39;"),
-            c => f.write_char(c),
-        })
-    }
-}
-
-/// A class with its colour.
-struct ClassName<'a> {
-    class: usize,
-    name: &'a str,
-}
-
-impl Display for ClassName<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some([r, g, b]) = class_colour(self.class) {
-            write!(f, "<span class=\"swatch\" style=\"background:#{r:02x}{g:02x}{b:02x}\"></span>")?;
-        }
-        write!(f, "{}", Escaped(self.name))
-    }
-}
-
-/// A figure with its unit; "–" where it is not defined.
-struct Figure {
-    value: f64,
-    decimals: usize,
-    unit: &'static str,
-}
-
-impl Display for Figure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { value, decimals, unit } = self;
-        if value.is_nan() {
-            f.write_str("–")
-        } else if value.is_infinite() {
-            f.write_str("∞")
-        } else {
-            write!(f, "{value:.decimals$}{unit}")
-        }
-    }
-}
-
-fn figures(dice: f64, hd95_mm: f64, nsd: f64) -> [Figure; 3] {
-    [(dice, 4), (hd95_mm, 2), (nsd, 4)].map(|(value, decimals)| Figure { value, decimals, unit: "" })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::summary::FailedCase;
     use super::*;
     use crate::report::summary::tests::example;
 
@@ -369,7 +152,7 @@ mod tests {
         report.add_case(&section).unwrap();
         let html = page(&report, &summary);
         assert!(!html.contains("<script") && !html.contains("<img") && !html.contains("onload=\""));
-        let escaped = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot; onload=&quot;&amp; &lt;img";
+        let escaped = "&lt;script&gt;alert('x')&lt;/script&gt;&quot; onload=&quot;&amp; &lt;img";
         assert_eq!(html.matches(escaped).count(), 11, "every place shows the name");
     }
 

@@ -1,6 +1,7 @@
 //! What a run leaves for people and programs: `report.html`, `summary.json` and `metrics.csv`.
 
 mod html;
+mod markup;
 mod montage;
 mod montage_input;
 mod palette;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 pub use html::{CaseSection, ClassRow, Report};
+pub use markup::page_head;
 pub use montage::{Montage, Panel};
 pub use montage_input::{MontageConfig, MontageInput};
 pub use palette::{CLASS_COLOURS, class_colour};

@@ -1,11 +1,12 @@
 //! `training.html`: the curves of a run on one page that needs nothing but itself.
 
-use std::fmt::Write as _;
 use std::path::Path;
+
+use maud::{DOCTYPE, Markup, html};
 
 use super::history::{History, Point};
 use crate::files::write_atomically;
-use crate::report::class_colour;
+use crate::report::{class_colour, page_head};
 use crate::training::error::TrainingError;
 use crate::training::optimise::Stage;
 
@@ -27,38 +28,42 @@ struct Curve {
 /// # Errors
 /// [`TrainingError::Io`].
 pub fn write_page(path: &Path, name: &str, history: &History) -> Result<(), TrainingError> {
-    let html = page(name, history);
+    let html = page(name, history).into_string();
     write_atomically(path, |file| file.write_all(html.as_bytes())).map_err(TrainingError::io(path))
 }
 
-fn page(name: &str, history: &History) -> String {
-    let title = format!("Training: {}", escaped(name));
-    let mut html = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>\nbody {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; \
-         max-width: 48rem; padding: 0 1rem; }}\nsvg {{ width: 100%; height: auto; }}\n\
-         table {{ border-collapse: collapse; }}\ntd, th {{ padding: 0.2rem 0.8rem; text-align: right; }}\n\
-         .key {{ display: inline-block; margin-right: 1rem; }}\n.key i {{ display: inline-block; width: 1rem; \
-         height: 0.2rem; vertical-align: middle; margin-right: 0.3rem; }}\n</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
-    );
-    html.push_str(&facts(history));
-    for (title, curves) in charts(history) {
-        html.push_str(&chart(title, &curves));
+const CSS: &str =
+    "body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 48rem; padding: 0 1rem; }
+svg { width: 100%; height: auto; }
+table { border-collapse: collapse; }
+td, th { padding: 0.2rem 0.8rem; text-align: right; }
+.key { display: inline-block; margin-right: 1rem; }
+.key i { display: inline-block; width: 1rem; height: 0.2rem; vertical-align: middle; margin-right: 0.3rem; }";
+
+fn page(name: &str, history: &History) -> Markup {
+    let title = format!("Training: {name}");
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            (page_head(&title, CSS))
+            body {
+                h1 { (title) }
+                p { (facts(history)) }
+                @for (title, curves) in charts(history) { (chart(title, &curves)) }
+                (validations(history))
+            }
+        }
     }
-    html.push_str(&validations(history));
-    html.push_str("</body>\n</html>\n");
-    html
 }
 
 fn facts(history: &History) -> String {
-    let Some(last) = history.points.last() else { return "<p>Nothing yet.</p>\n".into() };
+    let Some(last) = history.points.last() else { return "Nothing yet.".into() };
     let stage = match last.stage {
         Stage::GeneratorOnly => "generator only",
         Stage::Full => "generator and decoder",
     };
     format!(
-        "<p>{} steps in {:.2} hours, {:.1} slices/s at last, {:.1}% of the time waiting for windows; stage: {stage}.</p>\n",
+        "{} steps in {:.2} hours, {:.1} slices/s at last, {:.1}% of the time waiting for windows; stage: {stage}.",
         last.step,
         last.seconds / 3600.0,
         last.slices_per_second,
@@ -116,93 +121,111 @@ fn dice_curves(history: &History) -> Vec<Curve> {
     by_class.chain([auxiliary]).collect()
 }
 
-fn chart(title: &str, curves: &[Curve]) -> String {
-    let points = || curves.iter().flat_map(|curve| &curve.points);
-    if points().count() == 0 {
-        return String::new();
+/// The part of the plane that a chart shows.
+struct Frame {
+    x: (f64, f64),
+    y: (f64, f64),
+}
+
+impl Frame {
+    /// Around all points; `None` where there are none.
+    fn around(curves: &[Curve]) -> Option<Self> {
+        let points = || curves.iter().flat_map(|curve| &curve.points);
+        points().next()?;
+        let bounds = |of: fn(&(f64, f64)) -> f64| {
+            let (low, high) =
+                points().map(of).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+            let margin = if high > low { 0.0 } else { 0.5 * low.abs().max(1.0) };
+            (low - margin, high + margin)
+        };
+        Some(Self { x: bounds(|point| point.0), y: bounds(|point| point.1) })
     }
-    let bounds = |of: fn(&(f64, f64)) -> f64| {
-        let (low, high) =
-            points().map(of).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
-        if high > low {
-            (low, high)
-        } else {
-            (low - 0.5 * low.abs().max(1.0), low + 0.5 * low.abs().max(1.0))
+
+    /// Where a point is drawn, pixels.
+    fn place(&self, (x, y): (f64, f64)) -> [f64; 2] {
+        let ([width, height], [left, bottom]) = (SIZE, MARGIN);
+        let share = |value: f64, (low, high): (f64, f64)| (value - low) / (high - low);
+        [
+            left + share(x, self.x) * (width - left - 8.0),
+            (height - bottom) - share(y, self.y) * (height - bottom - 8.0),
+        ]
+    }
+}
+
+fn chart(title: &str, curves: &[Curve]) -> Markup {
+    let Some(frame) = Frame::around(curves) else { return html! {} };
+    let [width, height] = SIZE;
+    html! {
+        h2 { (title) }
+        svg viewBox={ "0 0 " (width) " " (height) } role="img" {
+            @for share in [0.0, 0.25, 0.5, 0.75, 1.0] { (axis_marks(&frame, share)) }
+            @for curve in curves {
+                polyline fill="none" stroke=(colour(curve)) stroke-width="1.5" points=(path(&frame, curve)) {}
+            }
         }
-    };
-    let ((x_low, x_high), (y_low, y_high)) = (bounds(|point| point.0), bounds(|point| point.1));
-    let ([width, height], [left, bottom]) = (SIZE, MARGIN);
-    let x_of = |x: f64| left + (x - x_low) / (x_high - x_low) * (width - left - 8.0);
-    let y_of = |y: f64| (height - bottom) - (y - y_low) / (y_high - y_low) * (height - bottom - 8.0);
-    let mut svg = format!("<h2>{title}</h2>\n<svg viewBox=\"0 0 {width} {height}\" role=\"img\">\n");
-    for share in [0.0, 0.25, 0.5, 0.75, 1.0] {
-        let (x, y) = (x_low + share * (x_high - x_low), y_low + share * (y_high - y_low));
-        let (at_x, at_y) = (x_of(x), y_of(y));
-        let _ = writeln!(
-            svg,
-            "<line x1=\"{left}\" x2=\"{width}\" y1=\"{at_y:.1}\" y2=\"{at_y:.1}\" stroke=\"#ddd\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" font-size=\"11\">{}</text>\
-             <text x=\"{at_x:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"11\">{x:.0}</text>",
-            left - 4.0,
-            at_y + 4.0,
-            number(y),
-            height - 6.0
-        );
+        p {
+            @for curve in curves.iter().filter(|curve| !curve.points.is_empty()) {
+                span.key { i style={ "background:" (colour(curve)) } {} (curve.name) }
+            }
+        }
     }
-    for curve in curves {
-        let every = curve.points.len().div_ceil(MOST_POINTS).max(1);
-        let kept = curve.points.iter().step_by(every).chain(curve.points.last());
-        let path: Vec<String> = kept.map(|&(x, y)| format!("{:.1},{:.1}", x_of(x), y_of(y))).collect();
-        let [r, g, b] = curve.colour;
-        let _ = writeln!(
-            svg,
-            "<polyline fill=\"none\" stroke=\"rgb({r},{g},{b})\" stroke-width=\"1.5\" points=\"{}\"/>",
-            path.join(" ")
-        );
+}
+
+/// A line across the chart with its value, and the step below.
+fn axis_marks(frame: &Frame, share: f64) -> Markup {
+    let ([width, height], [left, _]) = (SIZE, MARGIN);
+    let at = |(low, high): (f64, f64)| low + share * (high - low);
+    let (x, y) = (at(frame.x), at(frame.y));
+    let [at_x, at_y] = frame.place((x, y));
+    let pixels = |value: f64| format!("{value:.1}");
+    html! {
+        line x1=(left) x2=(width) y1=(pixels(at_y)) y2=(pixels(at_y)) stroke="#ddd" {}
+        text x=(pixels(left - 4.0)) y=(pixels(at_y + 4.0)) text-anchor="end" font-size="11" { (number(y)) }
+        text x=(pixels(at_x)) y=(pixels(height - 6.0)) text-anchor="middle" font-size="11" {
+            (format!("{x:.0}"))
+        }
     }
-    svg.push_str("</svg>\n<p>");
-    for curve in curves.iter().filter(|curve| !curve.points.is_empty()) {
-        let [r, g, b] = curve.colour;
-        let name = escaped(&curve.name);
-        let _ = write!(svg, "<span class=\"key\"><i style=\"background:rgb({r},{g},{b})\"></i>{name}</span>");
-    }
-    svg.push_str("</p>\n");
-    svg
+}
+
+fn colour(curve: &Curve) -> String {
+    let [r, g, b] = curve.colour;
+    format!("rgb({r},{g},{b})")
+}
+
+fn path(frame: &Frame, curve: &Curve) -> String {
+    let every = curve.points.len().div_ceil(MOST_POINTS).max(1);
+    let kept = curve.points.iter().step_by(every).chain(curve.points.last());
+    let places = kept.map(|&point| {
+        let [x, y] = frame.place(point);
+        format!("{x:.1},{y:.1}")
+    });
+    places.collect::<Vec<_>>().join(" ")
 }
 
 fn number(value: f64) -> String {
     if value != 0.0 && value.abs() < 0.01 { format!("{value:.1e}") } else { format!("{value:.3}") }
 }
 
-fn validations(history: &History) -> String {
-    let Some(first) = history.validations.first() else { return String::new() };
-    let mut html =
-        String::from("<h2>Validations</h2>\n<table>\n<tr><th>Step</th><th>Cases</th><th>Mean Dice</th>");
-    for (name, _) in &first.output.classes {
-        let _ = write!(html, "<th>{}</th>", escaped(name));
-    }
-    html.push_str("<th>Auxiliary masks</th></tr>\n");
+fn validations(history: &History) -> Markup {
+    let Some(first) = history.validations.first() else { return html! {} };
     let figure = |dice: Option<f64>| dice.map_or("–".into(), |dice| format!("{dice:.4}"));
-    for validation in &history.validations {
-        let _ = write!(
-            html,
-            "<tr><td>{}</td><td>{}</td><td>{}</td>",
-            validation.step,
-            validation.cases,
-            figure(validation.output.mean)
-        );
-        for (_, dice) in &validation.output.classes {
-            let _ = write!(html, "<td>{}</td>", figure(*dice));
+    html! {
+        h2 { "Validations" }
+        table {
+            tr {
+                th { "Step" } th { "Cases" } th { "Mean Dice" }
+                @for (name, _) in &first.output.classes { th { (name) } }
+                th { "Auxiliary masks" }
+            }
+            @for validation in &history.validations {
+                tr {
+                    td { (validation.step) } td { (validation.cases) } td { (figure(validation.output.mean)) }
+                    @for (_, dice) in &validation.output.classes { td { (figure(*dice)) } }
+                    td { (figure(validation.auxiliary.mean)) }
+                }
+            }
         }
-        let _ = writeln!(html, "<td>{}</td></tr>", figure(validation.auxiliary.mean));
     }
-    html.push_str("</table>\n");
-    html
-}
-
-/// Text as it may stand in an element.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -241,16 +264,21 @@ mod tests {
 
     #[test]
     fn the_page_has_every_curve_and_nothing_from_elsewhere() {
-        let html = page("a & b", &history());
+        let html = page("a & b", &history()).into_string();
         assert_eq!(html.matches("<svg").count(), 5);
         assert!(html.contains("Training: a &amp; b") && html.contains("&lt;b&gt;") && !html.contains("<b>"));
         assert!(html.contains("0.7500") && html.contains("39990 steps"));
-        assert!(!html.contains("http") && !html.contains("NaN") && !html.contains("inf,"));
+        assert!(
+            !html.contains("http:")
+                && !html.contains("https:")
+                && !html.contains("NaN")
+                && !html.contains("inf,")
+        );
         assert!(html.len() < 200_000, "curves are thinned out: {}", html.len());
     }
 
     #[test]
     fn a_page_without_points_says_so() {
-        assert!(page("a", &History::default()).contains("Nothing yet"));
+        assert!(page("a", &History::default()).into_string().contains("Nothing yet"));
     }
 }
