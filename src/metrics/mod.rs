@@ -3,13 +3,11 @@
 //! et al. 2018, "Deep learning to achieve clinically applicable segmentation of head and neck anatomy").
 
 mod case;
-mod distance;
 mod summary;
 mod surface;
 mod surfel;
 
 pub use case::{CaseMetrics, ClassMetrics, MetricsError, Presence, evaluate_case};
-pub use distance::squared_distance;
 pub use summary::{ABSENT_CLASS_CONVENTION, ClassSummary, Summary};
 pub use surface::{SurfaceDistances, Surfel};
 pub use surfel::surfel_areas;

@@ -3,8 +3,8 @@
 
 use ndarray::{Array3, ArrayView3, Zip, s};
 
-use super::distance::squared_distance;
 use super::surfel::surfel_areas;
+use crate::array::squared_distance;
 
 /// Share of a surface that HD95 looks at.
 const PERCENTILE: f64 = 0.95;

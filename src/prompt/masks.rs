@@ -1,6 +1,8 @@
 //! Mask prompts: logits on the grid that SAM's prompt encoder expects, and the class of each pixel.
 
-use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis, Zip};
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Zip};
+
+use crate::array::{Rounding, linear_taps, resample_plane};
 
 /// Mask logit of a pixel that belongs to the class of a label map; other pixels get the negative. SAM 2
 /// converts a user's mask to logits with the same value (`sam2_base.py`, `_use_mask_as_output`).
@@ -38,49 +40,14 @@ pub fn resize_bilinear(images: ArrayView3<'_, f32>, [height, width]: [usize; 2])
     if [source_height, source_width] == [height, width] {
         return images.to_owned();
     }
-    let rows = sources(source_height, height);
-    let columns = sources(source_width, width);
+    let rows = linear_taps(source_height, height, Rounding::Once);
+    let columns = linear_taps(source_width, width, Rounding::Once);
     let mut resized = Array3::zeros((count, height, width));
-    let mut blended = vec![0.0f32; source_width];
+    let images = images.as_standard_layout();
     for (image, mut resized) in images.outer_iter().zip(resized.outer_iter_mut()) {
-        for (mut out, row) in resized.outer_iter_mut().zip(&rows) {
-            let (first, second) =
-                (image.index_axis(Axis(0), row.first), image.index_axis(Axis(0), row.second));
-            for ((blended, &a), &b) in blended.iter_mut().zip(first).zip(second) {
-                *blended = row.blend(a, b);
-            }
-            for (out, column) in out.iter_mut().zip(&columns) {
-                *out = column.blend(blended[column.first], blended[column.second]);
-            }
+        if let (Some(image), Some(resized)) = (image.as_slice(), resized.as_slice_mut()) {
+            resample_plane(image, source_width, &rows, &columns, resized, width);
         }
     }
     resized
-}
-
-/// The two source pixels of a target pixel, and the weight of the second one.
-struct Source {
-    first: usize,
-    second: usize,
-    weight: f32,
-}
-
-impl Source {
-    fn blend(&self, first: f32, second: f32) -> f32 {
-        (1.0 - self.weight) * first + self.weight * second
-    }
-}
-
-/// The source pixels of each of `target` pixels, along an axis of `source` pixels.
-fn sources(source: usize, target: usize) -> Vec<Source> {
-    let scale = source as f32 / target as f32;
-    (0..target)
-        .map(|index| {
-            // `mul_add` rounds once, as torch's kernels do. Rounding twice is off by up to 2e-5 for logits of
-            // 20.
-            let position = (index as f32 + 0.5).mul_add(scale, -0.5).max(0.0);
-            let first = (position as usize).min(source - 1);
-            let second = (first + 1).min(source - 1);
-            Source { first, second, weight: (position - first as f32).clamp(0.0, 1.0) }
-        })
-        .collect()
 }

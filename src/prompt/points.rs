@@ -1,13 +1,12 @@
 //! Point prompts: one pixel per class (paper section 3.1 and Figure 3a).
 //!
 //! The paper chooses the pixel farthest from the mask's border, by the exact Euclidean distance transform
-//! (Felzenszwalb and Huttenlocher 2012, in `imageproc`).
+//! ([`squared_distance`]).
 
-use image::{GrayImage, Luma};
-use imageproc::distance_transform::euclidean_squared_distance_transform;
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, Array3, ArrayView2, s};
 
 use super::regions::Region;
+use crate::array::squared_distance;
 use crate::bundle::PointRule;
 
 /// Point `(x, y)` of a region in slice pixel indices. The centre of a box can lie on half indices.
@@ -39,13 +38,11 @@ fn deepest_pixel(mask: ArrayView2<'_, bool>) -> [usize; 2] {
 /// pixels outside it. Everything beyond the edges of the array counts as outside.
 pub fn squared_distance_to_border(mask: ArrayView2<'_, bool>) -> Array2<f64> {
     let (height, width) = mask.dim();
-    let outside = GrayImage::from_fn(width as u32 + 2, height as u32 + 2, |x, y| {
-        let (row, column) = ((y as usize).wrapping_sub(1), (x as usize).wrapping_sub(1));
-        let inside = mask.get([row, column]).copied().unwrap_or(false);
-        Luma([u8::from(!inside)])
+    let outside = Array3::from_shape_fn((1, height + 2, width + 2), |(_, row, column)| {
+        !mask.get([row.wrapping_sub(1), column.wrapping_sub(1)]).copied().unwrap_or(false)
     });
-    let squared = euclidean_squared_distance_transform(&outside);
-    Array2::from_shape_fn((height, width), |(y, x)| squared.get_pixel(x as u32 + 1, y as u32 + 1)[0])
+    let squared = squared_distance(outside.view(), [1.0; 3]);
+    squared.slice(s![0, 1..=height, 1..=width]).to_owned()
 }
 
 /// `[row, column]` of a pseudo-random pixel, each equally likely. It depends only on the region.

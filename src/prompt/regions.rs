@@ -1,7 +1,9 @@
 //! Where each class is in a slice: its connected components and their bounding box. Points and boxes both come
 //! from these pixels, so a point always lies in its box.
 
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, Axis, s};
+
+use crate::array::{Run, connected_runs};
 
 /// Which connected components (8-connectivity) of a class are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,16 +47,6 @@ pub struct Region {
     pub mask: Array2<bool>,
 }
 
-/// Adjacent pixels of one class in a row.
-struct Run {
-    class: u8,
-    row: usize,
-    first: usize,
-    last: usize,
-    /// Index of an earlier run of the same component, or of the run itself if it is the first.
-    parent: usize,
-}
-
 /// Size of a component, stored at the index of its first run.
 #[derive(Clone, Copy, Default)]
 struct Component {
@@ -65,79 +57,30 @@ struct Component {
 /// The region of each class below `classes` in `labels` `[H, W]`; `None` if a class is not in the slice. Labels
 /// of `classes` and above are ignored.
 pub fn class_regions(labels: ArrayView2<'_, u8>, classes: usize, keep: Components) -> Vec<Option<Region>> {
-    let runs = connected_runs(labels);
+    let runs = connected_runs(labels.insert_axis(Axis(0)));
     let mut components = vec![Component::default(); runs.len()];
     let mut largest = vec![0; classes.max(usize::from(u8::MAX) + 1)];
     for run in &runs {
-        let component = &mut components[run.parent];
-        let bounds = PixelBox { x: [run.first, run.last], y: [run.row, run.row] };
-        component.pixels += run.last - run.first + 1;
+        let component = &mut components[run.component];
+        let bounds = PixelBox { x: [run.first, run.last], y: [run.row[1]; 2] };
+        component.pixels += run.length();
         component.bounds = Some(component.bounds.map_or(bounds, |others| others.union(bounds)));
         largest[usize::from(run.class)] = component.pixels.max(largest[usize::from(run.class)]);
     }
     let counts = |run: &Run| {
-        keep == Components::All || 2 * components[run.parent].pixels >= largest[usize::from(run.class)]
+        keep == Components::All || 2 * components[run.component].pixels >= largest[usize::from(run.class)]
     };
     let region_of = |class: usize| {
         let of_class = || runs.iter().filter(|run| usize::from(run.class) == class && counts(run));
-        let bounds = of_class().filter_map(|run| components[run.parent].bounds).reduce(PixelBox::union)?;
+        let bounds = of_class().filter_map(|run| components[run.component].bounds).reduce(PixelBox::union)?;
         let mut mask = Array2::from_elem(bounds.size(), false);
         for run in of_class() {
             let columns = run.first - bounds.x[0]..=run.last - bounds.x[0];
-            mask.slice_mut(s![run.row - bounds.y[0], columns]).fill(true);
+            mask.slice_mut(s![run.row[1] - bounds.y[0], columns]).fill(true);
         }
         Some(Region { bounds, mask })
     };
     (0..classes).map(region_of).collect()
-}
-
-/// The runs of all rows. The parent of each is the first run of its component (union-find over runs).
-fn connected_runs(labels: ArrayView2<'_, u8>) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
-    let mut above = 0..0;
-    for (row, pixels) in labels.outer_iter().enumerate() {
-        let start = runs.len();
-        for (x, &class) in pixels.iter().enumerate() {
-            match runs[start..].last_mut() {
-                Some(run) if run.class == class => run.last = x,
-                _ => runs.push(Run { class, row, first: x, last: x, parent: runs.len() }),
-            }
-        }
-        let mut next = above.start;
-        for run in start..runs.len() {
-            // Runs that touch at a corner are connected, so a run of the row above can connect to two runs of
-            // this row.
-            while next < above.end && runs[next].last + 1 < runs[run].first {
-                next += 1;
-            }
-            let mut other = next;
-            while other < above.end && runs[other].first <= runs[run].last + 1 {
-                if runs[other].class == runs[run].class {
-                    join(&mut runs, other, run);
-                }
-                other += 1;
-            }
-        }
-        above = start..runs.len();
-    }
-    for run in 0..runs.len() {
-        runs[run].parent = first_of(&mut runs, run);
-    }
-    runs
-}
-
-fn join(runs: &mut [Run], a: usize, b: usize) {
-    let (a, b) = (first_of(runs, a), first_of(runs, b));
-    runs[a.max(b)].parent = a.min(b);
-}
-
-/// Index of the first run of a run's component. Shortens the path to it.
-fn first_of(runs: &mut [Run], mut run: usize) -> usize {
-    while runs[run].parent != run {
-        runs[run].parent = runs[runs[run].parent].parent;
-        run = runs[run].parent;
-    }
-    run
 }
 
 #[cfg(test)]

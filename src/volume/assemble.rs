@@ -12,9 +12,10 @@ use rayon::prelude::*;
 use super::case::mirror;
 use super::components::keep_largest_component;
 use super::error::VolumeError;
+use super::interpolation::Interpolation;
 use super::plan::CasePlan;
-use super::resample::{Interpolation, Tap, mix, resample_row, taps};
 use super::windows::shares;
+use crate::array::{Tap, mix, resample_row};
 
 /// Puts one case together. The result depends on the logits only, not on the order in which windows arrive.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ impl LabelAssembler {
         Self {
             classes,
             shares: [0, 1, 2].map(|axis| shares(&starts[axis], plan.network_shape[axis], plan.patch[axis])),
-            taps: [0, 1, 2].map(|axis| taps(plan.network_shape[axis], crop[axis], Interpolation::Linear)),
+            taps: [0, 1, 2].map(|axis| Interpolation::Linear.taps(plan.network_shape[axis], crop[axis])),
             has_arrived: vec![false; plan.windows().len()],
             waiting: BTreeMap::new(),
             next: 0,

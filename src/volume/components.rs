@@ -1,56 +1,24 @@
-//! Connected components of label maps.
+//! What is kept of a label map.
 
-use ndarray::{Array3, Dim, Ix3};
+use ndarray::{Array3, s};
+
+use crate::array::connected_runs;
 
 /// Sets everything to background but the largest connected component of the foreground, all classes together; of equals
 /// the first in index order. Voxels that share a corner are connected (nnU-Net's `remove_all_but_largest_component`).
 pub fn keep_largest_component(labels: &mut Array3<u8>) {
-    let mut is_seen = Array3::from_elem(labels.dim(), false);
-    let mut waiting = Vec::new();
-    let mut largest = (0, Dim([0; 3]));
-    for (at, &label) in labels.indexed_iter() {
-        if label > 0 && !is_seen[at] {
-            let seed = Dim([at.0, at.1, at.2]);
-            let voxels = flood(labels, &mut is_seen, seed, true, &mut waiting);
-            if voxels > largest.0 {
-                largest = (voxels, seed);
-            }
-        }
+    let foreground = labels.mapv(|label| u8::from(label > 0));
+    let runs = connected_runs(foreground.view());
+    let mut voxels = vec![0; runs.len()];
+    for run in runs.iter().filter(|run| run.class > 0) {
+        voxels[run.component] += run.length();
     }
-    if largest.0 > 0 {
-        flood(labels, &mut is_seen, largest.1, false, &mut waiting);
-        labels.zip_mut_with(&is_seen, |label, &is_other| *label = if is_other { 0 } else { *label });
+    let most = voxels.iter().copied().max().unwrap_or_default();
+    let largest = voxels.iter().position(|&voxels| voxels == most);
+    for run in runs.iter().filter(|run| run.class > 0 && Some(run.component) != largest) {
+        let [x, y] = run.row;
+        labels.slice_mut(s![x, y, run.first..=run.last]).fill(0);
     }
-}
-
-/// Sets `marks` to `to` in the component of `seed`, where they are its opposite; the component's voxels.
-fn flood(
-    labels: &Array3<u8>,
-    marks: &mut Array3<bool>,
-    seed: Ix3,
-    to: bool,
-    waiting: &mut Vec<Ix3>,
-) -> usize {
-    let shape = labels.dim();
-    let around = |at: usize, length: usize| at.saturating_sub(1)..(at + 2).min(length);
-    let mut voxels = 0;
-    marks[seed] = to;
-    waiting.push(seed);
-    while let Some(at) = waiting.pop() {
-        voxels += 1;
-        for x in around(at[0], shape.0) {
-            for y in around(at[1], shape.1) {
-                for z in around(at[2], shape.2) {
-                    let next = Dim([x, y, z]);
-                    if labels[next] > 0 && marks[next] != to {
-                        marks[next] = to;
-                        waiting.push(next);
-                    }
-                }
-            }
-        }
-    }
-    voxels
 }
 
 #[cfg(test)]

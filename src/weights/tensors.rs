@@ -68,8 +68,7 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Tensors, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let mut tensors = Tensors::new();
     for (name, view) in file.iter() {
-        let kind =
-            kind_of(view.dtype()).ok_or_else(|| format!("{name} is of type {:?}", view.dtype()))?;
+        let kind = kind_of(view.dtype()).ok_or_else(|| format!("{name} is of type {:?}", view.dtype()))?;
         let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
         let tensor =
             Tensor::f_from_data_size(view.data(), &shape, kind).map_err(|error| error.to_string())?;

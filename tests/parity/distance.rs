@@ -1,7 +1,7 @@
 //! Distance transforms compared with scipy's.
 
 use ndarray::{Ix2, Ix3};
-use self_prompt_sam::metrics::squared_distance;
+use self_prompt_sam::array::squared_distance;
 use self_prompt_sam::prompt::squared_distance_to_border;
 
 use crate::arrays::Reference;
