@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use arrow::array::ArrayRef;
 use tch::{Device, Kind, Tensor};
 
-use crate::message::{MessageError, SliceHeader, activation_kind, check_length, copy_slices, tensor_kind};
+use crate::message::{
+    MessageError, SliceHeader, activation_kind, check_length, copy_slices, keys, tensor_kind,
+};
 
 /// Windows remembered as overtaken; older ones cannot be in flight any more.
 const REMEMBERED: usize = 4096;
@@ -105,16 +107,35 @@ impl Assembler {
         header: SliceHeader,
         array: &ArrayRef,
     ) -> Result<Option<Window>, MessageError> {
+        if !self.is_wanted(&header) {
+            return Ok(None);
+        }
+        self.make_room(header.segment_id);
+        let open = self.open.entry(header.segment_id).or_insert_with(|| Open::new(header.clone()));
+        if !open.take(input, &header, array)? || !open.is_complete(&self.inputs) {
+            return Ok(None);
+        }
+        self.newest.insert(header.segment_id, (header.attempt, true));
+        Ok(self.open.remove(&header.segment_id).map(Open::into_window))
+    }
+
+    /// Whether a message is of the newest attempt of a window that was not handed on. A newer attempt starts the window
+    /// anew.
+    fn is_wanted(&mut self, header: &SliceHeader) -> bool {
         let segment = header.segment_id;
         match self.newest.get(&segment) {
-            Some(&(attempt, _)) if header.attempt < attempt => return Ok(None),
-            Some(&(attempt, true)) if header.attempt == attempt => return Ok(None),
-            Some(&(attempt, false)) if header.attempt == attempt => {}
+            Some(&(attempt, _)) if header.attempt < attempt => false,
+            Some(&(attempt, is_done)) if header.attempt == attempt => !is_done,
             _ => {
                 self.open.remove(&segment);
                 self.newest.insert(segment, (header.attempt, false));
+                true
             }
         }
+    }
+
+    /// Forgets the oldest segments and incomplete windows beyond what is remembered.
+    fn make_room(&mut self, segment: i64) {
         while self.newest.len() > REMEMBERED {
             let Some((&oldest, _)) = self.newest.iter().find(|&(&other, _)| other != segment) else { break };
             self.newest.remove(&oldest);
@@ -122,81 +143,97 @@ impl Assembler {
         while self.open.len() >= MAX_OPEN && !self.open.contains_key(&segment) {
             self.open.pop_first();
         }
-        let count = header.count;
-        let open = self.open.entry(segment).or_insert_with(|| Open {
-            header: header.clone(),
+    }
+}
+
+impl Open {
+    fn new(header: SliceHeader) -> Self {
+        Self {
+            header,
             tensors: HashMap::new(),
             prompts: BTreeMap::new(),
             seen: BTreeSet::new(),
             levels: HashMap::new(),
-        });
-        if count != open.header.count {
+        }
+    }
+
+    /// Takes a message in; `false` where all of it was there already.
+    fn take(&mut self, input: &Input, header: &SliceHeader, array: &ArrayRef) -> Result<bool, MessageError> {
+        if header.count != self.header.count {
             return Err(MessageError::Value {
-                key: crate::message::keys::COUNT,
-                value: count.to_string(),
-                expected: format!("{} as in the window's other messages", open.header.count),
+                key: keys::COUNT,
+                value: header.count.to_string(),
+                expected: format!("{} as in the window's other messages", self.header.count),
             });
         }
         let (level, levels) = header.level.unwrap_or((0, 1));
         let places = header.seq..header.seq + header.slices.unwrap_or(1);
-        if places.clone().all(|seq| open.seen.contains(&(input.name, seq, level))) {
-            return Ok(None);
+        if places.clone().all(|seq| self.seen.contains(&(input.name, seq, level))) {
+            return Ok(false);
         }
-        match (input.kind, header.slices) {
-            (InputKind::Activations, None) => {
-                let expected = "an integer, as parts in training exchange runs of slices";
-                return Err(MessageError::Key { key: crate::message::keys::SLICES, expected });
-            }
-            (InputKind::Floats | InputKind::Labels | InputKind::Prompts, Some(slices)) => {
-                return Err(MessageError::Value {
-                    key: crate::message::keys::SLICES,
-                    value: slices.to_string(),
-                    expected: "absent, as this input takes slices one by one".into(),
-                });
-            }
-            _ => {}
-        }
-        match input.kind {
-            InputKind::Prompts => {
-                open.prompts.insert(header.seq, array.clone());
-            }
-            InputKind::Floats | InputKind::Activations | InputKind::Labels => {
-                check_length(array, &header.shape)?;
-                let found = match input.kind {
-                    InputKind::Activations => activation_kind(array)?,
-                    _ => tensor_kind(array)?,
-                };
-                let kind = match (input.kind, found) {
-                    (InputKind::Labels, _) => Kind::Uint8,
-                    (_, Kind::Half | Kind::BFloat16) => found,
-                    _ => Kind::Float,
-                };
-                let window = open.tensors.entry((input.name, level)).or_insert_with(|| {
-                    let shape = [&[count], header.slice_shape()].concat();
-                    Tensor::empty(shape, (kind, Device::Cpu))
-                });
-                copy_slices(array, header.slice_shape(), window, places.clone())?;
-            }
+        check_slices(input.kind, header.slices)?;
+        if input.kind == InputKind::Prompts {
+            self.prompts.insert(header.seq, array.clone());
+        } else {
+            check_length(array, &header.shape)?;
+            let kind = kept_as(input.kind, array)?;
+            let window = self.tensors.entry((input.name, level)).or_insert_with(|| {
+                let shape = [&[header.count], header.slice_shape()].concat();
+                Tensor::empty(shape, (kind, Device::Cpu))
+            });
+            copy_slices(array, header.slice_shape(), window, places.clone())?;
         }
         // Only now, as what was refused is still missing.
-        open.seen.extend(places.map(|seq| (input.name, seq, level)));
-        open.levels.insert(input.name, levels);
-        let complete = self.inputs.iter().all(|input| {
-            open.levels.get(input.name).is_some_and(|&levels| {
-                let messages = open.seen.iter().filter(|(name, _, _)| *name == input.name).count();
-                messages as i64 == count * levels
-            })
-        });
-        if !complete {
-            return Ok(None);
-        }
-        self.newest.insert(segment, (header.attempt, true));
-        Ok(self.open.remove(&segment).map(|open| Window {
-            header: open.header,
-            tensors: open.tensors,
-            prompts: open.prompts.into_values().collect(),
-        }))
+        self.seen.extend(places.map(|seq| (input.name, seq, level)));
+        self.levels.insert(input.name, levels);
+        Ok(true)
     }
+
+    /// Whether every slice and level of all inputs is there.
+    fn is_complete(&self, inputs: &[Input]) -> bool {
+        inputs.iter().all(|input| {
+            self.levels.get(input.name).is_some_and(|&levels| {
+                let messages = self.seen.iter().filter(|(name, _, _)| *name == input.name).count();
+                messages as i64 == self.header.count * levels
+            })
+        })
+    }
+
+    fn into_window(self) -> Window {
+        let prompts = self.prompts.into_values().collect();
+        Window { header: self.header, tensors: self.tensors, prompts }
+    }
+}
+
+/// Runs of slices come between the parts of a network in training, and there alone.
+fn check_slices(kind: InputKind, slices: Option<i64>) -> Result<(), MessageError> {
+    match (kind, slices) {
+        (InputKind::Activations, None) => {
+            let expected = "an integer, as parts in training exchange runs of slices";
+            Err(MessageError::Key { key: keys::SLICES, expected })
+        }
+        (InputKind::Floats | InputKind::Labels | InputKind::Prompts, Some(slices)) => {
+            Err(MessageError::Value {
+                key: keys::SLICES,
+                value: slices.to_string(),
+                expected: "absent, as this input takes slices one by one".into(),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The type in which an array is kept.
+fn kept_as(kind: InputKind, array: &ArrayRef) -> Result<Kind, MessageError> {
+    let found = match kind {
+        InputKind::Activations => activation_kind(array)?,
+        _ => tensor_kind(array)?,
+    };
+    Ok(match (kind, found) {
+        (InputKind::Labels, _) => Kind::Uint8,
+        (_, Kind::Half | Kind::BFloat16) => found,
+        _ => Kind::Float,
+    })
 }
 
 #[cfg(test)]
@@ -218,6 +255,7 @@ mod tests {
             classes: 2,
             level,
             slices: None,
+            covered: None,
             shape: vec![2],
         }
     }
