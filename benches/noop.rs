@@ -222,6 +222,7 @@ fn send_all(args: &Args) -> Result<()> {
             classes: 2,
             level: None,
             slices: None,
+            covered: None,
             shape: Vec::new(),
         };
         for seq in 0..args.depth {

@@ -262,7 +262,8 @@ fn in_process() -> Result<()> {
             let values = voxels.as_slice().ok_or_else(|| eyre!("window {window} is not contiguous"))?;
             let labels = by_labels.then(|| prepared.label_window(window)).flatten();
             let labels = labels.as_ref().map(|labels| (labels.view(), loader.classes().len()));
-            let logits = segmenter.segment(&Tensor::from_slice(values).view(&shape[..]), labels)?;
+            let input = Tensor::from_slice(values).view(&shape[..]);
+            let logits = segmenter.segment(&input, plan.covered(window), labels)?;
             slices += logits.size()[0] as usize;
             push(&mut assembler, window, &logits)?;
         }

@@ -109,7 +109,7 @@ fn measure(args: &Args) -> Result<()> {
         let mut assemblers: Vec<LabelAssembler> =
             rows.iter().map(|_| LabelAssembler::new(&plan, classes.len())).collect();
         for window in 0..plan.windows().len() {
-            let encoded = encoder.forward(&slices_of(&case.window(window)))?;
+            let encoded = encoder.forward(&slices_of(&case.window(window)), plan.covered(window))?;
             let auxiliary = generator.forward(&encoded.taps)?;
             let truth = case.label_window(window).ok_or_else(|| eyre!("{} has no labels", files.case_id))?;
             for (row, assembler) in rows.iter().zip(&mut assemblers) {

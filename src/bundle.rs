@@ -423,6 +423,13 @@ impl BundleConfig {
             || network.generator != GeneratorKind::None
     }
 
+    /// Whether this is a ViT of SAM without anything trained besides. It gets its images as SAM prepares them: resized
+    /// with antialiasing, standardised, and then padded with zeros. A trained network keeps what it was trained with.
+    pub fn prepares_as_sam(&self) -> bool {
+        let is_official = matches!(self.network.backbone, Backbone::VitB | Backbone::VitL | Backbone::VitH);
+        is_official && self.network.adapter == AdapterKind::None && !self.depth_is_fixed()
+    }
+
     /// Fails with the reason where a field has a value that cannot work.
     pub(crate) fn check(&self) -> Result<(), String> {
         let [height, width] = self.patch.plane.size();

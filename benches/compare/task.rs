@@ -70,9 +70,9 @@ impl Task {
         synchronise(self.input.device());
         let start = Instant::now();
         let output = match &self.network {
-            Network::Encode(encoder) => tch::no_grad(|| encoder.forward(&self.input))?.embedding,
+            Network::Encode(encoder) => tch::no_grad(|| encoder.forward(&self.input, None))?.embedding,
             Network::Train { encoder, gradients, .. } => {
-                let encoded = encoder.forward(&self.input)?;
+                let encoded = encoder.forward(&self.input, None)?;
                 let embedding = encoded.embedding.detach();
                 gradients.backward(encoded)?;
                 embedding

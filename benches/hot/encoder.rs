@@ -35,7 +35,7 @@ pub fn bench(criterion: &mut Criterion) {
             });
             group.bench_function(name_of(backbone, size, compute), |bencher| {
                 let (encoder, image) = &*made;
-                bencher.iter(|| checked(tch::no_grad(|| encoder.forward(image))));
+                bencher.iter(|| checked(tch::no_grad(|| encoder.forward(image, None))));
             });
         }
     }

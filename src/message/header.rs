@@ -30,6 +30,8 @@ pub mod keys {
     pub const SLICES: &str = "slices";
     /// Int: number of classes, background included.
     pub const CLASSES: &str = "classes";
+    /// List of int: rows and columns of the slice that the volume covers, `[first, end, first, end]`; absent = all.
+    pub const COVERED: &str = "covered";
 }
 
 /// Most slices a window may have. Limits the memory that a hostile message can make a node allocate.
@@ -57,6 +59,8 @@ pub struct SliceHeader {
     /// Number of slices, equal to the first dimension of the shape; `None` for a single slice without that
     /// dimension.
     pub slices: Option<i64>,
+    /// Rows and columns of the slice that the volume covers, `[first, end]` of each; `None` = all.
+    pub covered: Option<[[i64; 2]; 2]>,
     /// Shape of the tensor.
     pub shape: Vec<i64>,
 }
@@ -98,6 +102,17 @@ impl SliceHeader {
             }
             false => None,
         };
+        let covered = match parameters.get(keys::COVERED) {
+            None => None,
+            Some(Parameter::ListInt(list)) if list.len() == 4 => {
+                for range in list.chunks(2) {
+                    in_range(keys::COVERED, range[1], 1, 1 << 20)?;
+                    in_range(keys::COVERED, range[0], 0, range[1] - 1)?;
+                }
+                Some([[list[0], list[1]], [list[2], list[3]]])
+            }
+            Some(_) => return Err(MessageError::Key { key: keys::COVERED, expected: "four integers" }),
+        };
         Ok(Self {
             session_id: string(parameters, keys::SESSION_ID)?,
             segment_id: integer(parameters, keys::SEGMENT_ID)?,
@@ -108,6 +123,7 @@ impl SliceHeader {
             count,
             level,
             slices,
+            covered,
             shape,
         })
     }
@@ -131,6 +147,9 @@ impl SliceHeader {
         }
         if let Some(slices) = self.slices {
             parameters.insert(keys::SLICES.into(), Parameter::Integer(slices));
+        }
+        if let Some(covered) = self.covered {
+            parameters.insert(keys::COVERED.into(), Parameter::ListInt(covered.concat()));
         }
         parameters
     }
@@ -183,6 +202,7 @@ mod tests {
             classes: 4,
             level: Some((1, 5)),
             slices: None,
+            covered: Some([[0, 7], [2, 8]]),
             shape: vec![4, 8, 8],
         }
     }

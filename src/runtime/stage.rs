@@ -293,6 +293,7 @@ mod tests {
             classes: 2,
             level: None,
             slices: None,
+            covered: None,
             shape: Vec::new(),
         };
         let runs = |values_a_slice: usize| {

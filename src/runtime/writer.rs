@@ -40,7 +40,7 @@ const MAX_EARLY: usize = 16;
 
 enum Job {
     Case(CaseMessage),
-    Window(Window),
+    Window(Box<Window>),
 }
 
 /// What the writer will do.
@@ -111,7 +111,7 @@ impl Writer {
                         });
                     if let Some(window) = window {
                         waiting.insert(window.header.segment_id);
-                        let job = Job::Window(window);
+                        let job = Job::Window(Box::new(window));
                         to_compute.send(job).map_err(|_| eyre!("the writing thread has ended"))?;
                     }
                 }
@@ -211,7 +211,7 @@ impl Desk {
                 self.export(Export::GivenUp { case_id, error });
             }
             Job::Case(CaseMessage::End { .. }) => self.export(Export::End),
-            Job::Window(window) => self.add_window(window),
+            Job::Window(window) => self.add_window(*window),
         }
     }
 
@@ -348,6 +348,7 @@ mod tests {
             classes: 2,
             level: None,
             slices: None,
+            covered: None,
             shape: vec![2, 1, 1],
         };
         let logits = encode_tensor(&tch::Tensor::from_slice(&[1.0f32, 0.0]), WireKind::Float32);
@@ -361,7 +362,7 @@ mod tests {
         let mut desk = Desk::new(to_export, to_io);
         let count = 2 * MAX_EARLY as i64;
         for segment in (0..count).chain(0..count) {
-            desk.take(Job::Window(window(segment)));
+            desk.take(Job::Window(Box::new(window(segment))));
             assert!(matches!(told.try_recv(), Ok(Told::SetAside(aside)) if aside == segment));
         }
         assert_eq!(desk.early.len(), MAX_EARLY);

@@ -12,9 +12,10 @@ use super::error::VolumeError;
 use super::grid::{BoxMm, Grid};
 use super::ignore::IgnoreValues;
 use super::image::{VoxelReader, read_labels_on};
+use super::interpolation::Interpolation;
 use super::normalise::normalise;
 use super::plan::CasePlan;
-use super::resample::{Interpolation, Tap, mix, resample_plane, taps};
+use crate::array::{Blend, Tap, blend_plane, blends, mix, resample_plane};
 use crate::bundle::{BundleConfig, Normalisation};
 
 /// A case that windows can be cut from.
@@ -26,6 +27,8 @@ pub struct PreparedCase {
     /// `[slice, row, column]`, cropped.
     labels: Option<Array3<u8>>,
     image_taps: [Vec<Tap>; 3],
+    /// Rows and columns for a network that is given its images as SAM prepares them.
+    image_blends: Option<[Vec<Blend>; 2]>,
     label_taps: [Vec<Tap>; 3],
 }
 
@@ -45,14 +48,16 @@ impl PreparedCase {
             }
         };
         let to_network = |interpolations: [Interpolation; 3]| {
-            [0, 1, 2]
-                .map(|axis| taps(plan.grid.shape()[axis], plan.network_shape[axis], interpolations[axis]))
+            [0, 1, 2].map(|axis| interpolations[axis].taps(plan.grid.shape()[axis], plan.network_shape[axis]))
         };
         let in_plane = Interpolation::Linear;
         Ok(Self {
             images,
             labels,
             image_taps: to_network([plan.slice_interpolation, in_plane, in_plane]),
+            image_blends: config
+                .prepares_as_sam()
+                .then(|| [1, 2].map(|axis| blends(plan.grid.shape()[axis], plan.network_shape[axis]))),
             label_taps: to_network([Interpolation::Nearest; 3]),
             plan: plan.clone(),
         })
@@ -104,7 +109,8 @@ impl PreparedCase {
     /// Where the plan has no window `k`.
     pub fn window(&self, k: usize) -> Array4<f32> {
         let [depth, height, width] = self.plan.patch;
-        let [slices, rows, columns] = window_taps(&self.image_taps, self.plan.windows()[k], self.plan.patch);
+        let start = self.plan.windows()[k];
+        let [slices, rows, columns] = window_taps(&self.image_taps, start, self.plan.patch);
         let (modalities, _, _, row_length) = self.images.dim();
         let mut window = Array4::zeros((modalities, depth, height, width));
         for (image, mut out) in self.images.outer_iter().zip(window.outer_iter_mut()) {
@@ -116,12 +122,19 @@ impl PreparedCase {
                 else {
                     continue; // cannot be: arrays of ours are contiguous
                 };
-                if tap.weight == 0.0 {
-                    resample_plane(low, row_length, rows, columns, out, width);
-                } else {
+                let mixed = (tap.weight != 0.0).then(|| {
                     let mut plane = vec![0.0; low.len()];
                     mix(low, high, tap.weight, &mut plane);
-                    resample_plane(&plane, row_length, rows, columns, out, width);
+                    plane
+                });
+                let plane = mixed.as_deref().unwrap_or(low);
+                match &self.image_blends {
+                    None => resample_plane(plane, row_length, rows, columns, out, width),
+                    Some(all) => {
+                        let [rows, columns] =
+                            [1, 2].map(|axis| part(&all[axis - 1], start[axis], self.plan.patch[axis]));
+                        blend_plane(plane, row_length, rows, columns, out, width);
+                    }
                 }
             }
         }
@@ -162,10 +175,11 @@ pub(super) fn mirror<T, D: Dimension>(mut view: ArrayView<T, D>, axes: [bool; 3]
 
 /// The part of the taps that a window covers.
 fn window_taps(taps: &[Vec<Tap>; 3], start: [usize; 3], patch: [usize; 3]) -> [&[Tap]; 3] {
-    [0, 1, 2].map(|axis| {
-        let end = (start[axis] + patch[axis]).min(taps[axis].len());
-        &taps[axis][start[axis]..end]
-    })
+    [0, 1, 2].map(|axis| part(&taps[axis], start[axis], patch[axis]))
+}
+
+fn part<T>(of_axis: &[T], start: usize, length: usize) -> &[T] {
+    &of_axis[start..(start + length).min(of_axis.len())]
 }
 
 fn oriented<T: Copy + Default>(grid: &Grid, stored: ArrayView3<T>) -> Array3<T> {

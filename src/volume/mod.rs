@@ -31,7 +31,6 @@ mod label_files;
 mod normalise;
 mod plan;
 mod raw_header;
-
 mod warnings;
 mod windows;
 mod write;

@@ -12,8 +12,8 @@ use super::error::VolumeError;
 use super::grid::{BoxMm, Grid};
 use super::header::Header;
 use super::image::expect_one_channel;
+use super::interpolation::Interpolation;
 use super::label_files::LabelFiles;
-use super::resample::Interpolation;
 use super::warnings::warn_once;
 use super::windows::starts;
 use crate::bundle::{BundleConfig, Plane, SliceAxis};
@@ -239,6 +239,19 @@ impl CasePlan {
             view >>= u32::from(mirrors);
             is_mirrored
         })
+    }
+
+    /// Rows and columns of window `k` that the volume covers, `[first, end]` of each; what lies beyond is padding. `None`
+    /// where there is no padding.
+    pub fn covered(&self, k: usize) -> Option<[[i64; 2]; 2]> {
+        let (start, mirrored) = (self.windows[k], self.mirrored(k));
+        let covered = [1, 2].map(|axis| {
+            let side = self.patch[axis] as i64;
+            let inside = (self.network_shape[axis] - start[axis]) as i64;
+            if mirrored[axis] { [(side - inside).max(0), side] } else { [0, inside.min(side)] }
+        });
+        let [_, height, width] = self.patch.map(|side| side as i64);
+        (covered != [[0, height], [0, width]]).then_some(covered)
     }
 
     /// Windows at each place.

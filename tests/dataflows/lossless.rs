@@ -43,7 +43,8 @@ fn reference(bench: &Bench) -> std::collections::BTreeMap<String, Vec<u8>> {
             let shape: Vec<i64> = voxels.shape().iter().map(|&size| size as i64).collect();
             let values: Vec<f32> = voxels.iter().copied().collect();
             let slices = Tensor::from_slice(&values).view(&shape[..]).transpose(0, 1);
-            let logits = segmenter.segment(&slices, None).unwrap().transpose(0, 1).contiguous(); // [N, D, H, W]
+            let logits = segmenter.segment(&slices, plan.covered(window), None).unwrap();
+            let logits = logits.transpose(0, 1).contiguous(); // [N, D, H, W]
             let shape: Vec<usize> = logits.size().iter().map(|&size| size as usize).collect();
             let values = Vec::<f32>::try_from(logits.view(-1)).unwrap();
             let logits =

@@ -15,6 +15,7 @@ mod python;
 mod reference;
 mod resize;
 mod sam;
+mod sam_input;
 #[path = "../support/skip.rs"]
 mod skip;
 mod training;

@@ -58,7 +58,7 @@ fn every_row_of_the_ablation_runs_and_prompts_itself() {
         let row = row.name();
         let (_folder, bundle) = bundle(network, 1);
         let segmenter = Segmenter::load(&bundle, Compute::fp32(Device::Cpu)).unwrap();
-        let logits = segmenter.segment(&window(1), None).unwrap();
+        let logits = segmenter.segment(&window(1), None, None).unwrap();
         assert_eq!(logits.size(), [DEPTH as i64, 3, SIDE as i64, SIDE as i64], "{row}");
         assert!(bool::try_from(logits.isfinite().all()).unwrap(), "{row}");
     }
@@ -69,8 +69,8 @@ fn every_row_of_the_ablation_runs_and_prompts_itself() {
 fn two_modalities_become_rgb() {
     let (_folder, bundle) = bundle(NetworkConfig::full(Backbone::VitTiny, SIDE as i64), 2);
     let segmenter = Segmenter::load(&bundle, Compute::fp32(Device::Cpu)).unwrap();
-    assert_eq!(segmenter.segment(&window(2), None).unwrap().size()[1], 3);
-    assert!(segmenter.segment(&window(1), None).unwrap_err().to_string().contains("[4, 2, 64, 64]"));
+    assert_eq!(segmenter.segment(&window(2), None, None).unwrap().size()[1], 3);
+    assert!(segmenter.segment(&window(1), None, None).unwrap_err().to_string().contains("[4, 2, 64, 64]"));
 }
 
 /// The full model with newly initialised modules, compared with plain SAM: same backbone, same prompts.
@@ -92,7 +92,7 @@ fn the_full_model_starts_as_sam() {
     let window = window(1);
     let [full, sam] = [full, sam].map(|bundle| {
         let segmenter = Segmenter::load(&bundle, Compute::fp32(Device::Cpu)).unwrap();
-        segmenter.segment(&window, Some((labels.view(), 3))).unwrap()
+        segmenter.segment(&window, None, Some((labels.view(), 3))).unwrap()
     });
     drop((full_folder, sam_folder));
     assert!(full.equal(&sam));

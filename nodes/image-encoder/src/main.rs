@@ -28,7 +28,8 @@ impl Stage for EncoderStage {
     }
 
     fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()> {
-        let encoded = self.encoder.forward(&window.tensor(SLICES.name, 0).to_kind(Kind::Float))?;
+        let slices = window.tensor(SLICES.name, 0).to_kind(Kind::Float);
+        let encoded = self.encoder.forward(&slices, window.header.covered)?;
         let wire = self.compute.wire();
         emit.slices("embedding", &window.header, &encoded.embedding, wire, None);
         let levels = encoded.taps.len() as i64;

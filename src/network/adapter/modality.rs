@@ -4,7 +4,7 @@ use tch::Tensor;
 use tch::nn::{self, Module};
 
 use super::instance_norm::InstanceNorm;
-use crate::network::layers::gelu;
+use crate::network::layers::{gelu, resize_antialiased};
 
 /// Channels of SAM's input.
 const RGB: i64 = 3;
@@ -72,9 +72,10 @@ impl ModalityAdapter {
         let kind = self.first.ws.kind();
         let first = gelu(self.first_norm.forward(&self.first.forward(&volume.to_kind(kind))));
         let upsampled = self.doublings.iter().fold(first, |x, doubling| doubling.forward(&x));
-        let resized = resize_volume(&upsampled, self.image_size);
+        let resized = resize_volume(&upsampled, [self.image_size; 2]);
         let refined = gelu(self.refine_norm.forward(&self.refine.forward(&resized)));
-        resize_to_rgb(volume, self.image_size).to_kind(kind) + slices_as_batch(&self.last.forward(&refined))
+        resize_to_rgb(volume, [self.image_size; 2]).to_kind(kind)
+            + slices_as_batch(&self.last.forward(&refined))
     }
 }
 
@@ -109,30 +110,24 @@ impl Doubling {
     }
 }
 
-/// Converts a volume to SAM's input without learned parameters: `[B, M, D, height, width]` to `[B·D, 3, S, S]`. One
-/// modality is repeated, three become the channels, and of any other number the mean is repeated. Bilinear with
-/// `align_corners = false` and antialiasing, as SAM resizes images (`ResizeLongestSide`).
-pub fn resize_to_rgb(volume: &Tensor, image_size: i64) -> Tensor {
+/// Converts a volume to SAM's input without learned parameters: `[B, M, D, height, width]` to `[B·D, 3, H, W]` with
+/// `size = [H, W]`. One modality is repeated, three become the channels, and of any other number the mean is repeated.
+/// See [`resize_antialiased`].
+pub fn resize_to_rgb(volume: &Tensor, size: [i64; 2]) -> Tensor {
     let modalities = volume.size()[1];
     let channels = if modalities == RGB {
         volume.shallow_clone()
     } else {
         volume.mean_dim([1i64].as_slice(), true, None)
     };
-    let slices = slices_as_batch(&resize_volume(&channels, image_size));
+    let slices = slices_as_batch(&resize_volume(&channels, size));
     slices.expand([-1, RGB, -1, -1], false).contiguous()
 }
 
-/// `[B, C, D, height, width]` to `[B, C, D, S, S]`.
-fn resize_volume(volume: &Tensor, image_size: i64) -> Tensor {
-    let size = volume.size();
-    if size[3..] == [image_size, image_size] {
-        return volume.shallow_clone();
-    }
-    volume
-        .flatten(1, 2)
-        .internal_upsample_bilinear2d_aa([image_size, image_size], false, None, None)
-        .view([size[0], size[1], size[2], image_size, image_size])
+/// `[B, C, D, height, width]` to `[B, C, D, H, W]` with `size = [H, W]`.
+fn resize_volume(volume: &Tensor, size: [i64; 2]) -> Tensor {
+    let [batch, channels, depth] = [0, 1, 2].map(|axis| volume.size()[axis]);
+    resize_antialiased(&volume.flatten(1, 2), size).view([batch, channels, depth, size[0], size[1]])
 }
 
 /// `[B, C, D, H, W]` to `[B·D, C, H, W]`.

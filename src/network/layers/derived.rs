@@ -9,7 +9,15 @@ use crate::tensor::passes_gradient;
 /// A tensor computed from parameters. It is kept until one of them changes. If a gradient must flow through it, it
 /// is recomputed on each call.
 #[derive(Debug, Default)]
-pub struct Derived(RefCell<Option<(Vec<Stamp>, Tensor)>>);
+pub struct Derived(RefCell<Option<Kept>>);
+
+/// What is kept, for which size and from which parameters it was computed.
+#[derive(Debug)]
+struct Kept {
+    size: i64,
+    made_of: Vec<Stamp>,
+    tensor: Tensor,
+}
 
 /// Identifies the state of a parameter: address, version, type and device.
 type Stamp = (usize, i64, Kind, Device);
@@ -17,6 +25,11 @@ type Stamp = (usize, i64, Kind, Device);
 impl Derived {
     /// The result of `compute` for `parameters`.
     pub fn of(&self, parameters: &[&Tensor], compute: impl FnOnce() -> Tensor) -> Tensor {
+        self.of_size(0, parameters, compute)
+    }
+
+    /// What `compute` makes of `parameters` for one of several sizes. The last size is kept.
+    pub fn of_size(&self, size: i64, parameters: &[&Tensor], compute: impl FnOnce() -> Tensor) -> Tensor {
         if parameters.iter().any(|parameter| passes_gradient(parameter)) {
             return compute();
         }
@@ -31,10 +44,10 @@ impl Derived {
         let stamps: Vec<Stamp> = parameters.iter().map(stamp).collect();
         let mut kept = self.0.borrow_mut();
         match &*kept {
-            Some((made_of, tensor)) if *made_of == stamps => tensor.shallow_clone(),
+            Some(kept) if kept.size == size && kept.made_of == stamps => kept.tensor.shallow_clone(),
             _ => {
                 let fresh = compute();
-                *kept = Some((stamps, fresh.shallow_clone()));
+                *kept = Some(Kept { size, made_of: stamps, tensor: fresh.shallow_clone() });
                 fresh
             }
         }

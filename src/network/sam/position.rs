@@ -24,7 +24,7 @@ impl PositionTable {
 
     /// The absolute table `[1, h0, w0, C]`, resized to `[1, grid, grid, C]`.
     pub(super) fn absolute(&self, grid: i64) -> Tensor {
-        self.derive(|table| {
+        self.derive(grid, |table| {
             if table.size()[1] == grid {
                 return table.shallow_clone();
             }
@@ -41,7 +41,7 @@ impl PositionTable {
     /// The relative table `[L, C]`, expanded to `[length, length, C]`: the embedding of the distance of each query
     /// to each key.
     pub(super) fn relative(&self, length: i64) -> Tensor {
-        self.derive(|table| {
+        self.derive(length, |table| {
             let distances = 2 * length - 1;
             let resized = if table.size()[0] == distances {
                 table.shallow_clone()
@@ -61,8 +61,8 @@ impl PositionTable {
         })
     }
 
-    fn derive(&self, compute: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
-        self.derived.of(&[&self.parameter], || compute(&self.parameter))
+    fn derive(&self, size: i64, compute: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
+        self.derived.of_size(size, &[&self.parameter], || compute(&self.parameter))
     }
 }
 
@@ -79,6 +79,16 @@ mod tests {
         assert_eq!(table.absolute(2).sum(Kind::Float).double_value(&[]), 0.0);
         let _ = parameter.fill_(1.0);
         assert_eq!(table.absolute(2).sum(Kind::Float).double_value(&[]), 8.0);
+    }
+
+    #[test]
+    fn every_size_has_a_table_of_its_own() {
+        let relative = PositionTable::new(Tensor::randn([9, 2], (Kind::Float, Device::Cpu)));
+        let absolute = PositionTable::new(Tensor::randn([1, 4, 4, 2], (Kind::Float, Device::Cpu)));
+        for size in [3, 5, 3] {
+            assert_eq!(relative.relative(size).size(), [size, size, 2]);
+            assert_eq!(absolute.absolute(size).size(), [1, size, size, 2]);
+        }
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Encoder {
     modality_adapter: Option<ModalityAdapter>,
     /// `(mean, std)` `[1, 3, 1, 1]` of intensities in [0, 1], for SAM's own ViTs.
     pixel_statistics: Option<(Tensor, Tensor)>,
+    /// Whether padding is zero in the network's input, as SAM has it, and not in the slices.
+    pads_input: bool,
     sizes: Sizes,
     modalities: i64,
     device: Device,
@@ -68,14 +70,32 @@ impl Encoder {
         };
         let pixel_statistics =
             (official_vit && unit_range).then(|| (statistic(PIXEL_MEAN), statistic(PIXEL_STD)));
-        Self { network, modality_adapter, pixel_statistics, sizes, modalities, device }
+        let pads_input = config.prepares_as_sam();
+        Self { network, modality_adapter, pixel_statistics, pads_input, sizes, modalities, device }
     }
 
-    /// Normalised slices `[D, M, imgH, imgW]` of one window to their features.
+    /// Normalised slices `[D, M, imgH, imgW]` of one window to their features. The volume covers the `covered` rows and
+    /// columns, or all if `None`; the rest is padding.
     ///
     /// # Errors
     /// [`SegmenterError::Shape`].
-    pub fn forward(&self, slices: &Tensor) -> Result<Encoded, SegmenterError> {
+    pub fn forward(
+        &self,
+        slices: &Tensor,
+        covered: Option<[[i64; 2]; 2]>,
+    ) -> Result<Encoded, SegmenterError> {
+        let input = self.prepare(slices, covered)?;
+        Ok(match &self.network {
+            Network::Vit(vit) => vit.forward(&input),
+            Network::TinyVit(vit) => vit.forward(&input),
+        })
+    }
+
+    /// What [`Encoder::forward`] gives to the network, `[D, 3, S, S]`.
+    ///
+    /// # Errors
+    /// [`SegmenterError::Shape`].
+    pub fn prepare(&self, slices: &Tensor, covered: Option<[[i64; 2]; 2]>) -> Result<Tensor, SegmenterError> {
         let [height, width] = self.sizes.patch;
         let found = slices.size();
         let fits = matches!(found[..], [depth, modalities, h, w]
@@ -87,18 +107,45 @@ impl Encoder {
             return Err(SegmenterError::Shape { what: "slices", found, expected });
         }
         let volume = slices.to_device(self.device).transpose(0, 1).unsqueeze(0); // [1, M, D, imgH, imgW]
-        let rgb = match &self.modality_adapter {
-            Some(adapter) => adapter.forward(&volume),
-            None => resize_to_rgb(&volume, self.sizes.image),
-        };
-        let rgb = match &self.pixel_statistics {
+        Ok(match (&self.modality_adapter, covered) {
+            (Some(adapter), _) => self.standardised(adapter.forward(&volume)),
+            (None, Some(covered)) if self.pads_input => self.padded(&volume, covered)?,
+            (None, _) => self.standardised(resize_to_rgb(&volume, [self.sizes.image; 2])),
+        })
+    }
+
+    /// Intensities in [0, 1] as SAM's own ViTs expect them.
+    fn standardised(&self, rgb: Tensor) -> Tensor {
+        match &self.pixel_statistics {
             Some((mean, std)) => (rgb - mean) / std,
             None => rgb,
+        }
+    }
+
+    /// The covered part resized, standardised and then padded with zeros (`Sam.preprocess` in
+    /// `segment_anything/modeling/sam.py`).
+    fn padded(&self, volume: &Tensor, covered: [[i64; 2]; 2]) -> Result<Tensor, SegmenterError> {
+        let (image, sides) = (self.sizes.image, self.sizes.patch);
+        let is_inside = |([first, end], side): ([i64; 2], i64)| 0 <= first && first < end && end <= side;
+        if !covered.into_iter().zip(sides).all(is_inside) {
+            return Err(SegmenterError::Shape {
+                what: "covered rows and columns",
+                found: covered.concat(),
+                expected: format!("parts of {sides:?}"),
+            });
+        }
+        let part = (0..).zip(covered).fold(volume.shallow_clone(), |part, (axis, [first, end])| {
+            part.narrow(3 + axis, first, end - first)
+        });
+        let scaled = |pixels: i64, axis: usize| {
+            let pixels = pixels as f64 * image as f64 / sides[axis] as f64;
+            (pixels + 0.5) as i64 // as SAM rounds
         };
-        Ok(match &self.network {
-            Network::Vit(vit) => vit.forward(&rgb),
-            Network::TinyVit(vit) => vit.forward(&rgb),
-        })
+        let size = [0, 1].map(|axis| scaled(covered[axis][1] - covered[axis][0], axis).clamp(1, image));
+        let before = [0, 1].map(|axis| scaled(covered[axis][0], axis).min(image - size[axis]));
+        let [below, right] = [0, 1].map(|axis| image - size[axis] - before[axis]);
+        let rgb = self.standardised(resize_to_rgb(&part, size));
+        Ok(rgb.constant_pad_nd([before[1], right, before[0], below]))
     }
 }
 

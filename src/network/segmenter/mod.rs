@@ -210,18 +210,20 @@ impl Segmenter {
         })
     }
 
-    /// Logits `[D, N, imgH, imgW]` of a window `[D, M, imgH, imgW]`. Prompts come from `labels` (`[D, imgH, imgW]`
-    /// with N classes) if given, else from the generator.
+    /// Logits `[D, N, imgH, imgW]` of a window `[D, M, imgH, imgW]` of which the volume covers the `covered` rows and
+    /// columns (see [`Encoder::forward`]). Prompts come from `labels` (`[D, imgH, imgW]` with N classes) if given, else
+    /// from the generator.
     ///
     /// # Errors
     /// Any [`SegmenterError`] of the parts.
     pub fn segment(
         &self,
         window: &Tensor,
+        covered: Option<[[i64; 2]; 2]>,
         labels: Option<(ArrayView3<u8>, usize)>,
     ) -> Result<Tensor, SegmenterError> {
         tch::no_grad(|| {
-            let encoded = self.encoder.forward(window)?;
+            let encoded = self.encoder.forward(window, covered)?;
             let prompts = match (labels, &self.generator) {
                 (Some((labels, classes)), _) => {
                     let by_slice = labels.outer_iter();

@@ -289,6 +289,7 @@ impl Run {
             classes: self.loader.classes.len() as i64,
             level: None,
             slices: None,
+            covered: case.plan.covered(window),
             shape: Vec::new(),
         };
         // Slices are lent parts of the window, which is gathered anew only where there are several modalities.

@@ -155,6 +155,7 @@ fn send_step(
             classes: config.model.classes.len() as i64,
             level: None,
             slices: None,
+            covered: None,
             shape: Vec::new(),
         };
         let mut outcome = Ok(());

@@ -83,7 +83,7 @@ impl EncoderPart {
     /// # Errors
     /// Slices of another shape.
     pub fn forward(&self, slices: &Tensor) -> Result<Encoded, TrainingError> {
-        Ok(self.encoder.forward(slices)?)
+        Ok(self.encoder.forward(slices, None)?)
     }
 }
 

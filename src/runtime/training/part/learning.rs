@@ -353,6 +353,7 @@ pub(super) mod tests {
             classes: 2,
             level: None,
             slices: None,
+            covered: None,
             shape: vec![1],
         }
     }
