@@ -138,6 +138,7 @@ fn header(segment: i64, attempt: i64, seq: i64, count: i64, level: Option<(i64, 
         classes: 2,
         level,
         slices: None,
+        covered: None,
         shape: vec![1],
     }
 }

@@ -232,6 +232,7 @@ pub fn wire(bytes: &[u8]) -> bool {
             classes: 2,
             level: None,
             slices: (input.kind == InputKind::Activations).then_some(1),
+            covered: None,
             shape: vec![1, 4],
         };
         parameters.extend(header.to_parameters());
