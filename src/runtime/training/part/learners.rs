@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use eyre::{Result, bail, eyre};
 use tch::{Kind, Tensor};
 
-use super::learning::Learner;
+use super::learner::Learner;
 use crate::compute::Compute;
 use crate::message::WireKind;
 use crate::network::sam::Encoded;

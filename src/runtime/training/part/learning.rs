@@ -8,38 +8,13 @@ use std::sync::mpsc;
 use eyre::{Result, bail, eyre};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::compute::Compute;
+use super::learner::Learner;
 use crate::message::control::Progress;
-use crate::runtime::assembly::{Input, Window};
+use crate::runtime::assembly::Window;
 use crate::runtime::stage::{Emit, Output, panic_text};
 use crate::runtime::startup::{compute_here, one_line};
 use crate::runtime::turns::Turns;
-use crate::training::{Part, Stage, TrainingConfig, TrainingError};
-
-/// A part of the network as its node learns with it.
-pub trait Learner: Send + 'static {
-    /// Its parameters.
-    fn part(&mut self) -> &mut Part;
-
-    /// Where its network computes.
-    fn network(&self) -> Compute;
-
-    /// What is done with each window, in this order, by the inputs that it takes; nothing while the part rests.
-    fn tasks(&self, stage: Stage) -> &'static [&'static [Input]];
-
-    /// Does a task and gives the window's loss (0 where there is none). `share` is the window's part of the step.
-    ///
-    /// # Errors
-    /// What makes the training impossible.
-    fn learn(
-        &mut self,
-        task: usize,
-        window: &Window,
-        stage: Stage,
-        share: f64,
-        emit: &mut Emit<'_>,
-    ) -> Result<f64>;
-}
+use crate::training::{TrainingConfig, TrainingError};
 
 /// For the compute thread.
 pub(super) enum Work {
@@ -259,20 +234,17 @@ fn finite(step: u64, what: &'static str, value: f64) -> Result<(), TrainingError
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::path::Path;
-
-    use arrow::array::ArrayRef;
+mod tests {
     use tch::{Device, Kind, Tensor};
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+    use super::super::testing::{A, B, array, config, header};
     use super::*;
-    use crate::message::{SliceHeader, WireKind, encode_tensor};
-    use crate::runtime::assembly::{Assembler, InputKind};
-    use crate::training::{OptimiserConfig, PartName, Rule};
-
-    pub(in crate::runtime::training) const A: Input = Input { name: "a", kind: InputKind::Floats };
-    pub(in crate::runtime::training) const B: Input = Input { name: "b", kind: InputKind::Floats };
+    use crate::compute::Compute;
+    use crate::message::WireKind;
+    use crate::runtime::assembly::{Assembler, Input};
+    use crate::runtime::stage::Emit;
+    use crate::training::{Part, PartName, Stage};
 
     /// Learns one weight, whose gradient is the sum of what has come.
     struct Fake {
@@ -313,18 +285,6 @@ pub(super) mod tests {
         }
     }
 
-    /// One step of the first stage, then the second; two windows a step.
-    pub(in crate::runtime::training) fn config() -> TrainingConfig {
-        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/hippocampus-scratch.yml");
-        let mut config = TrainingConfig::open(&shipped).unwrap();
-        config.schedule.iterations_per_epoch = 1;
-        config.schedule.generator_only_epochs = 1;
-        config.schedule.windows_per_step = 2;
-        let rule = Rule::Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
-        config.optimiser = OptimiserConfig { rule, clip_norm: None };
-        config
-    }
-
     fn learning() -> (Learning<Fake>, UnboundedReceiver<Done>) {
         let config = config();
         let compute = Compute::fp32(Device::Cpu);
@@ -335,31 +295,6 @@ pub(super) mod tests {
         let fake = Fake { part, weight, seen: Vec::new() };
         let learning = Learning::new(fake, config, BTreeSet::from(["out".to_owned()]), to_io, turns, 0);
         (learning, results)
-    }
-
-    pub(in crate::runtime::training) fn header(
-        segment_id: i64,
-        attempt: i64,
-        seq: i64,
-        count: i64,
-    ) -> SliceHeader {
-        SliceHeader {
-            session_id: "s".into(),
-            segment_id,
-            attempt,
-            seq,
-            count,
-            case_id: "case".into(),
-            classes: 2,
-            level: None,
-            slices: None,
-            covered: None,
-            shape: vec![1],
-        }
-    }
-
-    pub(in crate::runtime::training) fn array(value: f32) -> ArrayRef {
-        encode_tensor(&Tensor::from_slice(&[value]), WireKind::Float32)
     }
 
     fn window(input: Input, segment: i64, attempt: i64) -> Window {

@@ -1,10 +1,13 @@
 //! A node with a part of the network: learns from the windows of a step, then updates its parameters.
 
+mod learner;
 mod learners;
 mod learning;
+#[cfg(test)]
+mod testing;
 
+pub use learner::Learner;
 pub use learners::{DecoderLearner, EncoderLearner, GeneratorLearner};
-pub use learning::Learner;
 use learning::{Done, Learning, Work};
 
 use std::sync::mpsc;
@@ -173,7 +176,7 @@ impl Joins {
 
 #[cfg(test)]
 mod tests {
-    use super::learning::tests::{A, B, array, config, header};
+    use super::testing::{A, B, array, config, header};
     use super::*;
 
     #[test]
