@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use self_prompt_sam::bundle::{
-    Backbone, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, WeightFile,
+    Backbone, BundleConfig, NetworkConfig, Normalisation, Patch, Plane, SliceAxis, WeightFile,
 };
 use self_prompt_sam::network::segmenter::Encoder;
 use self_prompt_sam::training::slices_of;
@@ -22,6 +22,7 @@ fn config(mirror: [bool; 3]) -> BundleConfig {
         classes: vec!["background".into(), "foreground".into()],
         modalities: vec!["any".into()],
         spacing_mm: None,
+        slice_axis: SliceAxis::Axial,
         patch: Patch {
             depth: 2,
             plane: Plane::WholeSlice(SIDE),
