@@ -1,5 +1,4 @@
 //! A small training and its messages, for the tests of this folder.
-#![expect(clippy::unwrap_used, reason = "a helper fails as its test does")]
 
 use std::path::Path;
 
