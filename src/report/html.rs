@@ -1,63 +1,19 @@
 //! `report.html`: one page that needs nothing but itself, with the figures and pictures of every case.
 
-use std::ops::Range;
 use std::path::Path;
 
+use super::ReportError;
+use super::case_section::{CaseSection, RenderedCase};
 use super::markup::{case_section, introduction, page_head};
 use super::sections::Sections;
 use super::summary::RunSummary;
-use super::{Montage, ReportError};
 use crate::files::write_atomically;
-use crate::metrics::ClassMetrics;
-
-/// What the page shows of one case.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CaseSection {
-    /// Name of the case.
-    pub case_id: String,
-    /// The classes 1, 2, … in order, without the background.
-    pub classes: Vec<ClassRow>,
-    /// Pictures; absent = none.
-    pub montage: Option<Montage>,
-}
-
-/// One class of one case.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ClassRow {
-    /// Name and figures; NaN without truth.
-    pub metrics: ClassMetrics,
-    /// Volume of the prediction, ml.
-    pub volume_ml: f64,
-    /// Volume of the truth, ml, where there is one.
-    pub truth_ml: Option<f64>,
-}
-
-impl CaseSection {
-    pub(super) fn has_truth(&self) -> bool {
-        self.classes.iter().any(|class| class.truth_ml.is_some())
-    }
-
-    fn dice_mean(&self) -> f64 {
-        let dice: Vec<f64> =
-            self.classes.iter().map(|class| class.metrics.dice).filter(|dice| dice.is_finite()).collect();
-        dice.iter().sum::<f64>() / dice.len() as f64
-    }
-}
 
 /// The page while its run goes on: add cases, write it as often as wanted.
 #[derive(Debug)]
 pub struct Report {
     cases: Vec<RenderedCase>,
     sections: Sections,
-}
-
-/// A case whose section is made.
-#[derive(Debug, Clone)]
-pub(super) struct RenderedCase {
-    pub case_id: String,
-    pub dice_mean: f64,
-    /// Where its HTML is in `sections`, bytes.
-    html: Range<u64>,
 }
 
 impl Report {
@@ -109,8 +65,10 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    use super::super::summary::FailedCase;
     use super::*;
+    use crate::metrics::ClassMetrics;
+    use crate::report::ClassRow;
+    use crate::report::summary::FailedCase;
     use crate::report::summary::tests::example;
 
     fn row(class: &str, dice: f64, hd95_mm: f64) -> ClassRow {

@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 
 use maud::{Markup, PreEscaped, html};
 
-use super::html::{CaseSection, ClassRow, RenderedCase};
+use super::case_section::{CaseSection, ClassRow, RenderedCase};
 use super::summary::{CONVENTIONS, FailedCase, RunSummary};
 use super::{ReportError, class_colour};
 

@@ -1,5 +1,6 @@
 //! What a run leaves for people and programs: `report.html`, `summary.json` and `metrics.csv`.
 
+mod case_section;
 mod html;
 mod markup;
 mod montage;
@@ -16,7 +17,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-pub use html::{CaseSection, ClassRow, Report};
+pub use case_section::{CaseSection, ClassRow};
+pub use html::Report;
 pub use markup::page_head;
 pub use montage::{Montage, Panel};
 pub use montage_input::{MontageConfig, MontageInput};

@@ -127,7 +127,8 @@ fn forms_that_contradict_each_other_are_settled_by_two_of_three() {
             &format!("{name}.nii"),
             &edited(with_affine(counting().bytes(), &affine), &edits),
         );
-        let (header, warnings) = warnings_of(|| (0..3).map(|_| Header::read(&path).unwrap()).last().unwrap());
+        let (header, warnings) =
+            warnings_of(|| (0..3).map(|_| Header::read(&path).unwrap()).next_back().unwrap());
         for (got, want) in header.spacing_mm().iter().zip(expected) {
             assert!((got - want).abs() < 0.01, "{name}: {:?}", header.spacing_mm());
         }

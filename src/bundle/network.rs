@@ -1,0 +1,152 @@
+//! What a bundle says of its network.
+
+use serde::{Deserialize, Serialize};
+
+/// Which backbone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backbone {
+    /// SAM ViT-B.
+    VitB,
+    /// SAM ViT-L.
+    VitL,
+    /// SAM ViT-H.
+    VitH,
+    /// A 6-block, 160-wide SAM ViT with 4-pixel patches, for tests and for training from scratch.
+    VitTiny,
+    /// LiteMedSAM's TinyViT.
+    LiteMedsam,
+}
+
+/// The adapter injected into every transformer block (paper Table 3, S2 to S6).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdapterKind {
+    /// No adapter (S1, S2).
+    None,
+    /// Down-projection, GELU, up-projection (S3).
+    Vanilla,
+    /// Depth MLP with skip, then the vanilla adapter (S4).
+    DepthBefore,
+    /// The vanilla adapter, then a depth MLP with skip (S5).
+    DepthAfter,
+    /// Depth MLP with skip in the bottleneck: DFusedAdapter (S6 to S9).
+    #[default]
+    DepthFused,
+}
+
+/// What makes the auxiliary masks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GeneratorKind {
+    /// Nothing: prompts come from outside.
+    None,
+    /// Stacked convolutions on the image embedding (S1).
+    Stacked,
+    /// MSPGenerator (S2 to S9).
+    #[default]
+    MultiScale,
+}
+
+/// How the point prompt is chosen from a mask (paper Figure 3a).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PointRule {
+    /// The pixel farthest from the mask's border (exact Euclidean distance transform).
+    #[default]
+    DistanceTransform,
+    /// The centre of the bounding box, inside the mask or not.
+    BoxCentre,
+    /// A pixel of the mask drawn at random, the same for the same mask.
+    Random,
+}
+
+/// Which prompts the decoder is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptConfig {
+    /// Point prompt and its rule; absent = no point.
+    #[serde(default)]
+    pub point: Option<PointRule>,
+    /// Box prompt. Default false.
+    #[serde(default, rename = "box")]
+    pub boxes: bool,
+    /// Mask prompt. Default false.
+    #[serde(default)]
+    pub mask: bool,
+}
+
+impl Default for PromptConfig {
+    /// The paper's choice: point by distance transform, box and mask.
+    fn default() -> Self {
+        Self { point: Some(PointRule::DistanceTransform), boxes: true, mask: true }
+    }
+}
+
+/// The network: backbone and the paper's modules, each of which can be switched off.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Backbone.
+    pub backbone: Backbone,
+    /// Side of the square model input, pixels (1024, 512 or 256 for SAM; 256 or 128 for LiteMedSAM).
+    pub image_size: i64,
+    /// Adapter in every block of the encoder and of the mask decoder. Default `depth_fused`.
+    #[serde(default)]
+    pub adapter: AdapterKind,
+    /// Learnable depth position embeddings (DPosEmbed). Default true.
+    #[serde(default = "default_true")]
+    pub depth_position: bool,
+    /// MAdapter: modalities to three channels, patch to model input size. Default true; without it one
+    /// modality is repeated three times and resized bilinearly.
+    #[serde(default = "default_true")]
+    pub modality_adapter: bool,
+    /// What makes the auxiliary masks. Default `multi_scale`.
+    #[serde(default)]
+    pub generator: GeneratorKind,
+    /// MC-Adapter: binary masks to classes. Default true.
+    #[serde(default = "default_true")]
+    pub classes_adapter: bool,
+    /// Prompts given to the decoder. Default: point by distance transform, box and mask.
+    #[serde(default)]
+    pub prompts: PromptConfig,
+    /// Blocks whose inputs feed the generator; absent = every n-th (paper Equation 1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taps: Option<Vec<usize>>,
+}
+
+fn default_true() -> bool {
+    true
+}
+
+impl NetworkConfig {
+    /// Plain SAM without any of the paper's modules, prompted by boxes.
+    pub fn plain(backbone: Backbone, image_size: i64) -> Self {
+        Self {
+            backbone,
+            image_size,
+            adapter: AdapterKind::None,
+            depth_position: false,
+            modality_adapter: false,
+            generator: GeneratorKind::None,
+            classes_adapter: false,
+            prompts: PromptConfig { point: None, boxes: true, mask: false },
+            taps: None,
+        }
+    }
+
+    /// The paper's full model (S9).
+    pub fn full(backbone: Backbone, image_size: i64) -> Self {
+        Self {
+            backbone,
+            image_size,
+            adapter: AdapterKind::DepthFused,
+            depth_position: true,
+            modality_adapter: true,
+            generator: GeneratorKind::MultiScale,
+            classes_adapter: true,
+            prompts: PromptConfig::default(),
+            taps: None,
+        }
+    }
+}
