@@ -350,7 +350,8 @@ fn modalities_are_adapted_in_sixteen_bits_as_in_thirty_two() {
             let error = largest(&(found.to_kind(Kind::Float) - &expected)) / largest(&expected);
             // Seven convolutions, doublings and normalisations with 8 bits of mantissa.
             assert!(error < 0.05, "{kind:?} {patch:?} to {image_size}: {error}");
-            let (volume, size) = (volume.to_kind(kind), [image_size; 2]);
+            // Of one modality, as the mean of two is rounded otherwise.
+            let (volume, size) = (volume.narrow(1, 0, 1).to_kind(kind), [image_size; 2]);
             let exact = resize_to_rgb(&volume.to_kind(Kind::Float), size).to_kind(kind);
             assert!(resize_to_rgb(&volume, size).equal(&exact), "{kind:?}");
         }
