@@ -18,7 +18,7 @@ fn main() {
     for source in sources {
         println!("cargo::rerun-if-changed={source}");
     }
-    // A file that is missing would make every build begin anew.
+    // A missing file would cause a rebuild every time.
     println!(
         "cargo::rerun-if-changed={}",
         libtorch.join("include/torch/csrc/api/include/torch/version.h").display()
@@ -29,13 +29,13 @@ fn main() {
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
         .include(libtorch.join("include"))
         .include(libtorch.join("include/torch/csrc/api/include"))
-        // What is in libtorch's headers is not ours to mend.
+        // Warnings about libtorch's headers are not ours to fix.
         .warnings(false)
         .files(sources)
         .compile("spsam_libtorch");
 }
 
-/// The versions that cargo has locked, as environment variables of the compiler (`src/versions.rs`).
+/// Passes the versions that cargo has locked to the compiler as environment variables (`src/versions.rs`).
 fn locked_versions() {
     println!("cargo::rerun-if-changed=Cargo.lock");
     let lock = std::fs::read_to_string("Cargo.lock").unwrap_or_default();

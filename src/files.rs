@@ -1,5 +1,5 @@
-//! Files that appear complete or not at all: written beside their place, flushed to disk, renamed. Until then they have no name,
-//! so that a process that is killed leaves nothing behind.
+//! Files that appear complete or not at all: written to an unnamed file in the same folder, flushed to disk, then
+//! named. A process that is killed before leaves nothing behind.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -9,12 +9,12 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
 use rustix::io::Errno;
 
-/// Writes the file `path` through `f`: into an unnamed file in the same folder, which takes the place
-/// of `path` only when everything is on disk. Readers see the old file or the new one, never a part.
+/// Writes the file `path` through `f`: first to an unnamed file in the same folder, which replaces `path` only when
+/// everything is on disk. Readers see the old file or the new one, never a part.
 ///
 /// # Errors
-/// What `f` returns, or why the file or its folder cannot be written; `path` is then left as it was and
-/// the temporary file is removed.
+/// The error of `f`, or why the file or its folder cannot be written; `path` is then unchanged and the temporary
+/// file removed.
 pub fn write_atomically(path: &Path, f: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -25,14 +25,14 @@ pub fn write_atomically(path: &Path, f: impl FnOnce(&mut dyn Write) -> io::Resul
             fill(&file, f)?;
             put_in_place(&file, folder, path)?;
         }
-        // The file system has no files without names.
+        // The file system does not support unnamed files.
         Err(_) => {
             let temporary = builder().tempfile_in(folder)?;
             fill(temporary.as_file(), f)?;
             temporary.persist(path).map_err(|error| error.error)?;
         }
     }
-    // The rename itself is durable only once the folder is.
+    // The rename is durable only after the folder is flushed as well.
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;
     Ok(())
@@ -46,14 +46,14 @@ fn fill(file: &File, f: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Re
     file.sync_all()
 }
 
-/// A file in `folder` that has no name yet: nothing of it stays when the process is killed.
+/// An unnamed file in `folder`, which disappears if the process is killed.
 fn unnamed(folder: &Path) -> io::Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    // The user's umask makes it as readable as any other.
+    // The user's umask limits these permissions.
     Ok(File::from(rustix::fs::open(folder, flags, Mode::from_raw_mode(0o666))?))
 }
 
-/// Gives an unnamed file the name `path`. Another file of that name can only be replaced by way of a third name.
+/// Gives an unnamed file the name `path`. An existing file can only be replaced through a temporary name.
 fn put_in_place(file: &File, folder: &Path, path: &Path) -> io::Result<()> {
     let by_descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
     let link = |path: &Path| linkat(CWD, &by_descriptor, CWD, path, AtFlags::SYMLINK_FOLLOW);
@@ -66,7 +66,7 @@ fn put_in_place(file: &File, folder: &Path, path: &Path) -> io::Result<()> {
     }
 }
 
-/// Names that show whose they are.
+/// Temporary names that show their origin.
 fn builder() -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".spsam-").suffix(".part");

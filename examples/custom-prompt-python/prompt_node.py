@@ -1,4 +1,4 @@
-"""A prompt node to copy: the box of each class in a slice, from auxiliary masks or from labels."""
+"""A template for a prompt node: boxes of all classes in a slice, from auxiliary masks or from labels."""
 
 import os
 
@@ -10,9 +10,9 @@ IMAGE_SIZE = int(os.environ.get("SPSAM_IMAGE_SIZE") or 256)  # side of the squar
 
 
 def class_masks(input_id, array, metadata):
-    """Where each class is: bool [N, H, W]; class 0 is the background."""
+    """The mask of each class: bool [N, H, W]; class 0 is the background."""
     values = array.to_numpy(zero_copy_only=False).reshape(metadata["shape"])
-    if input_id == "aux_masks":  # logits [N, H, W]: the largest wins
+    if input_id == "aux_masks":  # logits [N, H, W]: the largest one determines the class
         classes, winner = len(values), values.argmax(axis=0)
     else:  # labels [H, W]
         classes, winner = metadata["classes"], values
@@ -20,14 +20,14 @@ def class_masks(input_id, array, metadata):
 
 
 def box_of(mask):
-    """Your own idea goes here: the box (x0, y0, x1, y1) to prompt with, in pixels of a mask [H, W]
+    """Replace this with your own idea: the box prompt (x0, y0, x1, y1), in pixels of a mask [H, W]
     that has at least one pixel."""
     ys, xs = np.nonzero(mask)
     return xs.min(), ys.min(), xs.max(), ys.max()
 
 
 def prompts_of(masks):
-    """One row a class: label 1 with its box, or -1 and zeros where the slice lacks the class."""
+    """One row per class: label 1 and the box, or label -1 and zeros if the class is not in the slice."""
     classes, height, width = masks.shape
     sides = np.array([width, height, width, height], np.float32)
     labels = np.full(classes, -1, np.float32)
@@ -40,7 +40,7 @@ def prompts_of(masks):
 
 
 def run(node):
-    """Answers every slice with the metadata it came with; ends when dora ends the event stream."""
+    """Answers every slice with its own metadata; returns when dora ends the event stream."""
     for event in node:
         if event["type"] == "INPUT":
             metadata = event["metadata"]

@@ -15,7 +15,7 @@ METADATA = {"session_id": "s", "segment_id": 7, "classes": 4, "seq": 3, "count":
 
 
 class Recorder(MockNode):
-    """Keeps the metadata of outputs, too."""
+    """Also keeps the metadata of outputs."""
 
     def send_output(self, output_id, data, metadata=None):
         super().send_output(output_id, (data, metadata), metadata)

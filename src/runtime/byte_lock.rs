@@ -1,11 +1,11 @@
-//! Locks on single bytes of a file, which need not be there: open file description locks of Linux (fcntl(2)). They belong to
-//! the opened file and end when it is closed, at the latest with the process.
+//! Locks on single bytes of a file, even beyond its end: open file description locks of Linux (fcntl(2)). They
+//! belong to the opened file and end at the latest when it is closed or the process ends.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// Locks a byte unless somebody else has; false then.
+/// Locks a byte; returns false if it is already locked.
 ///
 /// # Errors
 /// A file system without locks.
@@ -17,7 +17,7 @@ pub(super) fn try_lock(file: &File, byte: u64) -> io::Result<bool> {
     }
 }
 
-/// Locks a byte, and waits for it as long as it takes.
+/// Locks a byte, waiting as long as necessary.
 ///
 /// # Errors
 /// A file system without locks.
@@ -25,7 +25,7 @@ pub(super) fn wait_lock(file: &File, byte: u64) -> io::Result<()> {
     set(file, libc::F_OFD_SETLKW, libc::F_WRLCK, byte)
 }
 
-/// Gives a byte back.
+/// Unlocks a byte.
 ///
 /// # Errors
 /// A file system without locks.
@@ -35,7 +35,7 @@ pub(super) fn unlock(file: &File, byte: u64) -> io::Result<()> {
 
 fn set(file: &File, command: libc::c_int, kind: libc::c_int, byte: u64) -> io::Result<()> {
     let start = libc::off_t::try_from(byte).map_err(io::Error::other)?;
-    // SAFETY: fcntl only reads the lock, of which zeros are valid, with a descriptor that is open.
+    // SAFETY: fcntl only reads the lock, for which zeros are valid; the descriptor is open.
     unsafe {
         let mut lock: libc::flock = std::mem::zeroed();
         lock.l_type = kind as libc::c_short;

@@ -1,4 +1,4 @@
-//! Where a node computes, from its settings. `unsafe` is here because libtorch_cuda is loaded by hand.
+//! The device of a node, from its settings. `unsafe` code loads libtorch_cuda.
 
 use eyre::{Result, WrapErr, bail};
 use tch::{Cuda, Device};
@@ -6,15 +6,15 @@ use tch::{Cuda, Device};
 use super::settings::variable;
 use crate::compute::{Compute, Precision};
 
-/// `SPSAM_DEVICE`: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
+/// `SPSAM_DEVICE`: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:N`.
 ///
 /// # Errors
-/// Another value, or CUDA where there is none.
+/// Another value, or CUDA if there is none.
 pub fn device() -> Result<Device> {
     device_by_name(variable("SPSAM_DEVICE").as_deref().unwrap_or("auto"))
 }
 
-/// [`device`] by another text.
+/// The device with this name.
 ///
 /// # Errors
 /// Those of [`device`].
@@ -37,7 +37,8 @@ pub fn device_by_name(text: &str) -> Result<Device> {
     }
 }
 
-/// [`compute_in`] what `SPSAM_PRECISION` says: `auto` (bf16 where the hardware multiplies it), `fp32`, `bf16` or `fp16`.
+/// [`compute_in`] the precision of `SPSAM_PRECISION`: `auto` (bf16 if the hardware supports it), `fp32`, `bf16` or
+/// `fp16`.
 ///
 /// # Errors
 /// Another value, or those of [`device`].
@@ -56,11 +57,11 @@ pub fn compute_in(precision: Precision) -> Result<Compute> {
     Ok(Compute::new(device()?, precision))
 }
 
-/// Makes CUDA visible. cargo's linker drops libraries that no symbol needs, libtorch_cuda among them, so it is loaded
-/// by hand; where there is no NVIDIA driver it is left alone, as it takes a gigabyte. Returns whether it is loaded.
+/// Loads libtorch_cuda, because the linker drops libraries that no symbol needs. Without an NVIDIA driver it is not
+/// loaded, since it takes a gigabyte. Returns whether it is loaded.
 pub fn load_cuda() -> bool {
     let open = |name: &str| {
-        // SAFETY: the driver's and libtorch_cuda's initialisers only register what they offer.
+        // SAFETY: the initialisers of the driver and of libtorch_cuda only register their functions.
         unsafe { libloading::os::unix::Library::open(Some(name), libc::RTLD_NOW | libc::RTLD_GLOBAL) }
     };
     match open("libcuda.so.1").and_then(|_| open("libtorch_cuda.so")) {

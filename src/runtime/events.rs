@@ -1,4 +1,4 @@
-//! The loop that every node runs: dora's events, a tick every second, and what the compute thread has to say.
+//! The event loop of every node: dora's events, a tick per second, and results of the compute thread.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::bundle::MAX_MESSAGE_BYTES;
 
 const TICK: Duration = Duration::from_secs(1);
 
-/// Something a node must react to.
+/// An event to which a node must react.
 pub enum Happening<T> {
     /// A message on an input.
     Input {
@@ -27,7 +27,7 @@ pub enum Happening<T> {
         /// Its array.
         array: ArrayRef,
     },
-    /// Something from the compute thread.
+    /// A result of the compute thread.
     Computed(T),
     /// A second has passed.
     Tick,
@@ -35,7 +35,7 @@ pub enum Happening<T> {
     ComputeEnded,
     /// One input is closed.
     InputClosed(String),
-    /// A node that sends to this one has died and is not started again.
+    /// A node that sends to this one has died and is not restarted.
     NodeFailed {
         /// Its name.
         node: String,
@@ -46,7 +46,7 @@ pub enum Happening<T> {
     Stopped,
 }
 
-/// Whether to go on.
+/// Whether to continue.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Flow {
     /// Wait for the next event.
@@ -55,10 +55,10 @@ pub enum Flow {
     Finish,
 }
 
-/// Serves events until `react` finishes or fails.
+/// Handles events until `react` finishes or fails.
 ///
 /// # Errors
-/// What `react` returns.
+/// Errors of `react`.
 pub fn serve<T>(
     node: &mut DoraNode,
     events: &mut EventStream,
@@ -134,10 +134,11 @@ fn array(data: DoraArray) -> ArrayRef {
     ArrayRef::from(data)
 }
 
-/// Sends an array on an output.
+/// Sends an array to an output.
 ///
 /// # Errors
-/// A message that is larger than dora takes; [`Leave::EndedEarly`] where dora takes no messages any more, as the dataflow ends.
+/// A message larger than dora's limit; [`Leave::EndedEarly`] if dora no longer accepts messages because the dataflow
+/// is ending.
 pub fn send(
     node: &mut DoraNode,
     output: &str,

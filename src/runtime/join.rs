@@ -1,4 +1,4 @@
-//! How a node joins its dataflow, and what it says when it leaves too early.
+//! How a node joins its dataflow, and why it may leave early.
 
 use std::env;
 use std::sync::OnceLock;
@@ -13,13 +13,13 @@ use thiserror::Error;
 
 use super::shared_memory::{Room, SharedMemory};
 
-/// A node of ours ends although its work is not done. Neither is a fault that a person could mend here.
+/// Reasons for a node to end before its work is done that are not faults of this node.
 #[derive(Debug, Error)]
 pub enum Leave {
-    /// Another node has ended first; that one says why.
+    /// Another node has ended first and reports why.
     #[error("{0}")]
     EndedEarly(String),
-    /// What failed has been said already, case by case.
+    /// All failures have been reported already, case by case.
     #[error("{0}")]
     Told(String),
 }
@@ -27,13 +27,13 @@ pub enum Leave {
 /// Whether this process has joined its dataflow.
 static JOINED: AtomicBool = AtomicBool::new(false);
 
-/// What dora has told this node; `None` outside of a dataflow.
+/// This node's configuration from dora; `None` outside a dataflow.
 fn config() -> Option<&'static NodeConfig> {
     static CONFIG: OnceLock<Option<NodeConfig>> = OnceLock::new();
     CONFIG.get_or_init(|| serde_yaml::from_str(&env::var("DORA_NODE_CONFIG").ok()?).ok()).as_ref()
 }
 
-/// Name of this node in its dataflow, or of the program.
+/// Name of this node in its dataflow, else of the program.
 pub(super) fn node_name() -> String {
     config().map(|config| config.node_id.to_string()).unwrap_or_else(|| {
         let program = env::current_exe().unwrap_or_default();
@@ -41,15 +41,15 @@ pub(super) fn node_name() -> String {
     })
 }
 
-/// The shared memory that the dataflow of this node may use.
+/// How much shared memory this node's dataflow may use.
 pub(super) fn shared_memory() -> Option<SharedMemory> {
     Some(SharedMemory::for_dataflow(&config()?.dataflow_descriptor, Room::here()))
 }
 
-/// Joins the dataflow: waits until all its nodes have.
+/// Joins the dataflow and waits until all its nodes have joined.
 ///
 /// # Errors
-/// [`Leave::EndedEarly`] where another node ends before that; anything that dora cannot do here.
+/// [`Leave::EndedEarly`] if another node ends before that; any error of dora.
 pub(super) fn join() -> Result<(DoraNode, EventStream)> {
     let joined = match config() {
         Some(config) => DoraNode::init(within_memory(config.clone())),
@@ -60,7 +60,7 @@ pub(super) fn join() -> Result<(DoraNode, EventStream)> {
     Ok(joined)
 }
 
-/// The node's pool as large as this machine allows.
+/// Limits the node's pool to what this machine allows.
 fn within_memory(mut config: NodeConfig) -> NodeConfig {
     let memory = SharedMemory::for_dataflow(&config.dataflow_descriptor, Room::here());
     if memory != SharedMemory::Share(1.0) {
@@ -71,7 +71,7 @@ fn within_memory(mut config: NodeConfig) -> NodeConfig {
     config
 }
 
-/// dora's words for a node that ended while the others waited for it.
+/// Part of dora's message about a node that ended while others waited for it.
 const OTHER_HAS_EXITED: &str = "exited before initializing dora";
 
 fn refusal(error: &str) -> Report {
@@ -94,7 +94,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Whether dora would start this node again although that cannot help: it has failed before it joined the dataflow, by its
+/// Whether a restart by dora would fail again: the node has failed before it joined the dataflow, because of its
 /// settings or files.
 pub(super) fn would_fail_again() -> bool {
     let restarts = config().is_some_and(|config| {

@@ -1,5 +1,5 @@
-//! The loader: reads cases ahead on a thread of its own, sends their windows within the credits, sends again
-//! what was lost, and ends when the writer has every case on disk.
+//! The loader: reads cases ahead on a separate thread, sends their windows within the credits, sends lost windows
+//! again, and ends when the writer has written every case.
 
 mod classes;
 mod guard;
@@ -28,27 +28,27 @@ use run::Run;
 /// Output of the labels.
 const LABELS: &str = "labels";
 
-/// What the loader will do, checked before it joins the dataflow.
+/// The loader's task, checked before it joins the dataflow.
 #[derive(Debug)]
 pub struct Loader {
     settings: Settings,
     config: BundleConfig,
-    /// Those that cannot be used included.
+    /// The cases, including those that cannot be used.
     cases: Vec<CaseFiles>,
-    /// Why a case cannot be used, by its place.
+    /// Why a case cannot be used, by its index.
     unusable: BTreeMap<usize, String>,
-    /// Region of interest of each case, where there is one.
+    /// Region of interest of each case, if any.
     regions: Vec<Option<BoxMm>>,
     classes: ClassTable,
-    /// Prompts come from labels: cases without are failures.
+    /// Whether prompts come from labels; a case without labels then fails.
     oracle: bool,
 }
 
 impl Loader {
-    /// Finds the cases of the input and the classes.
+    /// Finds the cases of the input, and the classes.
     ///
     /// # Errors
-    /// No input, nothing in it, or labels that cannot be read.
+    /// No input, an empty input, or labels that cannot be read.
     pub fn new(settings: Settings, bundle: &Bundle) -> Result<Self> {
         let input = settings.input.as_deref().ok_or_else(|| eyre!("SPSAM_INPUT is not set"))?;
         let config = bundle.config.clone();
@@ -63,7 +63,7 @@ impl Loader {
             let others = masks_of_classes(labels, &ClassTable::of_model(&config.classes))?;
             if !others.is_empty() {
                 tracing::warn!(
-                    "masks that are none of the model's classes are left out: {}",
+                    "masks that belong to none of the model's classes are ignored: {}",
                     others.join(", ")
                 );
             }
@@ -71,7 +71,7 @@ impl Loader {
         let (mut cases, mut regions) = in_regions(found_cases, &settings.regions);
         let mut names = BTreeSet::new();
         if let Some(twice) = cases.iter().find(|case| !names.insert(&case.case_id)) {
-            bail!("SPSAM_ROI: two cases would be called `{}`", twice.case_id);
+            bail!("SPSAM_ROI: two cases would have the name `{}`", twice.case_id);
         }
         refuse_to_overwrite(&cases, &settings.output, settings.overwrite)?;
         let oracle = variable("SPSAM_PROMPT_SOURCE").is_some_and(|source| source == "labels");
@@ -99,10 +99,10 @@ impl Loader {
         &self.classes
     }
 
-    /// Plans the case with this place in [`Loader::cases`] and reads it.
+    /// Plans and reads the case with this index in [`Loader::cases`].
     ///
     /// # Errors
-    /// Files that cannot be used; no labels where prompts are made from them.
+    /// Files that cannot be used; no labels if prompts come from labels.
     pub fn prepare(&self, index: usize) -> Result<(CasePlan, PreparedCase)> {
         if let Some(error) = self.unusable.get(&index) {
             bail!("{error}");
@@ -127,7 +127,7 @@ impl Loader {
         Ok((plan, prepared))
     }
 
-    /// Joins the dataflow and serves it until every case is on disk.
+    /// Joins the dataflow and runs until every case is written.
     ///
     /// # Errors
     /// Names every case that could not be segmented.
@@ -177,7 +177,8 @@ fn read_cases(loader: &Loader, requests: &mpsc::Receiver<usize>, to_io: &Unbound
     }
 }
 
-/// Every case in every region of interest. Several regions have names, which the cases in them get.
+/// Combines every case with every region of interest. If there are several regions, their names are added to the
+/// names of the cases.
 fn in_regions(cases: Vec<CaseFiles>, regions: &[NamedBox]) -> (Vec<CaseFiles>, Vec<Option<BoxMm>>) {
     if regions.is_empty() {
         let none = vec![None; cases.len()];
@@ -193,7 +194,7 @@ fn in_regions(cases: Vec<CaseFiles>, regions: &[NamedBox]) -> (Vec<CaseFiles>, V
     cases.iter().flat_map(|case| regions.iter().map(move |region| in_region(case, region))).unzip()
 }
 
-/// The name, with a number where a case has it already.
+/// The name, with a number if another case has it.
 fn free_name(name: &str, cases: &[CaseFiles]) -> String {
     let numbered = (2..).map(|number| format!("{name}_{number}"));
     let mut names = std::iter::once(name.to_owned()).chain(numbered);

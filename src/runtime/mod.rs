@@ -1,8 +1,8 @@
-//! How a node runs: start-up, assembly of windows from slices, credits and re-sending, and the loops of the
-//! loader, of the stages between and of the writer.
+//! How a node runs: start-up, assembly of windows from slices, credits and sending again, and the event loops of the
+//! loader, the stages and the writer.
 //!
-//! Nothing dora 1.1 offers is lossless, so the guarantee is made end to end: stages keep no state between
-//! windows, the loader keeps a window until the writer has acknowledged it and sends it again when it is lost.
+//! dora 1.1 has no lossless transport, so loader and writer guarantee delivery: stages keep no state between
+//! windows, and the loader keeps a window until the writer has acknowledged it, and sends it again if it is lost.
 
 mod assembly;
 mod byte_lock;

@@ -1,5 +1,5 @@
-//! What a node tells the command that started its dataflow (`spsam`), a line of JSON each: why it failed, which case failed,
-//! how far it is. Without such a command nobody listens, and the log says the same.
+//! Notices from a node to the command that started its dataflow (`spsam`), one line of JSON each: why it failed,
+//! which case failed, how far it is. Without such a command they are not sent; the log has the same information.
 
 use std::env;
 use std::fs::File;
@@ -9,20 +9,20 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
-/// Names the pipe that the command listens to.
+/// Variable with the path of the pipe that the command reads.
 pub const NOTICES_VARIABLE: &str = "SPSAM_NOTICES";
-/// Longest error, bytes: what is written to a pipe at once arrives in one piece up to 4096.
+/// Longest error, bytes: a single write to a pipe arrives in one piece up to 4096 bytes.
 const LONGEST: usize = 3000;
 
-/// Something for the person who has typed the command.
+/// A notice for the user of the command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Notice {
-    /// A node cannot do its work. One line naming the file or setting and the cause.
+    /// A node cannot work: one line naming the file or setting and the cause.
     Failed {
         /// Name of the node in the dataflow.
         node: String,
-        /// Why.
+        /// The cause.
         error: String,
     },
     /// A case could not be segmented; the others go on.
@@ -32,48 +32,49 @@ pub enum Notice {
         /// Why.
         error: String,
     },
-    /// dora says that another node has died without a word of its own.
+    /// dora reports that another node has died without giving a cause.
     Died {
         /// Name of that node.
         node: String,
-        /// What dora knows of it.
+        /// dora's description.
         error: String,
     },
-    /// A node has ended early because another one has.
+    /// A node has ended early because another node has.
     EndedEarly {
         /// Name of the node.
         node: String,
-        /// What it missed.
+        /// What it was waiting for.
         error: String,
     },
-    /// Work that is done.
+    /// Progress of the segmentation.
     Progress(Progress),
-    /// A line of the log that a person wants to see: of a training run.
+    /// A line of a training's log for the user.
     Said(String),
     /// A warning of the log.
     Warned(String),
 }
 
-/// How far a segmentation is.
+/// Progress of a segmentation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// The case that the last window was of.
+    /// The case of the last window.
     pub case_id: String,
-    /// Cases complete.
+    /// Number of complete cases.
     pub cases_done: usize,
-    /// Cases in all.
+    /// Total number of cases.
     pub cases: usize,
     /// Windows of this case that have arrived.
     pub windows_done: usize,
     /// Windows of this case.
     pub windows: usize,
-    /// Slices segmented a second, over the whole run.
+    /// Slices segmented per second, over the whole run.
     pub slices_per_second: f64,
     /// Estimated time to the end, seconds.
     pub seconds_left: u64,
 }
 
-/// Tells the command, if there is one. What it cannot take in is dropped: nothing waits for it.
+/// Sends a notice to the command, if there is one. A notice that the pipe cannot take is dropped, so that nothing
+/// waits.
 pub fn tell(notice: &Notice) {
     static PIPE: OnceLock<Option<File>> = OnceLock::new();
     let pipe = PIPE.get_or_init(|| {
@@ -88,7 +89,7 @@ pub fn tell(notice: &Notice) {
     }
 }
 
-/// Whether somebody listens.
+/// Whether a command is listening.
 pub(super) fn is_heard() -> bool {
     env::var_os(NOTICES_VARIABLE).is_some_and(|path| !path.is_empty())
 }

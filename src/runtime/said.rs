@@ -1,4 +1,4 @@
-//! Lines of a training run's log that the person at the command wants to see.
+//! Lines of a training's log for the user of the command.
 
 use std::fmt::{self, Write};
 
@@ -10,7 +10,7 @@ use tracing_subscriber::layer::Context;
 use super::notice::{Notice, is_heard, tell};
 use super::settings::variable;
 
-/// Tells the command what the training says (steps, validations), and every warning.
+/// Sends the training's messages (steps, validations) and every warning to the command.
 pub(super) struct Said;
 
 impl<S: Subscriber> Layer<S> for Said {
@@ -41,7 +41,7 @@ struct Message(String);
 impl Visit for Message {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            // A string takes everything in.
+            // Writing to a string cannot fail.
             let _ = write!(self.0, "{value:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! What a dataflow segments where the user names no input: a volume that set-up brings, with a shipped model.
+//! The default input of a dataflow: a volume that set-up installs, with a shipped model.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,17 +10,17 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SampleFile {
-    /// Volume, from the folder of this file.
+    /// Volume, relative to the folder of this file.
     input: PathBuf,
     /// Regions to segment, as `SPSAM_ROI`.
     regions: String,
 }
 
-/// Its contents, with paths that hold.
+/// The contents of a sample file, with resolved paths.
 #[derive(Debug)]
 pub(super) struct Sample {
     pub input: PathBuf,
-    /// The bundle beside the file.
+    /// The bundle in the folder of the file.
     pub model: PathBuf,
     pub regions: String,
 }
@@ -29,7 +29,7 @@ impl Sample {
     /// Reads the file.
     ///
     /// # Errors
-    /// A file that cannot be read, a volume that is not there.
+    /// A file that cannot be read; a volume that does not exist.
     pub fn open(file: &Path) -> Result<Self> {
         let shown = file.display();
         let text = fs::read_to_string(file).wrap_err_with(|| format!("SPSAM_SAMPLE: {shown}"))?;

@@ -1,4 +1,4 @@
-//! Settings of the nodes, from the environment that the dataflow's `env:` fills.
+//! The nodes' settings, from environment variables that the dataflow's `env:` sets.
 
 use std::env;
 use std::ffi::OsString;
@@ -22,15 +22,15 @@ pub struct Settings {
     pub input: Option<PathBuf>,
     /// `SPSAM_LABELS`: file or folder with label volumes.
     pub labels: Option<PathBuf>,
-    /// `SPSAM_BOXES`: prompts by hand, `name=x0,y0,z0,x1,y1,z1` in world mm (RAS), `;` between them.
+    /// `SPSAM_BOXES`: boxes to use as prompts, `name=x0,y0,z0,x1,y1,z1` in world mm (RAS), separated by `;`.
     pub boxes: Vec<NamedBox>,
-    /// `SPSAM_ROI`: region of interest, `x0,y0,z0,x1,y1,z1` in world mm (RAS), with the name "". Or several with names,
-    /// `name=x0,y0,z0,x1,y1,z1` and `;` between them: each is a case of its own, called `<case>_<name>`.
+    /// `SPSAM_ROI`: region of interest, `x0,y0,z0,x1,y1,z1` in world mm (RAS), with the name "". Or several regions
+    /// with names, `name=x0,y0,z0,x1,y1,z1` separated by `;`: each becomes a case called `<case>_<name>`.
     pub regions: Vec<NamedBox>,
-    /// `SPSAM_PROMPTS`: prompts in place of the model's: `none`, or any of `point`, `point:centre`, `point:random`, `box` and
-    /// `mask` with commas between them.
+    /// `SPSAM_PROMPTS`: prompts to use instead of the model's: `none`, or any of `point`, `point:centre`,
+    /// `point:random`, `box` and `mask`, separated by commas.
     pub prompts: Option<PromptConfig>,
-    /// `SPSAM_MIRROR`: whether windows are segmented mirrored, too, where the model says so; 1 by default.
+    /// `SPSAM_MIRROR`: whether to use mirrored test-time augmentation if the model asks for it; 1 by default.
     pub mirror: bool,
     /// `SPSAM_SLICE_AXIS`: anatomical axis along which slices are stacked, in place of the model's.
     pub slice_axis: Option<SliceAxis>,
@@ -41,11 +41,11 @@ pub struct Settings {
     pub output: PathBuf,
     /// `SPSAM_OVERWRITE`: whether results may overwrite files that no earlier run has written; 0 by default.
     pub overwrite: bool,
-    /// `SPSAM_IGNORE_LABELS`: values of labels whose voxels count nowhere, comma-separated.
+    /// `SPSAM_IGNORE_LABELS`: label values whose voxels are excluded, separated by commas.
     pub ignore: IgnoreValues,
     /// `SPSAM_WINDOW`: windows in flight, 3 by default.
     pub credits: usize,
-    /// `SPSAM_ACK_TIMEOUT_SECS`: a window of which no node has reported work for so long is sent again; 10 by
+    /// `SPSAM_ACK_TIMEOUT_SECS`: a window is sent again if no node has reported work on it for this long; 10 by
     /// default.
     pub ack_timeout: Duration,
 }
@@ -60,19 +60,19 @@ pub struct NamedBox {
 }
 
 impl Settings {
-    /// Reads the environment. Relative paths are relative to `SPSAM_BASE` (the folder in which the user typed
-    /// the command), as dora starts nodes elsewhere.
+    /// Reads the environment. Relative paths are relative to `SPSAM_BASE` (the folder in which the user gave the
+    /// command), because dora starts nodes elsewhere.
     ///
     /// # Errors
-    /// A variable that cannot be understood, by name.
+    /// A variable with an invalid value, by name.
     pub fn from_env() -> Result<Self> {
         Self::read(&|name| env::var_os(name))
     }
 
-    /// [`Settings::from_env`] from other variables.
+    /// As [`Settings::from_env`], with the given variables.
     ///
     /// # Errors
-    /// A variable that cannot be understood, by name.
+    /// A variable with an invalid value, by name.
     pub fn read(variables: &dyn Fn(&str) -> Option<OsString>) -> Result<Self> {
         let value = |name: &str| given(variables(name));
         let variable = |name: &str| value(name).map(|value| value.to_string_lossy().into_owned());
@@ -119,7 +119,7 @@ impl Settings {
         })
     }
 
-    /// The model bundle, or plain LiteMedSAM where none is named.
+    /// The model bundle, or plain LiteMedSAM if none is named.
     ///
     /// # Errors
     /// A bundle that cannot be read.
@@ -141,7 +141,7 @@ impl Settings {
     }
 }
 
-/// A set and non-empty environment variable, as a command or a user has given it.
+/// The decoded value of an environment variable; `None` if it is empty or not set.
 pub fn value(name: &str) -> Option<OsString> {
     given(env::var_os(name))
 }
@@ -156,7 +156,7 @@ pub fn variable(name: &str) -> Option<String> {
     value(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// An integer environment variable with its default.
+/// The integer value of an environment variable, or its default.
 ///
 /// # Errors
 /// A value that is not a non-negative integer.
@@ -173,8 +173,8 @@ fn parse_number(name: &str, text: Option<String>, default: usize) -> Result<usiz
     }
 }
 
-/// Where set-up has put LiteMedSAM's weights: `SPSAM_WEIGHTS`, or `.spsam/weights` of the project that this
-/// program was built in.
+/// Path of LiteMedSAM's weights: `SPSAM_WEIGHTS`, or the file that set-up installed in `.spsam/weights` of the
+/// project in which this program was built.
 fn lite_medsam_weights() -> Result<PathBuf> {
     if let Some(path) = variable("SPSAM_WEIGHTS") {
         return Ok(path.into());
@@ -193,7 +193,7 @@ fn lite_medsam_weights() -> Result<PathBuf> {
 }
 
 /// A combination of the paper's prompts (Figures 1 and 3): `none`, or any of `point` (by distance transform),
-/// `point:centre` (of the box), `point:random` (in the mask), `box` and `mask`, with commas between them.
+/// `point:centre` (of the box), `point:random` (in the mask), `box` and `mask`, separated by commas.
 fn parse_prompts(text: &str) -> Result<PromptConfig> {
     let mut config = PromptConfig { point: None, boxes: false, mask: false };
     for kind in text.split(',').map(str::trim) {
@@ -204,7 +204,7 @@ fn parse_prompts(text: &str) -> Result<PromptConfig> {
             "point:random" => config.point = Some(PointRule::Random),
             "box" => config.boxes = true,
             "mask" => config.mask = true,
-            other => bail!("`{other}` is none of none, point, point:centre, point:random, box, mask"),
+            other => bail!("`{other}` is not one of none, point, point:centre, point:random, box, mask"),
         }
     }
     Ok(config)
@@ -221,7 +221,7 @@ fn parse_boxes(text: &str) -> Result<Vec<NamedBox>> {
         .collect()
 }
 
-/// One region without a name, or several with different ones.
+/// One region without a name, or several with different names.
 fn parse_regions(text: &str) -> Result<Vec<NamedBox>> {
     if !text.trim().is_empty() && !text.contains('=') {
         return Ok(vec![NamedBox { name: String::new(), corners_mm: corners(text)? }]);
@@ -230,7 +230,7 @@ fn parse_regions(text: &str) -> Result<Vec<NamedBox>> {
     for (place, region) in regions.iter().enumerate() {
         let is_plain = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
         if region.name.is_empty() || !region.name.chars().all(is_plain) {
-            bail!("`{}` is no name for a file: letters, digits, - and _ are", region.name);
+            bail!("`{}` cannot be part of a file name: use letters, digits, - and _", region.name);
         } else if regions[..place].iter().any(|other| other.name == region.name) {
             bail!("there are two regions called `{}`", region.name);
         }

@@ -1,5 +1,6 @@
-//! How much shared memory a dataflow may use on this machine. zenoh, below dora, fills and locks its pools when it makes them:
-//! what does not fit into `/dev/shm` or may not be locked makes nodes lose messages or die.
+//! How much shared memory a dataflow may use on this machine. zenoh, on which dora is built, fills and locks its
+//! pools when it creates them. Pools that do not fit into `/dev/shm` or may not be locked make nodes lose messages
+//! or die.
 
 use std::fs;
 use std::path::Path;
@@ -7,37 +8,37 @@ use std::path::Path;
 use rustix::process::{Resource, getrlimit};
 use serde_yaml::Value;
 
-/// Where zenoh makes its segments.
+/// Folder of zenoh's segments.
 const FOLDER: &str = "/dev/shm";
-/// What every node takes beside its pool: the table of its messages, and small segments.
+/// Memory of every node besides its pool: the table of its messages, and small segments.
 const BESIDE_POOL: u64 = 2 << 20;
-/// Pools of a dataflow that are smaller in all help nobody.
+/// Smaller pools (sum over the dataflow) are of no use.
 const SMALLEST: u64 = 12 << 20;
-/// dora's pool where the dataflow does not say.
+/// dora's default pool size.
 const DEFAULT_POOL: u64 = 8 << 20;
-/// `CAP_IPC_LOCK` of capabilities(7): memory is locked without a limit.
+/// `CAP_IPC_LOCK` (capabilities(7)): the process may lock unlimited memory.
 const CAP_IPC_LOCK: u64 = 1 << 14;
 
-/// The share of each pool that a dataflow asks for and gets.
+/// The fraction of each requested pool that a dataflow gets.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum SharedMemory {
-    /// Pools are made, this many times as large as asked for: 1, or less where there is little memory.
+    /// Pools are created with this fraction of the requested size: 1, or less if there is little memory.
     Share(f64),
-    /// None: messages go through dora's daemon, which is slower.
+    /// No pools: messages go through dora's daemon, which is slower.
     Off,
 }
 
-/// What this machine has, bytes.
+/// The memory available on this machine, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// Free in `/dev/shm`; 0 where it cannot be written to.
+    /// Free memory in `/dev/shm`; 0 if it cannot be written to.
     pub free: u64,
-    /// What a process may lock.
+    /// How much a process may lock.
     pub lockable: u64,
 }
 
 impl Room {
-    /// Of this machine and process, now.
+    /// The present values for this machine and process.
     pub fn here() -> Self {
         let folder = Path::new(FOLDER);
         let is_writable = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok();
@@ -55,26 +56,26 @@ impl Room {
 }
 
 impl SharedMemory {
-    /// For a dataflow whose nodes ask for `pools`, bytes each.
+    /// For a dataflow whose nodes request `pools`, bytes each.
     pub fn for_pools(pools: &[u64], room: Room) -> Self {
         let wanted: u64 = pools.iter().sum();
         let beside = BESIDE_POOL * pools.len() as u64;
         if wanted + beside <= room.free.min(room.lockable) {
             return Self::Share(1.0);
         }
-        // Half of it is left to others. A process locks the pools that it reads from, too.
+        // Half of it is left to others. A process also locks the pools that it reads.
         match (room.free / 2).min(room.lockable).checked_sub(beside) {
             Some(rest) if rest >= SMALLEST => Self::Share((rest as f64 / wanted as f64).min(1.0)),
             _ => Self::Off,
         }
     }
 
-    /// For a dataflow by its descriptor.
+    /// For a dataflow, given its descriptor.
     pub fn for_dataflow(descriptor: &Value, room: Room) -> Self {
         Self::for_pools(&pools(descriptor), room)
     }
 
-    /// What becomes of a pool of this size.
+    /// The size of a pool for which `wanted` bytes are requested.
     pub fn pool(self, wanted: u64) -> u64 {
         match self {
             Self::Share(share) => (wanted as f64 * share) as u64,
@@ -82,7 +83,7 @@ impl SharedMemory {
         }
     }
 
-    /// A line for people, where it is not as the dataflow asks.
+    /// A line for the user if the pools differ from the dataflow's request.
     pub fn remark(self, room: Room) -> Option<String> {
         let Room { free, lockable } = room;
         let limits = match lockable {
@@ -97,14 +98,14 @@ impl SharedMemory {
     }
 }
 
-/// The pools that the nodes of a dataflow ask for, bytes.
+/// The pool sizes that the nodes of a dataflow request, bytes.
 fn pools(descriptor: &Value) -> Vec<u64> {
     let nodes = descriptor.get("nodes").and_then(Value::as_sequence);
     let wanted = |node: &Value| node.get("shared_memory_pool_size").and_then(bytes).unwrap_or(DEFAULT_POOL);
     nodes.into_iter().flatten().map(wanted).collect()
 }
 
-/// A size as dora writes it: bytes, or a number with a unit.
+/// A size in dora's notation: bytes, or a number with a unit.
 fn bytes(value: &Value) -> Option<u64> {
     match value {
         Value::String(text) => dora_message::config::parse_byte_count(text).ok(),

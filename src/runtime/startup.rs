@@ -19,8 +19,8 @@ use super::said::Said;
 use super::settings::number;
 use super::shared_memory::SharedMemory;
 
-/// dora's settings of zenoh. Its publisher waits 1 ms for a congested link and then drops the message in silence; this makes it
-/// wait for a minute. Read by dora when a process opens its session.
+/// dora's settings for zenoh. Its publisher waits for 1 ms on a congested link and then silently drops the message;
+/// this makes it wait for a minute. dora reads the settings when a process opens its session.
 pub fn transport_overlay(memory: SharedMemory) -> String {
     let congestion = "link:{tx:{queue:{congestion_control:{drop:{\
         wait_before_drop:60000000,max_wait_before_drop_fragments:60000000}}}}}";
@@ -30,12 +30,12 @@ pub fn transport_overlay(memory: SharedMemory) -> String {
     }
 }
 
-/// Warnings, without those that every healthy start of dora and zenoh brings, and what we say ourselves.
+/// Log level: warnings, except those of every healthy start of dora and zenoh, and our own information.
 const LOG: &str = "warn,zenoh::net::runtime=off,dora_node_api=error,self_prompt_sam=info,spsam=info";
 const OVERLAY_VARIABLE: &str = "DORA_ZENOH_CONFIG_OVERLAY";
 
-/// Installs the log (stderr, `RUST_LOG`), the number of threads (`SPSAM_THREADS`) and how memory is kept. Call it first in
-/// `main`; [`node_main`] does.
+/// Sets up the log (stderr, `RUST_LOG`), the number of threads (`SPSAM_THREADS`) and the allocator. Must be called
+/// first in `main`; [`node_main`] does so.
 ///
 /// # Errors
 /// `SPSAM_THREADS` that is not a number.
@@ -50,51 +50,54 @@ pub fn prepare() -> Result<()> {
         .with_ansi(false)
         .log_internal_errors(false); // which would go to the same stderr, and panic
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(Said).try_init();
-    // libtorch's panics carry a C++ back trace; one line says what happened.
+    // libtorch's panics contain a C++ back trace; only the first line is logged.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{}", one_line(&panic.to_string()))));
     set_threads()
 }
 
-/// `SPSAM_THREADS` threads for libtorch and for rayon; with 0, each has one a core (libtorch `OMP_NUM_THREADS`, if set).
+/// `SPSAM_THREADS` threads for libtorch and for rayon. With 0, each gets one per core (libtorch: `OMP_NUM_THREADS`,
+/// if set).
 fn set_threads() -> Result<()> {
     let threads = number("SPSAM_THREADS", 0)?;
     if threads > 0 {
         tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
         if env::var_os("RAYON_NUM_THREADS").is_none() {
-            // Fails where the pool is running already, which a second call finds.
+            // Fails if the pool is already running, as in a second call.
             let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
         }
     }
     Ok(())
 }
 
-/// The threads of libtorch in the thread of a node that computes.
+/// Number of libtorch's threads in the node's compute thread.
 static LIBTORCH_THREADS: OnceLock<i32> = OnceLock::new();
 
-/// Leaves libtorch one thread in the others. GNU's OpenMP keeps threads for every thread that has computed in parallel, and
-/// as soon as those are more than the cores, idle ones sleep at once, which the many small operations of a network pay for.
+/// Limits libtorch to one thread in all other threads. libgomp keeps a pool for every thread that has computed in
+/// parallel. As soon as all pools have more threads than there are cores, idle threads sleep at once, which slows
+/// the many small operations of a network down.
 fn compute_elsewhere() {
     LIBTORCH_THREADS.get_or_init(tch::get_num_threads);
     tch::set_num_threads(1);
 }
 
-/// Gives libtorch its threads; for the thread of a node that computes.
+/// Gives libtorch its threads; called in the node's compute thread.
 pub(super) fn compute_here() {
     tch::set_num_threads(*LIBTORCH_THREADS.get_or_init(tch::get_num_threads));
 }
 
-/// The threads that [`compute_here`] gives.
+/// The number of threads that [`compute_here`] sets.
 pub(super) fn compute_threads() -> usize {
     usize::try_from(*LIBTORCH_THREADS.get_or_init(tch::get_num_threads)).unwrap_or(1)
 }
 
-/// Keeps memory that libtorch lets go of for its next tensor. glibc gives blocks of megabytes back to the system, which
-/// clears each page again when the next tensor of that size touches it.
+/// Keeps memory that libtorch frees, for its next tensor. By default glibc returns blocks of megabytes to the
+/// system, which must clear each page again when the next tensor uses it.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn keep_memory() {
     const UP_TO: libc::c_int = 1 << 30;
     const STEP: libc::c_int = 64 << 20;
-    // SAFETY: only parameters of the allocator are set. Arenas other than the first hold no large blocks, so there is one.
+    // SAFETY: this only sets parameters of the allocator. Other arenas than the first cannot hold large blocks,
+    // hence one arena.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
         libc::mallopt(libc::M_MMAP_THRESHOLD, UP_TO);
@@ -106,13 +109,14 @@ fn keep_memory() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn keep_memory() {}
 
-/// Has the kernel end this process with `dora run`, until it joins the dataflow; then dora's own library sees to it.
+/// Makes the kernel end this process together with `dora run`, until it joins the dataflow; after that, dora's
+/// library does so.
 fn end_with_dora() -> Result<()> {
     use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
     let Some(dora) = env::var("DORA_RUN_PARENT_PID").ok().and_then(|text| text.parse().ok()) else {
         return Ok(());
     };
-    // A wrapper may stand between, and then this is of no use.
+    // If a wrapper is in between, this has no effect.
     if getppid().map(Pid::as_raw_nonzero).map(i32::from) == Some(dora) {
         set_parent_process_death_signal(Some(Signal::KILL))?;
     }
@@ -123,7 +127,7 @@ fn install_overlay() -> Result<()> {
     if env::var_os(OVERLAY_VARIABLE).is_some() {
         return Ok(());
     }
-    // A file in memory: nothing to clean up, and no folder that must be writable.
+    // A file in memory needs no clean-up and no writable folder.
     let memory = shared_memory().unwrap_or(SharedMemory::Share(1.0));
     let file = rustix::fs::memfd_create("spsam-transport", rustix::fs::MemfdFlags::CLOEXEC);
     let mut file = File::from(file.wrap_err("a file in memory for dora's transport settings")?);
@@ -135,11 +139,11 @@ fn install_overlay() -> Result<()> {
     Ok(())
 }
 
-/// Runs a node: installs the transport overlay, [`prepare`]s, and logs the most memory it has used. An error becomes one line
-/// on stderr, a notice for the command that started the dataflow, and exit code 1.
+/// Runs a node: installs the transport overlay, calls [`prepare`], and logs the peak memory. An error becomes one
+/// line on stderr, a notice for the command that started the dataflow, and exit code 1.
 ///
-/// Code 0 where dora would start the node again and that cannot help: it has failed by its settings or files. dora then ends
-/// the dataflow as failed at once, as the node has not joined it.
+/// The exit code is 0 if dora would restart the node in vain, because it failed by its settings or files. dora then
+/// ends the dataflow as failed at once, because the node has not joined it.
 pub fn node_main(main: impl FnOnce() -> Result<()>) -> ExitCode {
     let outcome = end_with_dora().and_then(|()| install_overlay()).and_then(|()| prepare()).and_then(|()| {
         compute_elsewhere();
@@ -158,12 +162,13 @@ pub fn node_main(main: impl FnOnce() -> Result<()>) -> ExitCode {
     }
 }
 
-/// Several things that have failed.
+/// Several failures.
 #[derive(Debug, Error)]
 #[error("{}", .0.join("; "))]
 pub struct Failures(pub Vec<String>);
 
-/// Runs a program that is no node; an error becomes one line on stderr, or a line each for [`Failures`], and exit code 1.
+/// Runs a program that is not a node. An error becomes one line on stderr (for [`Failures`] one line each) and exit
+/// code 1.
 pub fn exit_code(main: impl FnOnce() -> Result<()>) -> ExitCode {
     let Err(error) = main() else { return ExitCode::SUCCESS };
     let lines = match error.downcast_ref::<Failures>() {
@@ -177,7 +182,8 @@ pub fn exit_code(main: impl FnOnce() -> Result<()>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Logs why a node has ended, and tells the command. What another node has caused is no error of this one.
+/// Logs why a node has ended, and notifies the command. A consequence of another node's failure is not logged as an
+/// error.
 fn say_why(error: &Report) {
     let text = one_line(&format!("{error:#}"));
     let node = node_name();
@@ -194,8 +200,8 @@ fn say_why(error: &Report) {
     }
 }
 
-/// Takes away from a command what `cargo run`, `test` and `bench` say of the package that they start. Build scripts of
-/// dependencies watch some of it (ring does), so that the builds that a dataflow names would start from nothing.
+/// Removes the variables that `cargo run`, `test` and `bench` set for the package that they start. Build scripts of
+/// dependencies (ring) watch some of them, so the build commands of a dataflow would rebuild everything.
 pub fn forget_package(command: &mut Command) {
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
@@ -206,13 +212,13 @@ pub fn forget_package(command: &mut Command) {
     }
 }
 
-/// A message without line breaks and without the back trace that libtorch appends.
+/// A message without line breaks and without libtorch's back trace.
 pub fn one_line(message: &str) -> String {
     let message = message.split("Exception raised from").next().unwrap_or_default().replace("\\n", " ");
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Most memory this process has had resident, where the system tells.
+/// Peak resident memory of this process, if the system reports it.
 fn peak_memory_mb() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -1,4 +1,4 @@
-//! The cores of a machine, used by one node at a time.
+//! Turns: one node at a time uses the cores of a machine.
 
 use std::ffi::c_int;
 use std::fs::{self, File};
@@ -16,31 +16,32 @@ use super::byte_lock::{try_lock, unlock, wait_lock};
 use super::startup::compute_threads;
 use crate::compute::Compute;
 
-/// Nodes of a dataflow that have a network.
+/// Number of nodes with a network in a dataflow.
 const NETWORKS: usize = 3;
-/// A dataflow waits no longer for another one; then both compute at the same time.
+/// Longest time that a dataflow waits for another one; after that, both compute at the same time.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often a waiting node looks: the longest that the cores are idle between two turns.
+/// Polling interval of a waiting node: the longest time that cores are idle between two turns.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// Machine turns. The first is the usual one; the next is used where the holder of the one before is halted.
+/// Number of lanes. The first is the usual one; the next one is used if the holder of the one before is suspended.
 const LANES: u64 = 4;
-/// First byte for the doors of the lanes, and for dataflows.
+/// First byte of the lanes' doors; the bytes of dataflows follow.
 const DOORS: u64 = 16;
 const DATAFLOWS: u64 = 64;
 
-/// The turns in which nodes compute on the CPU of a machine: each has a thread a core, and two that compute together only wait
-/// for each other (decision 8). Nodes on a GPU compute whenever they like, and so do nodes with one thread or with so few that
-/// there are cores for all.
+/// The turns in which nodes compute on the CPU of a machine: each has one thread per core, and two that compute at
+/// the same time only wait for each other (decision 8). Nodes on a GPU take no turns, nor do nodes with one thread
+/// or with so few that there are enough cores for all.
 ///
-/// There are two levels. The nodes of one dataflow exclude each other strictly. Dataflows of one user take turns on the
-/// machine in the order in which they ask, but wait at most [`PATIENCE`] for each other, and not at all for a halted process.
+/// There are two levels. The nodes of one dataflow exclude each other strictly. The dataflows of one user take turns
+/// on the machine in the order in which they ask. They wait at most [`PATIENCE`] for each other, and not at all for
+/// a suspended process.
 ///
-/// All turns are locks on single bytes of one small file of the user. The kernel takes them back when a process ends, so that
-/// there is nothing to clean up.
+/// All turns are locks on single bytes of one small file per user. The kernel releases them when a process ends, so
+/// nothing needs to be cleaned up.
 #[derive(Debug)]
 pub(super) struct Turns(Option<Places>);
 
-/// The file, and where in it the locks are.
+/// The file, and the positions of the locks in it.
 #[derive(Debug)]
 struct Places {
     file: File,
@@ -49,16 +50,16 @@ struct Places {
     patience: Duration,
 }
 
-/// A turn, until it is dropped.
+/// A turn, which ends when this is dropped.
 pub(super) struct Turn<'a>(Option<Held<'a>>);
 
 struct Held<'a> {
     places: &'a Places,
-    /// The machine turn; `None` where the wait for it was given up.
+    /// The lane of the machine turn; `None` if the wait for it was given up.
     lane: Option<u64>,
 }
 
-/// What waiting for a lane led to.
+/// The result of waiting for a lane.
 #[derive(Debug, PartialEq, Eq)]
 enum Wait {
     Taken,
@@ -67,7 +68,7 @@ enum Wait {
 }
 
 impl Turns {
-    /// Of a node of `dataflow` whose network computes in `network`.
+    /// Turns of a node of `dataflow` whose network computes in `network`.
     pub fn new(network: Option<Compute>, dataflow: &Uuid) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let on_cpu = network.is_some_and(|compute| compute.device == Device::Cpu);
@@ -88,10 +89,10 @@ impl Turns {
         Self(None)
     }
 
-    /// By locks in the file `path`.
+    /// Turns by locks in the file `path`.
     fn by(path: &Path, dataflow: &Uuid, patience: Duration) -> io::Result<Self> {
         let file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
-        // Offsets in a file are positive and 63 bits long.
+        // File offsets are positive 63-bit numbers.
         let dataflow = DATAFLOWS + (dataflow.as_u128() as u64 >> 2);
         if try_lock(&file, dataflow)? {
             unlock(&file, dataflow)?;
@@ -99,14 +100,14 @@ impl Turns {
         Ok(Self(Some(Places { file, dataflow, patience })))
     }
 
-    /// Waits until no other node of the dataflow computes, and for a while until no other dataflow does.
+    /// Waits until no other node of the dataflow computes, and for a limited time until no other dataflow does.
     ///
     /// # Errors
-    /// A file system that no longer locks.
+    /// A file system that does not support locks.
     pub fn take(&self) -> io::Result<Turn<'_>> {
         let Some(places) = &self.0 else { return Ok(Turn(None)) };
         wait_lock(&places.file, places.dataflow)?;
-        // From here on, dropping gives back what has been taken.
+        // From here on, dropping `held` releases the locks.
         let mut held = Held { places, lane: None };
         held.lane = places.take_lane()?;
         Ok(Turn(Some(held)))
@@ -114,7 +115,7 @@ impl Turns {
 }
 
 impl Places {
-    /// The first lane whose holder is not halted; `None` where that takes too long.
+    /// The first lane whose holder is not suspended; `None` if that takes too long.
     fn take_lane(&self) -> io::Result<Option<u64>> {
         let deadline = Instant::now() + self.patience;
         for lane in 0..LANES {
@@ -127,8 +128,8 @@ impl Places {
         Ok(None)
     }
 
-    /// Waits at the door of the lane, which one dataflow at a time may hold, and then for the lane: whoever gives the lane back
-    /// and wants it again stands behind the one at the door.
+    /// Waits at the door of the lane, which one dataflow at a time may hold, and then for the lane itself. A
+    /// dataflow that releases the lane and wants it again comes after the one at the door.
     fn wait_for(&self, lane: u64, deadline: Instant) -> io::Result<Wait> {
         let door = DOORS + lane;
         let at_door = self.poll(door, lane, deadline)?;
@@ -140,7 +141,7 @@ impl Places {
         taken
     }
 
-    /// Tries to lock a byte of `lane` until the deadline.
+    /// Polls for a lock on a byte of `lane` until the deadline.
     fn poll(&self, byte: u64, lane: u64, deadline: Instant) -> io::Result<Wait> {
         loop {
             if try_lock(&self.file, byte)? {
@@ -157,12 +158,13 @@ impl Places {
         }
     }
 
-    /// Leaves this process's number for others to see whether it is halted. It is a hint: without it they wait a bit longer.
+    /// Writes this process's id to the file, so that others can see whether it is suspended. This is only a hint:
+    /// without it they wait a little longer.
     fn note_holder(&self, byte: u64) {
         let _ = self.file.write_all_at(&std::process::id().to_le_bytes(), 4 * byte);
     }
 
-    /// Whether the process that took this byte last is halted (SIGSTOP, a debugger).
+    /// Whether the process that last locked this byte is suspended (SIGSTOP, a debugger).
     fn is_halted(&self, byte: u64) -> bool {
         let mut number = [0; 4];
         self.file.read_exact_at(&mut number, 4 * byte).is_ok() && is_halted(u32::from_le_bytes(number))
@@ -179,7 +181,7 @@ impl Drop for Turn<'_> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        // Closing the file at the latest lets go of them.
+        // Closing the file would release the locks in any case.
         if let Some(lane) = self.lane {
             let _ = unlock(&self.places.file, lane);
         }
@@ -187,20 +189,20 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Whether a process is halted by a signal or a debugger.
+/// Whether a process is suspended by a signal or a debugger.
 fn is_halted(process: u32) -> bool {
-    // The state follows the program's name, which may hold anything (proc(5)).
+    // The state follows the program's name, which may contain any character (proc(5)).
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
     matches!(state, Some('T' | 't'))
 }
 
-/// `omp_pause_resource_all`: a kind of pause in, 0 out where it has worked.
+/// `omp_pause_resource_all`: takes a kind of pause, returns 0 on success.
 type Pause = unsafe extern "C" fn(c_int) -> c_int;
 
-/// The entry of the OpenMP that libtorch was built with; `None` where that is older than OpenMP 5.
+/// The entry point in the OpenMP library that libtorch was built with; `None` if it is older than OpenMP 5.
 static PAUSE: LazyLock<Option<Pause>> = LazyLock::new(|| {
-    // SAFETY: the program itself, which is loaded; the symbol has this signature by OpenMP 5.0, section 3.2.44.
+    // SAFETY: the running program is loaded, and OpenMP 5.0, section 3.2.44, defines this signature.
     unsafe {
         libloading::os::unix::Library::this()
             .get::<Pause>(b"omp_pause_resource_all\0")
@@ -209,23 +211,24 @@ static PAUSE: LazyLock<Option<Pause>> = LazyLock::new(|| {
     }
 });
 
-/// Ends the threads that this one has computed with: idle ones spin for a while, on the cores of the node that is next. The
-/// next operation starts them anew.
+/// Releases the threads with which this one has computed, because idle threads spin for a while on the cores that
+/// the next node needs. The next operation starts new ones.
 fn end_threads() {
     const SOFT: c_int = 1;
     if let Some(pause) = *PAUSE {
-        // SAFETY: no parallel region is open in this thread. GNU's ends the threads of this one alone; one that ends all of the
-        // process finds no others, as a node computes in one thread.
+        // SAFETY: no parallel region is open in this thread. libgomp ends only the threads of this one. A library
+        // that ends all threads of the process finds no others, because a node computes in one thread.
         unsafe { pause(SOFT) };
     }
 }
 
-/// Whether all nodes can compute at once without waiting for each other's threads.
+/// Whether all nodes can compute at once on separate cores.
 fn have_room(threads: usize, cores: usize) -> bool {
     threads == 1 || threads.saturating_mul(NETWORKS) <= cores
 }
 
-/// In memory that containers of one machine share, as dora's messages do; else in the folder for temporary files.
+/// A file in memory, which containers of one machine share, as dora's messages do; else in the folder for temporary
+/// files.
 fn shared_files() -> [PathBuf; 2] {
     let user = fs::metadata("/proc/self").map_or(0, |process| process.uid());
     [PathBuf::from("/dev/shm"), std::env::temp_dir()].map(|folder| folder.join(format!("spsam-{user}.turns")))
@@ -238,7 +241,7 @@ mod tests {
 
     use super::*;
 
-    /// Turns of the dataflow with this number.
+    /// Turns of the dataflow with this id.
     fn turns(path: &Path, dataflow: u128, patience: Duration) -> Turns {
         Turns::by(path, &Uuid::from_u128(dataflow << 64 | dataflow << 8), patience).unwrap()
     }
@@ -318,7 +321,7 @@ mod tests {
         let turn = halted.take().unwrap();
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let number = child.id();
-        // In the place of this process.
+        // Replaces the id of this process.
         halted.0.as_ref().unwrap().file.write_all_at(&number.to_le_bytes(), 0).unwrap();
         assert!(Command::new("kill").arg("-STOP").arg(number.to_string()).status().unwrap().success());
         while !is_halted(number) {
@@ -352,14 +355,14 @@ mod tests {
                 .filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
             tasks.filter(|comm| comm.trim() == name).count()
         };
-        // Threads of OpenMP have the name of the one that they were made for.
+        // OpenMP threads inherit the name of the thread that created them.
         let name = "turn-of-a-test";
         thread::Builder::new()
             .name(name.into())
             .spawn(move || {
                 tch::set_num_threads(3);
                 let compute = || tch::Tensor::ones([1 << 20], (tch::Kind::Float, Device::Cpu)).exp();
-                // libtorch has others, too.
+                // libtorch has other threads as well.
                 let before = own(name);
                 for _ in 0..2 {
                     let _ = compute();

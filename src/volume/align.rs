@@ -28,7 +28,7 @@ pub struct TargetGrid<'a> {
     pub path: &'a Path,
     /// Voxels along the stored axes `[x, y, z]`.
     pub shape: [usize; 3],
-    /// World millimetres (RAS) of stored voxel indices.
+    /// Maps stored voxel indices to world millimetres (RAS).
     pub world_from_voxel: &'a Affine,
 }
 

@@ -32,7 +32,7 @@ const PROGRAMS: [&str; 7] = [
     "spsam-metrics-writer",
 ];
 
-/// dora's command line is a Python module; it looks for it from its own place.
+/// dora's command line is a Python module; the script finds it relative to its own path.
 const DORA: &str = "#!/usr/bin/env python3\n\
     import os, sys\n\
     here = os.path.dirname(os.path.realpath(__file__))\n\
@@ -43,14 +43,14 @@ const DORA: &str = "#!/usr/bin/env python3\n\
 /// Options of the installation.
 #[derive(Args)]
 pub struct InstallArgs {
-    /// Folder to make; what is in it of an earlier installation is replaced
+    /// Folder to make; the files of an earlier installation in it are replaced
     #[arg(long, value_name = "DIR")]
     root: PathBuf,
-    /// Link to libtorch (4 GB with CUDA) where it lies, which must then stay there, instead of copying it. A copy in the same
-    /// file system takes no room.
+    /// Link to libtorch (4 GB with CUDA) instead of copying it; it must then stay where it is. A copy within one
+    /// file system takes no space.
     #[arg(long)]
     link_libtorch: bool,
-    /// Take what was set up and built before
+    /// Use the existing set-up and build
     #[arg(long, hide = true)]
     no_build: bool,
 }
@@ -58,7 +58,7 @@ pub struct InstallArgs {
 /// Sets up, builds, and makes the folder.
 ///
 /// # Errors
-/// When a step fails; the message names the file or command.
+/// If a step fails; the message names the file or command.
 pub fn install(project: &Project, args: &InstallArgs) -> eyre::Result<()> {
     if !args.no_build {
         setup::set_up(project, Purpose::Demo)?;
@@ -71,7 +71,7 @@ pub fn install(project: &Project, args: &InstallArgs) -> eyre::Result<()> {
         remove(&root.join(folder))?;
     }
     for program in PROGRAMS {
-        // Not by a link: cargo writes over its programs.
+        // Copied, not linked, because cargo overwrites its programs.
         copy(&project.root().join("target/release").join(program), &root.join("bin").join(program), false)?;
     }
     dora(project, &root)?;
@@ -106,13 +106,14 @@ fn dataflows(project: &Project, root: &Path) -> eyre::Result<()> {
     Ok(())
 }
 
-/// A dataflow with the programs of the folder, and without builds.
+/// A dataflow that uses the programs of the folder, without builds.
 fn installed(dataflow: &str) -> String {
     let lines = dataflow.lines().filter(|line| !line.trim_start().starts_with("build:"));
     lines.map(|line| line.replace("../target/release/", "../bin/") + "\n").collect()
 }
 
-/// libtorch and NVIDIA's libraries, side by side as in a Python environment: libtorch finds them from its own place.
+/// libtorch and NVIDIA's libraries side by side, as in a Python environment: libtorch finds them relative to its own
+/// path.
 fn libtorch(project: &Project, root: &Path, link: bool) -> eyre::Result<()> {
     let libtorch = project.libtorch();
     let libtorch = libtorch.canonicalize().wrap_err_with(|| libtorch.display().to_string())?;
@@ -134,7 +135,7 @@ fn libtorch(project: &Project, root: &Path, link: bool) -> eyre::Result<()> {
     Ok(())
 }
 
-/// Copies a folder; what is made while programs run stays behind.
+/// Copies a folder, except files that programs create at run time.
 fn tree(from: &Path, to: &Path, may_link: bool) -> eyre::Result<()> {
     for entry in entries(from)? {
         let name = entry.file_name().unwrap_or_default();
@@ -147,7 +148,7 @@ fn tree(from: &Path, to: &Path, may_link: bool) -> eyre::Result<()> {
     Ok(())
 }
 
-/// Copies a file, or gives it a second name where the file system can and the file is never written over.
+/// Copies a file, or makes a hard link if the file system supports it and the file is never overwritten.
 fn copy(from: &Path, to: &Path, may_link: bool) -> eyre::Result<()> {
     let copied = || -> io::Result<()> {
         if let Some(folder) = to.parent() {

@@ -45,7 +45,7 @@ enum Task {
     Demo(demo::DemoArgs),
     /// Set up, then check formatting, lints, documentation, tests and dataflow files
     Test(suite::TestArgs),
-    /// Set up, build, and make a folder that holds all that a run needs and that may be moved
+    /// Set up, build, and make a movable folder with everything that a run needs
     Install(install::InstallArgs),
     /// Say what is installed, what is missing and how to get it; exits 1 if something required is missing
     Doctor,

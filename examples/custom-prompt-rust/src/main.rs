@@ -1,4 +1,4 @@
-//! A prompt node to copy: the box of each class, as a strategy of the library.
+//! A template for a prompt node: boxes of all classes, as a strategy of the library.
 
 use std::process::ExitCode;
 
@@ -37,7 +37,7 @@ impl PromptStrategy for WholeBoxes {
 }
 
 impl WholeBoxes {
-    /// Your own idea goes here: the box (x0, y0, x1, y1) of a class in pixels of the model input.
+    /// Replace this with your own idea: the box (x0, y0, x1, y1) of a class in pixels of the model input.
     fn box_of(
         &self,
         class: usize,

@@ -1,4 +1,4 @@
-//! Metrics writer: label maps on the original grid, figures, report; in training, the lead of the run.
+//! Metrics writer: label maps on the original grid, metrics, report; in training it leads the run.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! Prompt extractor: a point, a box and a mask for each class of each slice, from auxiliary masks or labels. In training
-//! it does the same with what the generator makes meanwhile.
+//! Prompt extractor: a point, a box and a mask for each class of each slice, from auxiliary masks or labels. In
+//! training it does the same with the masks of the generator in training.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

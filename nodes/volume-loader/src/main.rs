@@ -1,5 +1,5 @@
-//! Volume loader: reads cases, cuts them into windows and sends the slices until every case is on disk; in training, draws
-//! windows for every step.
+//! Volume loader: reads cases, divides them into windows and sends the slices until every case is written; in
+//! training, draws windows for every step.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! What a command looks at before dora starts, so that a mistake is said at once.
+//! Checks before dora starts, so that mistakes are reported at once.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,14 +11,14 @@ use self_prompt_sam::runtime::loader::Loader;
 use self_prompt_sam::runtime::{Failures, Settings, device_by_name, one_line};
 use self_prompt_sam::volume::{self, CaseFiles, CasePlan, Image};
 
-/// Time for looking into headers.
+/// Time limit for reading headers.
 const HEADERS: Duration = Duration::from_millis(400);
-/// A single volume this small, bytes as stored, is read whole.
+/// A single volume up to this size (bytes as stored) is read completely.
 const SMALL: u64 = 8 << 20;
-/// What a run writes at least.
+/// Least number of bytes that a run writes.
 const SOME_BYTES: usize = 64 << 10;
 
-/// Looks at the settings of an inference: device, model, input, output.
+/// Checks the settings of an inference: device, model, input, output.
 pub fn infer(settings: &Settings, device: &str, by_labels: bool) -> Result<()> {
     device_by_name(device)?;
     let bundle = settings.bundle()?;
@@ -27,7 +27,7 @@ pub fn infer(settings: &Settings, device: &str, by_labels: bool) -> Result<()> {
         let name = settings.model.as_deref().unwrap_or(Path::new("")).display();
         bail!("{name}: the model has no prompt generator: use --prompts labels with --labels or --box");
     }
-    // Warnings are the nodes' to say.
+    // The nodes log the warnings.
     let cases = quietly(|| cases(settings, &bundle))?;
     quietly(|| headers(&cases, &bundle.config))?;
     output(&settings.output)
@@ -58,7 +58,7 @@ fn cases(settings: &Settings, bundle: &Bundle) -> Result<Vec<CaseFiles>> {
     Ok(volume::discover(input, settings.labels.as_deref(), bundle.config.modalities.len())?)
 }
 
-/// Fails where no case can be segmented; otherwise those that cannot are named in the run.
+/// Fails if no case can be segmented. If only some cannot, the run names them.
 fn headers(cases: &[CaseFiles], config: &BundleConfig) -> Result<()> {
     let started = Instant::now();
     let mut errors = Vec::new();
@@ -87,7 +87,7 @@ fn look_at(case: &CaseFiles, config: &BundleConfig, is_single: bool) -> Result<(
     Ok(())
 }
 
-/// Makes the output folder, and writes to it.
+/// Makes the output folder and checks that it can be written to.
 pub fn output(folder: &Path) -> Result<()> {
     let write = || -> std::io::Result<()> {
         fs::create_dir_all(folder)?;

@@ -29,23 +29,24 @@ use self::notices::{Notices, Reasons, last_error};
 use self::scratch::Scratch;
 use super::progress::Display;
 
-/// How long a run may go on after a node has said that it cannot do its work: to stop by itself, and then when asked.
+/// How long a run may continue after a node has reported that it cannot work: first to stop by itself, then after
+/// being asked.
 const LOST_FOR: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(8)];
-/// Variable by which dora is told its settings of zenoh.
+/// Variable with dora's settings for zenoh.
 const OVERLAY_VARIABLE: &str = "DORA_ZENOH_CONFIG_OVERLAY";
 
 /// A dataflow to run.
 pub enum Flow {
-    /// One of this project: its programs are there, and nothing is built.
+    /// One of this project, whose programs are already built.
     Own(PathBuf),
-    /// Somebody's own, given to dora as it is.
+    /// A user's own dataflow, passed to dora unchanged.
     Custom(PathBuf),
 }
 
-/// dora and its nodes, which end with this.
+/// dora and its nodes, which end when this is dropped.
 pub struct Dataflow {
     dora: Child,
-    /// Set by a signal to end.
+    /// Set by a signal to terminate.
     signal: Arc<AtomicBool>,
     notices: Notices,
     log: Log,
@@ -55,8 +56,8 @@ pub struct Dataflow {
 }
 
 impl Dataflow {
-    /// Starts `dora run` with settings, in a process group of its own: signals to end reach this process alone, and it
-    /// says what they mean. The log goes to the folder `output`, which exists.
+    /// Starts `dora run` with settings, in a separate process group: signals reach only this process, which decides
+    /// what to do. The log goes to the folder `output`, which must exist.
     pub fn start(
         flow: &Flow,
         settings: &[(&'static str, OsString)],
@@ -100,7 +101,8 @@ impl Dataflow {
         Ok(Self { dora, signal, notices, log, display, reasons, _scratch: scratch })
     }
 
-    /// Waits for its end. The first signal calls `stop`, which says what it does; the second ends everything at once.
+    /// Waits for the dataflow to end. The first signal calls `stop`, which returns a message for the user; the
+    /// second ends everything at once.
     pub fn wait(mut self, stop: impl FnOnce(&Self) -> Result<&'static str>) -> Result<Ended> {
         let mut stop = Some(stop);
         let mut lost: Option<Instant> = None;
@@ -146,10 +148,10 @@ impl Dataflow {
         }
     }
 
-    /// Why the run has failed, with the name of its log.
+    /// Why the run has failed, and the path of its log.
     fn failure(mut self) -> Failure {
         self.end();
-        // Replaced by one that nobody writes to, as this one goes.
+        // Replaced by an unused one, because this one is consumed.
         let notices = Notices::listen().map(|fresh| std::mem::replace(&mut self.notices, fresh));
         for notice in notices.map(Notices::rest).unwrap_or_default() {
             self.take(&notice);
@@ -163,7 +165,7 @@ impl Dataflow {
         Failure { reasons, log: self.log.path().to_path_buf() }
     }
 
-    /// Asks dora to stop its nodes and to end.
+    /// Asks dora to stop its nodes and exit.
     pub fn terminate(&self) {
         self.kill(SIGTERM, self.id());
     }
@@ -173,11 +175,12 @@ impl Dataflow {
     }
 
     fn kill(&self, signal: i32, process: i32) {
-        // SAFETY: kill takes numbers alone. The process is a child that has not been waited for, so its number is its own.
+        // SAFETY: kill takes only numbers. The process is a child that has not been waited for, so its id is not
+        // reused.
         unsafe { libc::kill(process, signal) };
     }
 
-    /// Ends dora at once; its nodes notice.
+    /// Kills dora; its nodes notice and end.
     fn end(&mut self) {
         if let Ok(None) = self.dora.try_wait() {
             self.kill(SIGKILL, -self.id());
@@ -194,9 +197,9 @@ impl Drop for Dataflow {
 
 /// How a dataflow ended.
 pub enum Ended {
-    /// With everything done.
+    /// Everything is done.
     Succeeded,
-    /// Without having been asked, and without success.
+    /// By itself, without success.
     Failed(Failure),
     /// After a signal.
     Stopped(ExitStatus),
@@ -206,13 +209,13 @@ pub enum Ended {
 
 /// Why a run failed.
 pub struct Failure {
-    /// One line each.
+    /// The reasons, one line each.
     pub reasons: Vec<String>,
-    /// Where the whole log is.
+    /// Path of the complete log.
     pub log: PathBuf,
 }
 
-/// The file that dora is given, and what is in it.
+/// The file passed to dora, and its contents.
 fn for_dora(
     flow: &Flow,
     settings: &[(&'static str, OsString)],
@@ -232,7 +235,7 @@ fn for_dora(
     Ok((path, descriptor))
 }
 
-/// Keeps dora from shared memory where there is too little. Its nodes see to their own.
+/// Turns shared memory of dora's daemon off if there is too little. The nodes limit their own.
 fn limit_memory(command: &mut Command, descriptor: &Value, scratch: &Scratch, log: &Log) -> Result<()> {
     let room = Room::here();
     let memory = SharedMemory::for_dataflow(descriptor, room);
@@ -248,11 +251,11 @@ fn limit_memory(command: &mut Command, descriptor: &Value, scratch: &Scratch, lo
     Ok(())
 }
 
-/// A command that is killed by the kernel when this process ends, however it ends. dora's nodes end when dora does.
+/// Makes the kernel kill the command when this process ends, however it ends. dora's nodes end when dora does.
 fn ends_with_this_process(command: &mut Command) {
     let own = std::process::id();
     let set = move || {
-        // SAFETY: both calls take numbers alone, and may be made between fork and exec (signal-safety(7)).
+        // SAFETY: both calls take only numbers and may be made between fork and exec (signal-safety(7)).
         let parent = unsafe {
             libc::prctl(libc::PR_SET_PDEATHSIG, SIGKILL);
             libc::getppid()
@@ -263,13 +266,13 @@ fn ends_with_this_process(command: &mut Command) {
     unsafe { command.pre_exec(set) };
 }
 
-/// The signals that ask a program to end; not SIGHUP where it was told to ignore that (`nohup`).
+/// The signals that ask a program to terminate. SIGHUP is left out if it is ignored (`nohup`).
 pub fn signals_to_end() -> impl Iterator<Item = i32> {
     [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| signal != SIGHUP || !is_ignored(signal))
 }
 
 fn is_ignored(signal: i32) -> bool {
-    // SAFETY: an action of zeros is valid, and sigaction only writes the present one to it.
+    // SAFETY: an all-zero action is valid, and sigaction only writes the present one to it.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0

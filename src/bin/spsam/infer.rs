@@ -13,7 +13,7 @@ use self_prompt_sam::runtime::{Failures, Settings, encode_setting};
 use super::check;
 use super::dataflow::{Dataflow, Ended, Failure, Flow};
 
-/// Where prompts come from.
+/// Source of the prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Prompts {
     /// The model's own prompt generator (dataflows/infer.yml).
@@ -27,45 +27,45 @@ pub struct Infer {
     /// Volume (.nii, .nii.gz), folder of volumes, dataset folder (MSD, nnU-Net, ACDC, Synapse) or .txt list.
     #[arg(long)]
     input: PathBuf,
-    /// Model bundle: a folder with model.yml. Without it: plain LiteMedSAM, prompted by --labels or --box.
+    /// Model bundle: a folder with model.yml. Without it: plain LiteMedSAM with prompts from --labels or --box.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// True labels, for the figures; and for the prompts with `--prompts labels`.
+    /// True labels, for the metrics; with `--prompts labels` also for the prompts.
     #[arg(long)]
     labels: Option<PathBuf>,
     /// Folder for label maps, metrics.csv, summary.json and report.html.
     #[arg(long, default_value = "output")]
     output: PathBuf,
-    /// auto (CUDA where there is one), cpu, cuda or cuda:N.
+    /// auto (CUDA if there is one), cpu, cuda or cuda:N.
     #[arg(long, env = "SPSAM_DEVICE", default_value = "auto")]
     device: String,
-    /// Precision of the network: auto (bf16 where the hardware multiplies it), fp32, bf16 or fp16.
+    /// Precision of the network: auto (bf16 if the hardware supports it), fp32, bf16 or fp16.
     #[arg(long, env = "SPSAM_PRECISION", default_value = "auto")]
     precision: Precision,
-    /// Where prompts come from; the default is the model, or the labels and boxes where there is no model.
+    /// Source of the prompts. Default: the model, or labels and boxes if there is no model.
     #[arg(long, value_enum)]
     prompts: Option<Prompts>,
     /// A box prompt, world mm (RAS): name=x0,y0,z0,x1,y1,z1. May be repeated.
     #[arg(long = "box", value_name = "BOX", allow_hyphen_values = true)]
     boxes: Vec<String>,
-    /// Prompts in place of the model's: any of point, point:centre, point:random, box and mask with commas between
-    /// them, or none.
+    /// Prompts to use instead of the model's: any of point, point:centre, point:random, box and mask, separated by
+    /// commas, or none.
     #[arg(long, value_name = "KINDS")]
     prompt_kinds: Option<String>,
-    /// Segment only this region, world mm (RAS): x0,y0,z0,x1,y1,z1. Or several, name=x0,y0,z0,x1,y1,z1 with `;` between
-    /// them, each as a case of its own.
+    /// Segment only this region, world mm (RAS): x0,y0,z0,x1,y1,z1. Or several regions, name=x0,y0,z0,x1,y1,z1
+    /// separated by `;`, each of which becomes a case.
     #[arg(long, value_name = "BOX", allow_hyphen_values = true)]
     roi: Option<String>,
-    /// Do not segment windows mirrored, too, where the model says so: each mirrored axis doubles the time.
+    /// No mirrored test-time augmentation, even if the model asks for it: each mirrored axis doubles the time.
     #[arg(long)]
     no_mirror: bool,
-    /// Overwrite files in the output folder that no earlier run has written there.
+    /// Overwrite files in the output folder even if no earlier run has written them.
     #[arg(long, env = "SPSAM_OVERWRITE", value_parser = clap::builder::FalseyValueParser::new())]
     overwrite: bool,
-    /// Values of labels whose voxels count nowhere: neither in figures nor as prompts; comma-separated, may be repeated.
+    /// Label values whose voxels are excluded from metrics and prompts; separated by commas, may be repeated.
     #[arg(long, env = "SPSAM_IGNORE_LABELS", value_delimiter = ',', value_name = "VALUES")]
     ignore: Vec<String>,
-    /// Anatomical axis along which slices are stacked, in place of the model's: axial, coronal or sagittal. For scans whose
+    /// Anatomical axis along which slices are stacked, instead of the model's: axial, coronal or sagittal. For scans whose
     /// axes are named otherwise than the model's training data, such as oblique short axes of the heart.
     #[arg(long, env = "SPSAM_SLICE_AXIS", value_name = "AXIS", default_value = "", hide_default_value = true, value_parser = slice_axis)]
     slice_axis: String,
@@ -82,7 +82,7 @@ pub struct Infer {
     /// Another dataflow, with your own nodes in it.
     #[arg(long)]
     dataflow: Option<PathBuf>,
-    /// Show what dora and the nodes log, too; it is in spsam.log of the output folder anyway.
+    /// Also show the log of dora and the nodes, which is in spsam.log in the output folder in any case.
     #[arg(long, short)]
     verbose: bool,
 }
@@ -156,7 +156,7 @@ fn slice_axis(text: &str) -> Result<String, String> {
     if text.is_empty() { Ok(String::new()) } else { text.parse().map(|axis: SliceAxis| axis.name().into()) }
 }
 
-/// The reasons, a line each; where the log is stands above them.
+/// The reasons, one line each; the line above them names the log.
 pub fn failed(failure: Failure) -> Report {
     eprintln!("log: {}", failure.log.display());
     Report::new(Failures(failure.reasons))

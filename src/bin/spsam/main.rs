@@ -1,5 +1,5 @@
-//! `spsam`: the command a person types. It starts dora on the dataflows with the right environment, and looks
-//! into files; the dataflows stay the real interface.
+//! `spsam`: the command for users. It starts dora on the dataflows with the right environment, and inspects files.
+//! The dataflows remain the real interface.
 
 mod ablate;
 mod check;
@@ -33,15 +33,15 @@ enum Command {
     Infer(infer::Infer),
     /// Compare label maps with the truth: Dice, HD95, NSD.
     Evaluate(evaluate::Evaluate),
-    /// Say what this machine has and what is missing.
+    /// Say what is installed on this machine and what is missing.
     Doctor,
     /// Say what a dataset, a volume, a model bundle or a checkpoint holds, and what is wrong with it.
     Inspect(inspect::Inspect),
-    /// Make a model bundle with untrained adapters, where training starts.
+    /// Make a model bundle with untrained adapters, from which training can start.
     Init(init::Init),
     /// Train a model and make its bundle.
     Train(train::Train),
-    /// Train the rows of the paper's ablation with one seed and schedule, and write the table.
+    /// Train the variants of the paper's ablation with the same seed and schedule, and write the table.
     Ablate(ablate::Ablate),
 }
 
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// The folder of this project: `SPSAM_HOME`, or the one this program was built in.
+/// The project's folder: `SPSAM_HOME`, or the one in which this program was built.
 fn project() -> Result<PathBuf> {
     if let Some(home) = std::env::var_os("SPSAM_HOME") {
         return Ok(home.into());
@@ -73,7 +73,7 @@ fn project() -> Result<PathBuf> {
     })
 }
 
-/// The dora program: the one that set-up has installed, or that of `PATH`.
+/// The dora program that set-up has installed, else that of `PATH`.
 fn dora() -> PathBuf {
     let installed = project().map(|project| project.join(".spsam/bin/dora"));
     installed.ok().filter(|path| path.exists()).unwrap_or_else(|| "dora".into())

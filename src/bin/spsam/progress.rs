@@ -1,4 +1,4 @@
-//! What a person sees of a run: one line that changes on a terminal, a line now and then elsewhere.
+//! Progress of a run for the user: on a terminal one line that is updated, elsewhere a line from time to time.
 
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
@@ -7,26 +7,26 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use self_prompt_sam::runtime::Progress;
 
-/// How often there is a line where no terminal is.
+/// Interval of the lines if there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Steps of the bar.
 const STEPS: u64 = 1000;
 
 /// Shows progress and messages on stderr.
 pub struct Display {
-    /// Where there is a terminal.
+    /// Only on a terminal.
     bar: Option<ProgressBar>,
     last_line: Option<Instant>,
-    /// Warnings that were shown: several nodes may have the same.
+    /// Warnings already shown, because several nodes may give the same one.
     warned: BTreeSet<String>,
 }
 
 impl Display {
-    /// Without a bar where the log is shown (`verbose`) or there is no terminal.
+    /// Without a bar if the log is shown (`verbose`) or there is no terminal.
     pub fn new(verbose: bool) -> Self {
         let bar = (!verbose && io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(STEPS);
-            // The template is one of ours.
+            // The template is constant and valid.
             if let Ok(style) = ProgressStyle::with_template("{spinner} {bar:24} {msg}") {
                 bar.set_style(style);
             }
@@ -54,7 +54,7 @@ impl Display {
 
     /// Shows a line.
     pub fn say(&self, text: &str) {
-        // The terminal may be what has gone.
+        // The terminal itself may have been closed.
         let print = || drop(writeln!(io::stderr(), "{text}"));
         match &self.bar {
             Some(bar) => bar.suspend(print),

@@ -21,13 +21,13 @@ pub struct Train {
     /// Configuration of the run, such as configs/hippocampus.yml.
     #[arg(long)]
     config: PathBuf,
-    /// Go on from the newest checkpoint in the output folder.
+    /// Resume from the newest checkpoint in the output folder.
     #[arg(long)]
     resume: bool,
-    /// Folder of checkpoints, curves and the bundle, in place of the configuration's.
+    /// Folder for checkpoints, curves and the bundle, instead of the configuration's.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// Dataset folder, in place of the configuration's.
+    /// Dataset folder, instead of the configuration's.
     #[arg(long)]
     data: Option<PathBuf>,
     /// Train in this process instead of the dataflow; the result is the same.
@@ -36,7 +36,7 @@ pub struct Train {
     /// Another dataflow, with your own nodes in it. Default: dataflows/train.yml.
     #[arg(long)]
     dataflow: Option<PathBuf>,
-    /// Show what dora and the nodes log, too; it is in spsam.log of the output folder anyway.
+    /// Also show the log of dora and the nodes, which is in spsam.log in the output folder in any case.
     #[arg(long, short)]
     verbose: bool,
 }
@@ -72,7 +72,7 @@ impl Train {
         check::output(&config.output)?;
         config.write(&file)?;
         let stop_file = config.output.join(STOP_FILE);
-        let _ = fs::remove_file(&stop_file); // of a run that had ended already
+        let _ = fs::remove_file(&stop_file); // left by an earlier run
         let resume = if self.resume { "1" } else { "0" };
         let settings = [
             ("SPSAM_TRAINING", file.into()),
@@ -80,7 +80,7 @@ impl Train {
             ("SPSAM_DATA_CHECKED", "1".into()),
         ];
         let ended = Dataflow::start(&flow, &settings, &config.output, self.verbose)?.wait(|_| {
-            // Not by stopping dora, which would end its nodes before the checkpoint is written.
+            // Do not stop dora, which would end its nodes before the checkpoint is written.
             fs::write(&stop_file, "").wrap_err_with(|| stop_file.display().to_string())?;
             Ok("stopping after this step with a checkpoint")
         })?;
@@ -117,7 +117,7 @@ fn report(config: &TrainingConfig, stopped: bool) -> Result<()> {
     Ok(())
 }
 
-/// A flag that the first Ctrl-C, SIGTERM or SIGHUP sets; the second ends the program at once.
+/// A flag that the first Ctrl-C, SIGTERM or SIGHUP sets. The second ends the program at once.
 pub fn stop_on_signal() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in signals_to_end() {

@@ -35,23 +35,24 @@ use super::join::Leave;
 use super::settings::{value, variable};
 use crate::training::{Checkpoint, TrainingConfig};
 
-/// File in the output folder that asks a run to write a checkpoint and stop.
+/// A file in the output folder that asks a run to write a checkpoint and stop.
 pub const STOP_FILE: &str = "stop";
 
-/// How long a node waits for the end of the run to arrive once its inputs have closed: control messages may be overtaken.
+/// How long a node waits for the end-of-run message after its inputs have closed, because other events can overtake
+/// control messages.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the nodes are told of a run.
+/// The parameters that the nodes get of a run.
 #[derive(Debug, Clone)]
 pub struct TrainingRun {
-    /// From the file that `SPSAM_TRAINING` names.
+    /// The configuration in the file named by `SPSAM_TRAINING`.
     pub config: TrainingConfig,
-    /// Whether to go on with the run in the output folder (`SPSAM_RESUME`).
+    /// Whether to resume the run in the output folder (`SPSAM_RESUME`).
     pub resume: bool,
 }
 
 impl TrainingRun {
-    /// From the environment; `None` where nothing is to be trained.
+    /// Reads the environment; `None` if this is not a training.
     ///
     /// # Errors
     /// A configuration that cannot be used.
@@ -66,7 +67,7 @@ impl TrainingRun {
         Ok(Some(Self { config: TrainingConfig::open(&base.join(file))?, resume }))
     }
 
-    /// The configuration to make a part by.
+    /// The configuration for making a part.
     ///
     /// # Errors
     /// A folder of checkpoints that cannot be read.
@@ -74,7 +75,8 @@ impl TrainingRun {
         Ok(if self.checkpoint()?.is_some() { self.config.resumed() } else { self.config.clone() })
     }
 
-    /// The checkpoint that it goes on from, if any. All nodes find the same one, as none is written before all have joined.
+    /// The checkpoint from which the run resumes, if any. All nodes find the same one, because none is written
+    /// before all nodes have joined.
     ///
     /// # Errors
     /// A folder that cannot be read.
@@ -83,7 +85,7 @@ impl TrainingRun {
     }
 }
 
-/// Whether the inputs of a node have closed before the end of the run came.
+/// Whether the inputs of a node have closed before the end of the run arrived.
 #[derive(Debug, Default)]
 struct Closed(Option<(Instant, String)>);
 
@@ -93,7 +95,7 @@ impl Closed {
         self.0.get_or_insert_with(|| (Instant::now(), input));
     }
 
-    /// Fails when the end has not come for a while.
+    /// Fails if the end has not arrived within [`PATIENCE`].
     fn check(&self) -> Result<()> {
         match &self.0 {
             Some((since, input)) if since.elapsed() > PATIENCE => {

@@ -1,4 +1,4 @@
-//! The writer in training: leads the run, and writes everything but the shards.
+//! The writer in training: leads the run, and writes everything except the shards.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,12 +24,12 @@ use crate::training::{
     Best, Course, PartName, Stage, StepReport, Trainer, TrainingConfig, TrainingError, divide,
 };
 
-/// A step whose messages are lost so often ends the run.
+/// The run ends if the messages of a step are lost this often.
 const MAX_ATTEMPTS: i64 = 6;
-/// How long the others may take to leave once they have been told that the run is over.
+/// How long the other nodes may take to exit after the end of the run.
 const LEAVE_WITHIN: Duration = Duration::from_secs(30);
 
-/// For the thread that keeps the course.
+/// A message for the course thread.
 enum Task {
     Learned {
         report: StepReport,
@@ -43,10 +43,10 @@ enum Task {
     },
 }
 
-/// From that thread: what [`Task::Written`] led to.
+/// A message from the course thread: the result of [`Task::Written`].
 enum Reply {
     Complete,
-    /// The manifest cannot be written; the training can go on.
+    /// The manifest cannot be written; training can continue.
     NotComplete(TrainingError),
     Finished {
         bundle: PathBuf,
@@ -58,7 +58,7 @@ enum Reply {
 /// Joins the dataflow and leads the run to its end, or until it is asked to stop.
 ///
 /// # Errors
-/// Whatever a node cannot go on from; the newest whole checkpoint is where the run can be resumed.
+/// Any error that prevents a node from continuing; the run can be resumed from the newest complete checkpoint.
 pub fn run_writer(run: &TrainingRun, compute: Compute) -> Result<()> {
     let config = run.config.clone();
     let (course, last) = Course::begin(&config, &divide(&config)?, run.resume)?;
@@ -97,7 +97,7 @@ pub fn run_writer(run: &TrainingRun, compute: Compute) -> Result<()> {
                 }
                 lead.on_tick(node)?;
             }
-            Happening::ComputeEnded => bail!("the thread that keeps the course has ended"),
+            Happening::ComputeEnded => bail!("the course thread has ended"),
             Happening::NodeFailed { .. } => {}
             Happening::InputClosed(id) => lead.on_closed(&id)?,
             Happening::InputsClosed if lead.is_leaving() => return Ok(Flow::Finish),
@@ -114,12 +114,12 @@ pub fn run_writer(run: &TrainingRun, compute: Compute) -> Result<()> {
     Ok(())
 }
 
-/// Keeps curves, validations, manifests and the bundle.
+/// The course thread: keeps curves, validations, manifests and the bundle.
 struct Keeper {
     config: TrainingConfig,
     compute: Compute,
     course: Course,
-    /// The network for validations and the bundle, made when it is first needed.
+    /// The network for validations and the bundle, made when first needed.
     trainer: Option<Trainer>,
     stop: Arc<AtomicBool>,
 }
@@ -161,28 +161,28 @@ impl Keeper {
     }
 }
 
-/// Where the run stands.
+/// The phase of the run.
 enum Phase {
     /// Nothing has been ordered yet.
     Begin,
-    /// The parts learn.
+    /// The parts are learning.
     Learning { attempt: i64, since: Instant, waited: f64, learned: BTreeMap<PartName, (f64, f64)> },
-    /// The parts write their shards.
+    /// The parts are writing their shards.
     Saving { attempt: i64, shards: BTreeMap<String, String> },
-    /// The course thread validates and writes.
+    /// The course thread is validating and writing.
     Writing,
-    /// Everybody has been told that the run is over.
+    /// All nodes have been told that the run is over.
     Leaving { since: Instant, left: usize },
 }
 
 /// Leads the run.
 struct Lead {
     config: TrainingConfig,
-    /// Steps made.
+    /// Steps done.
     step: u64,
     phase: Phase,
     ack_timeout: Duration,
-    /// When somebody last reported work.
+    /// When a node last reported work.
     sign: Instant,
     stop: Arc<AtomicBool>,
     to_course: mpsc::Sender<Task>,
@@ -199,7 +199,7 @@ impl Lead {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Parts that learn in the current stage.
+    /// Number of parts that are trained in the present stage.
     fn learning_parts(&self) -> usize {
         match self.config.schedule.stage(self.step) {
             Stage::GeneratorOnly => 2,
@@ -271,10 +271,10 @@ impl Lead {
     }
 
     fn give(&self, task: Task) -> Result<()> {
-        self.to_course.send(task).map_err(|_| eyre!("the thread that keeps the course has ended"))
+        self.to_course.send(task).map_err(|_| eyre!("the course thread has ended"))
     }
 
-    /// Everybody has learned from the step.
+    /// All parts have learned from the step.
     fn step_is_made(&mut self, node: &mut DoraNode) -> Result<()> {
         let Phase::Learning { since, waited, learned, .. } = &self.phase else { return Ok(()) };
         let of = |part| learned.get(&part).copied();
@@ -344,7 +344,7 @@ impl Lead {
     fn on_closed(&mut self, id: &str) -> Result<()> {
         match &mut self.phase {
             Phase::Leaving { left, .. } => {
-                // Parts and loader; the extractor has nothing to lose.
+                // Counts parts and loader; the extractor has no state to lose.
                 *left += usize::from(id.starts_with("progress") || id == "supply");
                 Ok(())
             }
@@ -376,10 +376,12 @@ impl Lead {
                 *attempt += 1;
                 let (attempt, step) = (*attempt, self.step);
                 if attempt > MAX_ATTEMPTS {
-                    bail!("step {step}: nobody has worked on it for long, and asking again did not help");
+                    bail!(
+                        "step {step}: no node has worked on it for a long time, although it was sent again"
+                    );
                 }
                 if matches!(self.phase, Phase::Saving { .. }) {
-                    tracing::warn!("step {step}: the shards are asked for again ({attempt})");
+                    tracing::warn!("step {step}: the shards are requested again ({attempt})");
                     return self.save(node, attempt);
                 }
                 tracing::warn!("step {step} is sent again ({attempt})");

@@ -1,5 +1,6 @@
-//! A dataflow of this project as `spsam` gives it to dora: without builds, with absolute paths, and without the settings that
-//! `spsam` sets itself. Those reach the nodes through the environment, as they are: dora would take a `$` in them for a variable.
+//! A dataflow of this project in the form in which `spsam` passes it to dora: without builds, with absolute paths,
+//! and without the settings that `spsam` sets itself. Those reach the nodes through the environment, because dora
+//! would expand a `$` in them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use eyre::{Result, WrapErr, bail};
 use serde_yaml::{Mapping, Value};
 
-/// Reads `dataflow` and changes it.
+/// Reads and changes a dataflow.
 pub fn prepare(dataflow: &Path, set: &[&str]) -> Result<Value> {
     let folder = folder_of(dataflow)?;
     let mut descriptor = read(dataflow)?;
@@ -28,7 +29,7 @@ pub fn read(dataflow: &Path) -> Result<Value> {
     serde_yaml::from_str(&text).wrap_err_with(|| dataflow.display().to_string())
 }
 
-/// The folder that a dataflow's paths start in.
+/// The folder in which a dataflow's paths start.
 pub fn folder_of(dataflow: &Path) -> Result<PathBuf> {
     let path = dataflow.canonicalize().wrap_err_with(|| dataflow.display().to_string())?;
     Ok(path.parent().unwrap_or(Path::new("/")).to_path_buf())

@@ -1,4 +1,4 @@
-//! The log of a run: what dora and its nodes say goes to a file, and with `--verbose` to stderr, too.
+//! The log of a run: the output of dora and its nodes goes to a file, and with `--verbose` also to stderr.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,7 +11,8 @@ use eyre::{Result, WrapErr};
 /// Name of the file in the output folder.
 pub const NAME: &str = "spsam.log";
 
-/// A file that several streams are written to. What cannot be written is lost: a full disk must stop no node.
+/// A file to which several streams are written. Output that cannot be written is dropped: a full disk must not stop
+/// a node.
 #[derive(Clone)]
 pub struct Log {
     path: PathBuf,
@@ -20,7 +21,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Begins anew.
+    /// Starts a new log.
     pub fn create(output: &Path, verbose: bool) -> Result<Self> {
         let path = output.join(NAME);
         let file = File::create(&path).wrap_err_with(|| path.display().to_string())?;
@@ -31,7 +32,7 @@ impl Log {
         &self.path
     }
 
-    /// Takes a stream in until its end, on a thread of its own.
+    /// Copies a stream to the log until its end, on a separate thread.
     pub fn follow(&self, mut stream: impl Read + Send + 'static) -> io::Result<()> {
         let log = self.clone();
         let copy = move || {
@@ -44,7 +45,7 @@ impl Log {
         Ok(())
     }
 
-    /// Adds to the log.
+    /// Appends to the log.
     pub fn write(&self, bytes: &[u8]) {
         if let Ok(mut file) = self.file.lock() {
             let _ = file.write_all(bytes);

@@ -1,4 +1,4 @@
-//! What the nodes of a run tell `spsam`, and what of it explains a failure.
+//! The nodes' notices to `spsam`, and which of them explain a failure.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,7 +13,7 @@ use self_prompt_sam::runtime::Notice;
 /// The line that ends listening.
 const END: &str = "end";
 
-/// The pipe that nodes write to. It stays open here, so that they find it at any time.
+/// The pipe to which nodes write. It stays open here, so that nodes can open it at any time.
 pub struct Notices {
     writer: PipeWriter,
     received: Receiver<Notice>,
@@ -28,7 +28,7 @@ impl Notices {
                 if line == END {
                     return;
                 }
-                // What is no notice is nobody's business.
+                // Lines that are not notices are ignored.
                 let notice = serde_json::from_str(&line);
                 if notice.is_ok_and(|notice| sender.send(notice).is_err()) {
                     return;
@@ -43,14 +43,14 @@ impl Notices {
         format!("/proc/{}/fd/{}", std::process::id(), self.writer.as_raw_fd()).into()
     }
 
-    /// What has come since the last call.
+    /// Notices received since the last call.
     pub fn new_ones(&self) -> Vec<Notice> {
         self.received.try_iter().collect()
     }
 
-    /// All the rest, after the last node has ended.
+    /// All remaining notices, after the last node has ended.
     pub fn rest(mut self) -> Vec<Notice> {
-        // A full pipe is being read.
+        // Does not block: the pipe is being read.
         let _ = writeln!(self.writer, "{END}");
         self.received.iter().collect()
     }
@@ -66,7 +66,7 @@ pub struct Reasons {
 }
 
 impl Reasons {
-    /// Keeps what a notice says of a failure.
+    /// Records a notice if it concerns a failure.
     pub fn add(&mut self, notice: &Notice) {
         match notice {
             Notice::Failed { error, .. } => self.failed.push(error.clone()),
@@ -81,12 +81,12 @@ impl Reasons {
         }
     }
 
-    /// Whether a node has said that it cannot do its work.
+    /// Whether a node has reported that it cannot work.
     pub fn is_lost(&self) -> bool {
         !self.failed.is_empty()
     }
 
-    /// One line for each cause, what follows from a cause left out. Nodes with the same cause say it once.
+    /// One line per cause, without consequences. Nodes with the same cause give one line.
     pub fn lines(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.cases.values().cloned().collect();
         for error in &self.failed {
@@ -105,7 +105,7 @@ impl Reasons {
     }
 }
 
-/// The last line of a log that says ERROR, for a run whose nodes have told nothing.
+/// The last line of a log with ERROR, for a run whose nodes have sent no notice.
 pub fn last_error(log: File) -> Option<String> {
     let lines = BufReader::new(log).lines().map_while(Result::ok);
     lines.filter(|line| line.contains("ERROR")).last().map(|line| line.trim().to_owned())

@@ -1,4 +1,4 @@
-//! A folder for a run: dora writes beside the dataflow that it is given.
+//! A temporary folder for a run, because dora writes beside the dataflow file.
 
 use std::env;
 use std::fs::{self, File};
@@ -10,19 +10,20 @@ use eyre::{Result, bail};
 use tempfile::TempDir;
 
 const PREFIX: &str = "spsam-run-";
-/// File in it that is locked while the run lasts.
+/// A file in the folder that is locked during the run.
 const LOCK: &str = "lock";
-/// A folder this young may be about to be locked.
+/// A folder younger than this may not be locked yet.
 const YOUNG: Duration = Duration::from_secs(60);
 
-/// Is removed at the end; after a SIGKILL, by the next run.
+/// Removed at the end; after a SIGKILL, the next run removes it.
 pub struct Scratch {
     folder: TempDir,
     _lock: File,
 }
 
 impl Scratch {
-    /// In the first place that can be written to: of the session, for temporary files, in memory, in the output folder.
+    /// Makes the folder in the first writable place: the session's folder, the folder for temporary files, memory,
+    /// the output folder.
     pub fn new(output: &Path) -> Result<Self> {
         let session = env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()).map(PathBuf::from);
         let places = session.into_iter().chain([env::temp_dir(), "/dev/shm".into(), output.into()]);
@@ -58,7 +59,7 @@ fn remove_left_over(place: &Path) {
         let is_old = age.is_ok_and(|age| age.is_ok_and(|age| age > YOUNG));
         let lock = File::open(entry.path().join(LOCK));
         if is_old && lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
-            // Another user's stays.
+            // Another user's folder stays.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
