@@ -1,4 +1,5 @@
-//! Compiles what tch cannot reach of libtorch (`src/tensor/*.cpp`), sets the rpath, and tells the versions of dora and tch.
+//! Compiles C++ for parts of libtorch that tch does not cover (`src/tensor/*.cpp`), sets the rpath, and passes on
+//! the versions of dora and tch.
 
 #[path = "nodes/build.rs"]
 mod rpath;

@@ -32,10 +32,10 @@ pub struct Settings {
     pub prompts: Option<PromptConfig>,
     /// `SPSAM_MIRROR`: whether to use mirrored test-time augmentation if the model asks for it; 1 by default.
     pub mirror: bool,
-    /// `SPSAM_SLICE_AXIS`: anatomical axis along which slices are stacked, in place of the model's.
+    /// `SPSAM_SLICE_AXIS`: anatomical axis along which slices are stacked, instead of the model's.
     pub slice_axis: Option<SliceAxis>,
-    /// `SPSAM_RESAMPLE_LABELS`: whether labels and further modalities that lie on another grid than the image are resampled
-    /// onto it; 0 by default: refused.
+    /// `SPSAM_RESAMPLE_LABELS`: whether labels and further modalities on another grid than the image are resampled
+    /// to it; by default (0) they are refused.
     pub regrid: Regrid,
     /// `SPSAM_OUTPUT`: folder for the results, `output` by default.
     pub output: PathBuf,
@@ -146,7 +146,7 @@ pub fn value(name: &str) -> Option<OsString> {
     given(env::var_os(name))
 }
 
-/// A setting as it was meant; `None` where it is empty.
+/// The decoded value of a setting; `None` if it is empty.
 fn given(text: Option<OsString>) -> Option<OsString> {
     text.map(decode_setting).filter(|value| !value.as_bytes().trim_ascii().is_empty())
 }

@@ -45,7 +45,7 @@ pub(super) struct Turns(Option<Places>);
 #[derive(Debug)]
 struct Places {
     file: File,
-    /// Byte of the dataflow.
+    /// The byte that the nodes of the dataflow lock.
     dataflow: u64,
     patience: Duration,
 }

@@ -25,7 +25,7 @@ pub enum VolumeError {
     /// Too few or too many dimensions.
     #[error("{path}: shape {shape:?}, expected {expected}")]
     Dimensions { path: PathBuf, shape: Vec<usize>, expected: &'static str },
-    /// No voxel is a number: all are NaN or infinite, or too large for 32 bits.
+    /// All voxels are NaN, infinite or too large for 32 bits.
     #[error("{path}: all {count} voxels are NaN or infinite")]
     NonFinite { path: PathBuf, count: usize },
     /// There is not enough memory for the voxels.

@@ -21,7 +21,7 @@ use crate::project::Project;
 use crate::python;
 use crate::setup::{self, Purpose};
 
-/// Programs of the project, in `target/release`.
+/// The project's programs in `target/release`.
 const PROGRAMS: [&str; 7] = [
     "spsam",
     "spsam-volume-loader",

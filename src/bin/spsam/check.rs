@@ -37,7 +37,7 @@ fn quietly<T>(look: impl FnOnce() -> T) -> T {
     tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::new(), look)
 }
 
-/// Whether the weight files of a bundle can be read; the nodes check their hashes.
+/// Checks that the weight files of a bundle can be read; the nodes check their hashes.
 pub fn weights(bundle: &Bundle) -> Result<()> {
     for file in std::iter::once(&bundle.config.weights).chain(&bundle.config.adapters) {
         let path = bundle.path_of(file);

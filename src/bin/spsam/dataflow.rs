@@ -75,7 +75,7 @@ impl Dataflow {
         let program = super::dora();
         let mut command = Command::new(&program);
         forget_package(&mut command);
-        // A dataflow's `env:` may read these, and the folder that relative paths start from.
+        // A dataflow's `env:` may read these variables, and the folder in which relative paths start.
         if let Ok(folder) = std::env::current_dir() {
             command.env("PWD", encode_setting(folder.as_os_str()));
         }

@@ -65,12 +65,13 @@ pub struct Infer {
     /// Label values whose voxels are excluded from metrics and prompts; separated by commas, may be repeated.
     #[arg(long, env = "SPSAM_IGNORE_LABELS", value_delimiter = ',', value_name = "VALUES")]
     ignore: Vec<String>,
-    /// Anatomical axis along which slices are stacked, instead of the model's: axial, coronal or sagittal. For scans whose
-    /// axes are named otherwise than the model's training data, such as oblique short axes of the heart.
+    /// Anatomical axis along which slices are stacked, instead of the model's: axial, coronal or sagittal. For scans
+    /// whose slices lie along another axis than in the model's training data, such as oblique short axes of the
+    /// heart.
     #[arg(long, env = "SPSAM_SLICE_AXIS", value_name = "AXIS", default_value = "", hide_default_value = true, value_parser = slice_axis)]
     slice_axis: String,
-    /// Resample labels (to the nearest voxel) and further modalities (linearly) that lie on another grid than the image,
-    /// by the affines of both, instead of refusing them.
+    /// Resample labels (nearest neighbour) and further modalities (linearly) on another grid than the image, by the
+    /// affines of both, instead of refusing them.
     #[arg(long, env = "SPSAM_RESAMPLE_LABELS", value_parser = FalseyValueParser::new())]
     resample_labels: bool,
     /// CPU threads of each node, 0 = automatic.
@@ -151,7 +152,7 @@ impl Infer {
     }
 }
 
-/// The name of an axis; empty as the variable may be.
+/// Checks the name of an axis; it may be empty, like the variable.
 fn slice_axis(text: &str) -> Result<String, String> {
     if text.is_empty() { Ok(String::new()) } else { text.parse().map(|axis: SliceAxis| axis.name().into()) }
 }

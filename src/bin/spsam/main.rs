@@ -35,7 +35,7 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     /// Say what is installed on this machine and what is missing.
     Doctor,
-    /// Say what a dataset, a volume, a model bundle or a checkpoint holds, and what is wrong with it.
+    /// Show the contents of a dataset, a volume, a model bundle or a checkpoint, and what is wrong with it.
     Inspect(inspect::Inspect),
     /// Make a model bundle with untrained adapters, from which training can start.
     Init(init::Init),

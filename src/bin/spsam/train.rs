@@ -55,7 +55,7 @@ impl Train {
             config.check_is_new()?;
             config.check_start()?;
         }
-        // Before anything starts: what is wrong with a dataset is best said at once.
+        // Checked before anything starts, so that faults of a dataset are reported at once.
         let cases = checked(&config)?;
         if self.resume {
             config.check_resumed(Some(&cases))?;

@@ -10,7 +10,7 @@ use std::thread;
 
 use self_prompt_sam::runtime::Notice;
 
-/// The line that ends listening.
+/// The line that ends the reader thread.
 const END: &str = "end";
 
 /// The pipe to which nodes write. It stays open here, so that nodes can open it at any time.
@@ -38,7 +38,7 @@ impl Notices {
         Ok(Self { writer, received })
     }
 
-    /// Name of the pipe, for other processes of this user.
+    /// Path of the pipe, for other processes of this user.
     pub fn path(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", std::process::id(), self.writer.as_raw_fd()).into()
     }
