@@ -37,7 +37,8 @@ def differences(folder, index, volume):
         yield f"{np.count_nonzero(np.asanyarray(result.dataobj) != np.asanyarray(labels.dataobj))} voxels differ"
     if not np.array_equal(result.affine, image.affine):
         yield "affine differs"
-    raw = {name: type(image.header).from_fileobj(file) for name, file in opened(folder, volume).items()}
+    classes = {"image": type(image.header), "result": type(result.header)}
+    raw = {name: classes[name].from_fileobj(file) for name, file in opened(folder, volume).items()}
     for field in image.header.keys():
         before, after = raw["image"][field], raw["result"][field]
         if len(image.shape) == 4 and field == "dim":
