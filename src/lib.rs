@@ -1,5 +1,5 @@
-//! Prompt-free, class-aware SAM segmentation of 3D medical images, in the parts that the dora nodes
-//! in `nodes/` are made of. `ARCHITECTURE.md` maps the modules; the method is Self-Prompt-SAM.
+//! Prompt-free, class-aware SAM segmentation of 3D medical images: the library behind the dora nodes in `nodes/`.
+//! `ARCHITECTURE.md` maps the modules; the method is Self-Prompt-SAM.
 
 pub mod array;
 pub mod bundle;

@@ -1,9 +1,10 @@
-//! Resampling of a plane with antialiasing, as torch's `interpolate(mode="bilinear", antialias=True)` does it: where the
-//! output is coarser than the input, a triangle as wide as an output sample on either side (`_upsample_bilinear2d_aa`).
+//! Resampling of a plane with antialiasing, as torch's `interpolate(mode="bilinear", antialias=True)`: if the output
+//! is coarser than the input, each weight is a triangle that extends by one output sample to either side
+//! (`_upsample_bilinear2d_aa`).
 
 use rayon::prelude::*;
 
-/// The input samples that one output sample is made of.
+/// The input samples of one output sample, with their weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Blend {
     first: usize,
@@ -11,7 +12,7 @@ pub struct Blend {
     weights: Vec<f32>,
 }
 
-/// The blends of `output` samples over `input` samples that cover the same length.
+/// The blends of `output` samples from `input` samples that cover the same length.
 pub fn blends(input: usize, output: usize) -> Vec<Blend> {
     let scale = input as f32 / output as f32;
     let width = scale.max(1.0);
@@ -29,8 +30,7 @@ pub fn blends(input: usize, output: usize) -> Vec<Blend> {
         .collect()
 }
 
-/// A plane of `width`-long rows blended to other rows and columns, into the upper left of `out`, whose rows are `stride`
-/// long.
+/// Resamples a plane of rows of length `width` into the upper left of `out`, whose rows have length `stride`.
 pub fn blend_plane(
     plane: &[f32],
     width: usize,

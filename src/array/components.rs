@@ -11,22 +11,23 @@ pub struct Run {
     pub class: u8,
     /// Indices along the first two axes.
     pub row: [usize; 2],
-    /// Index of the first along the last axis.
+    /// Index of the first element along the last axis.
     pub first: usize,
-    /// Index of the last.
+    /// Index of the last element.
     pub last: usize,
     /// Index of the first run of its component.
     pub component: usize,
 }
 
 impl Run {
-    /// Elements in it.
+    /// Number of elements.
     pub fn length(&self) -> usize {
         self.last - self.first + 1
     }
 }
 
-/// The runs of all rows in index order, each with its component. Elements of one class that share a corner are connected.
+/// The runs of all rows in index order, each with its component. Elements of one class that share a corner are
+/// connected.
 pub fn connected_runs(labels: ArrayView3<'_, u8>) -> Vec<Run> {
     let (planes, rows, _) = labels.dim();
     let mut runs: Vec<Run> = Vec::new();
@@ -52,7 +53,7 @@ pub fn connected_runs(labels: ArrayView3<'_, u8>) -> Vec<Run> {
     runs
 }
 
-/// The rows that come before one and touch it.
+/// The preceding rows that touch a row.
 fn rows_before(plane: usize, row: usize, rows: usize) -> impl Iterator<Item = usize> {
     let beside = row.saturating_sub(1)..(row + 2).min(rows);
     let of_plane_before = plane.checked_sub(1).map(|plane| beside.map(move |row| plane * rows + row));
@@ -60,7 +61,7 @@ fn rows_before(plane: usize, row: usize, rows: usize) -> impl Iterator<Item = us
     of_plane_before.into_iter().flatten().chain(row_before)
 }
 
-/// Joins the runs from `start` on with those of `above`, another row, that they touch.
+/// Joins the runs from `start` on with the runs `above` (of another row) that they touch.
 fn connect(runs: &mut [Run], above: Range<usize>, start: usize) {
     let mut next = above.start;
     for run in start..runs.len() {
@@ -98,7 +99,8 @@ mod tests {
 
     use super::*;
 
-    /// The component of each element as the smallest index of its elements, found by spreading it until nothing changes.
+    /// The component of each element, as the smallest index of its elements, found by spreading the index until
+    /// nothing changes.
     fn expected(labels: &Array3<u8>) -> Array3<usize> {
         let (planes, rows, columns) = labels.dim();
         let index = |(z, y, x): (usize, usize, usize)| (z * rows + y) * columns + x;

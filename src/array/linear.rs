@@ -2,28 +2,28 @@
 
 use rayon::prelude::*;
 
-/// Where an output sample lies: `(1 - weight) · input[low] + weight · input[high]`.
+/// The inputs of an output sample: `(1 - weight) · input[low] + weight · input[high]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tap {
-    /// Index of the sample before.
+    /// Index of the sample before the position.
     pub low: usize,
-    /// Index of the sample behind.
+    /// Index of the sample after the position.
     pub high: usize,
-    /// Share of the sample behind.
+    /// Weight of the sample after the position.
     pub weight: f32,
 }
 
-/// How the position of an output sample is rounded in f32. Both are of torch's
-/// `interpolate(mode="bilinear", align_corners=False)`: which one depends on the processor it runs on.
+/// How the position of an output sample is rounded in f32. torch's `interpolate(mode="bilinear",
+/// align_corners=False)` uses either, depending on the processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rounding {
-    /// After the multiplication and after the subtraction.
+    /// After the multiplication and again after the subtraction.
     Twice,
-    /// Once, as a fused multiply-add does. `Twice` is up to 2e-5 off it on logits of 20.
+    /// Once, as by a fused multiply-add. `Twice` differs from it by up to 2e-5 for logits of 20.
     Once,
 }
 
-/// Positions of `output` samples over `input` samples that cover the same length.
+/// Taps of `output` samples on `input` samples that cover the same length.
 pub fn linear_taps(input: usize, output: usize, rounding: Rounding) -> Vec<Tap> {
     let (scale, last) = (input as f32 / output as f32, input.saturating_sub(1));
     let tap = |index: usize| {
@@ -52,7 +52,7 @@ pub fn is_copy(taps: &[Tap]) -> bool {
     taps.windows(2).all(|pair| pair[1].low == pair[0].low + 1) && taps.iter().all(|tap| tap.weight == 0.0)
 }
 
-/// `(1 - weight) · low + weight · high`, sample by sample, into `out`.
+/// Writes `(1 - weight) · low + weight · high`, sample by sample, to `out`.
 pub fn mix(low: &[f32], high: &[f32], weight: f32, out: &mut [f32]) {
     if weight == 0.0 {
         out.copy_from_slice(low);
@@ -63,7 +63,7 @@ pub fn mix(low: &[f32], high: &[f32], weight: f32, out: &mut [f32]) {
     }
 }
 
-/// One row at other positions.
+/// Resamples one row.
 pub fn resample_row(row: &[f32], taps: &[Tap], out: &mut [f32]) {
     for (out, tap) in out.iter_mut().zip(taps) {
         *out = match tap.weight {
@@ -73,7 +73,7 @@ pub fn resample_row(row: &[f32], taps: &[Tap], out: &mut [f32]) {
     }
 }
 
-/// A plane of `width`-long rows at other positions, into the upper left of `out`, whose rows are `stride` long.
+/// Resamples a plane of rows of length `width` into the upper left of `out`, whose rows have length `stride`.
 pub fn resample_plane(
     plane: &[f32],
     width: usize,

@@ -1,4 +1,5 @@
-//! What several rooms do with arrays: linear interpolation, antialiasing, distance transform, connected components.
+//! Array operations used by several rooms: linear interpolation, antialiasing, distance transform, connected
+//! components.
 
 mod antialias;
 mod components;

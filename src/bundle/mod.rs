@@ -1,5 +1,5 @@
-//! Model bundle: a folder with `model.yml`, which says everything a node must know of a trained model
-//! (classes, modalities, spacing, patch, normalisation, network, weight files and their hashes).
+//! Model bundle: a folder with `model.yml`, which describes a trained model completely (classes, modalities,
+//! spacing, patch, normalisation, network, weight files and their hashes).
 
 mod network;
 
@@ -21,7 +21,7 @@ pub enum BundleError {
     /// `model.yml` is not valid YAML, lacks a field or has an unknown one.
     #[error("{path}: {source}")]
     Parse { path: PathBuf, source: serde_yaml::Error },
-    /// A field has a value that cannot work.
+    /// A field has a value that is not possible.
     #[error("{path}: {reason}")]
     Invalid { path: PathBuf, reason: String },
 }
@@ -43,12 +43,12 @@ pub struct BundleConfig {
     pub name: String,
     /// Class names; index 0 is the background.
     pub classes: Vec<String>,
-    /// Image channels in the order the network expects them, such as `[MR]` or `[T1, FLAIR]`.
+    /// Image channels in the order that the network expects, such as `[MR]` or `[T1, FLAIR]`.
     pub modalities: Vec<String>,
     /// Anatomical axis along which slices are stacked, the same for every volume. Default `axial`.
     #[serde(default)]
     pub slice_axis: SliceAxis,
-    /// Voxel spacing the network works at, mm, `[z, y, x]` with z the slice axis; absent = as stored.
+    /// Voxel spacing at which the network works, mm, `[z, y, x]` with z the slice axis; absent = as stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spacing_mm: Option<[f64; 3]>,
     /// How slices are cut for the network.
@@ -56,15 +56,15 @@ pub struct BundleConfig {
     /// Intensity normalisation.
     #[serde(with = "serde_yaml::with::singleton_map")]
     pub normalisation: Normalisation,
-    /// Whether only the largest connected component of the foreground is kept (nnU-Net's post-processing), for one organ or
-    /// organs that touch. Default false.
+    /// Whether only the largest connected component of the foreground is kept (nnU-Net's post-processing). For a
+    /// single organ, or organs that touch. Default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub largest_component: bool,
     /// The network and which of the paper's modules it has.
     pub network: NetworkConfig,
     /// Frozen backbone weights (`.pth` or `.safetensors`).
     pub weights: WeightFile,
-    /// Trained parts (`.safetensors`); absent = plain SAM.
+    /// Trained weights (`.safetensors`); absent = plain SAM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapters: Option<WeightFile>,
 }
@@ -114,7 +114,7 @@ impl FromStr for SliceAxis {
     }
 }
 
-/// How a volume is cut into windows.
+/// How a volume is divided into windows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Patch {
@@ -123,14 +123,14 @@ pub struct Patch {
     /// In-plane size.
     #[serde(with = "serde_yaml::with::singleton_map")]
     pub plane: Plane,
-    /// Fraction by which neighbouring windows overlap in depth, 0 to under 1. Default 0.5.
+    /// Fraction by which neighbouring windows overlap in depth, at least 0 and below 1. Default 0.5.
     #[serde(default = "default_overlap")]
     pub depth_overlap: f64,
-    /// Fraction by which neighbouring windows overlap in-plane, 0 to under 1. Default 0.5.
+    /// Fraction by which neighbouring windows overlap in-plane, at least 0 and below 1. Default 0.5.
     #[serde(default = "default_overlap")]
     pub plane_overlap: f64,
-    /// Axes (slices, rows, columns) along which every window is segmented mirrored, too, and the logits averaged: nnU-Net's
-    /// test-time augmentation. Each axis doubles the work. Default none.
+    /// Axes (slices, rows, columns) along which every window is also segmented mirrored; the logits are averaged
+    /// (nnU-Net's test-time augmentation). Each axis doubles the work. Default none.
     #[serde(default, skip_serializing_if = "is_unmirrored")]
     pub mirror: [bool; 3],
 }
@@ -147,8 +147,8 @@ fn default_overlap() -> f64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Plane {
-    /// Whole slices, their longest side scaled to this many pixels, padded at right and bottom to a
-    /// square (what SAM does with a photograph).
+    /// Whole slices, scaled so that their longest side has this many pixels, and padded at right and bottom to a
+    /// square (as SAM does with photographs).
     WholeSlice(usize),
     /// Windows of `[height, width]` pixels at the bundle's spacing.
     Window([usize; 2]),
@@ -168,18 +168,18 @@ impl Plane {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Normalisation {
-    /// Subtract the volume's mean, divide by its standard deviation (MR).
+    /// Subtract the volume's mean and divide by its standard deviation (MR).
     ZScore,
-    /// The same with mean and standard deviation of the region of interest, for models that are trained on crops and
-    /// used on whole volumes. Without a region of interest it is [`Normalisation::ZScore`].
+    /// As [`Normalisation::ZScore`], with mean and standard deviation of the region of interest: for models that are
+    /// trained on crops and used on whole volumes. Without a region it equals [`Normalisation::ZScore`].
     ZScoreRegion,
-    /// Clip to `[low, high]`, then subtract `mean` and divide by `std`, all of the dataset (CT, HU).
+    /// Clip to `[low, high]`, then subtract `mean` and divide by `std`; all values are of the dataset (CT, HU).
     Clip { low: f64, high: f64, mean: f64, std: f64 },
     /// Clip to the given percentiles (0 to 100) of the volume's voxels that are not background, then scale to `[0, 1]` by
     /// minimum and maximum (what MedSAM does with MR). The background is 0, or the volume's smallest value where more
     /// voxels have that (air at -1024 HU); it becomes 0.
     Percentile { low: f64, high: f64 },
-    /// Clip to a window in stored units (HU), then scale to `[0, 1]` (what MedSAM does with CT).
+    /// Clip to a window in stored units (HU), then scale to `[0, 1]` (as MedSAM does with CT).
     Window { low: f64, high: f64 },
 }
 
@@ -232,8 +232,8 @@ impl Bundle {
         Ok(Self { folder, config })
     }
 
-    /// LiteMedSAM without anything trained by us, prompted from outside: whole slices scaled to 256 pixels,
-    /// intensities as MedSAM prepares MR. `weights` is its `lite_medsam.pth`.
+    /// LiteMedSAM without trained weights of ours, prompted from outside: whole slices scaled to 256 pixels,
+    /// intensities prepared as MedSAM prepares MR. `weights` is its `lite_medsam.pth`.
     pub fn plain_lite_medsam(weights: &Path) -> Self {
         let config = BundleConfig {
             name: "lite_medsam (plain)".into(),
@@ -257,7 +257,7 @@ impl Bundle {
         Self { folder: PathBuf::new(), config }
     }
 
-    /// Where a weight file of this bundle lies.
+    /// Path of a weight file of this bundle.
     pub fn path_of(&self, weights: &WeightFile) -> PathBuf {
         self.folder.join(&weights.file)
     }
@@ -278,14 +278,14 @@ impl BundleConfig {
             || network.generator != GeneratorKind::None
     }
 
-    /// Whether this is a ViT of SAM without anything trained besides. It gets its images as SAM prepares them: resized
-    /// with antialiasing, standardised, and then padded with zeros. A trained network keeps what it was trained with.
+    /// Whether this is one of SAM's ViTs without trained modules. Its images are prepared as in SAM: resized with
+    /// antialiasing, standardised, then padded with zeros. A trained network keeps the preparation of its training.
     pub fn prepares_as_sam(&self) -> bool {
         let is_official = matches!(self.network.backbone, Backbone::VitB | Backbone::VitL | Backbone::VitH);
         is_official && self.network.adapter == AdapterKind::None && !self.depth_is_fixed()
     }
 
-    /// Fails with the reason where a field has a value that cannot work.
+    /// Fails with the reason if a field has a value that is not possible.
     pub(crate) fn check(&self) -> Result<(), String> {
         let [height, width] = self.patch.plane.size();
         let values_of_slice =
@@ -297,7 +297,7 @@ impl BundleConfig {
             Err("modalities must not be empty".into())
         } else if values_of_slice.is_none_or(|values| values > MAX_SLICE_VALUES) {
             Err(format!(
-                "patch.plane: {} classes of {height} x {width} pixels are more than the {MAX_SLICE_VALUES} values that a message holds",
+                "patch.plane: {} classes of {height} x {width} pixels are more than the {MAX_SLICE_VALUES} values that fit into a message",
                 self.classes.len()
             ))
         } else if self.patch.depth == 0 || height == 0 || width == 0 {
@@ -305,7 +305,7 @@ impl BundleConfig {
         } else if self.patch.depth > MAX_DEPTH {
             Err(format!("patch.depth must be at most {MAX_DEPTH}"))
         } else if !overlap_is_valid(self.patch.depth_overlap) || !overlap_is_valid(self.patch.plane_overlap) {
-            Err("overlaps must be at least 0 and under 1".into())
+            Err("overlaps must be at least 0 and below 1".into())
         } else if self
             .spacing_mm
             .is_some_and(|spacing| spacing.iter().any(|&mm| !(mm > 0.0 && mm.is_finite())))

@@ -18,7 +18,7 @@ pub enum Backbone {
     LiteMedsam,
 }
 
-/// The adapter injected into every transformer block (paper Table 3, S2 to S6).
+/// The adapter in every transformer block (paper Table 3, S2 to S6).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdapterKind {
@@ -26,20 +26,20 @@ pub enum AdapterKind {
     None,
     /// Down-projection, GELU, up-projection (S3).
     Vanilla,
-    /// Depth MLP with skip, then the vanilla adapter (S4).
+    /// Depth MLP with a skip connection, then the vanilla adapter (S4).
     DepthBefore,
-    /// The vanilla adapter, then a depth MLP with skip (S5).
+    /// The vanilla adapter, then a depth MLP with a skip connection (S5).
     DepthAfter,
-    /// Depth MLP with skip in the bottleneck: DFusedAdapter (S6 to S9).
+    /// Depth MLP with a skip connection in the bottleneck: DFusedAdapter (S6 to S9).
     #[default]
     DepthFused,
 }
 
-/// What makes the auxiliary masks.
+/// The generator of auxiliary masks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GeneratorKind {
-    /// Nothing: prompts come from outside.
+    /// None: prompts come from outside.
     None,
     /// Stacked convolutions on the image embedding (S1).
     Stacked,
@@ -55,13 +55,13 @@ pub enum PointRule {
     /// The pixel farthest from the mask's border (exact Euclidean distance transform).
     #[default]
     DistanceTransform,
-    /// The centre of the bounding box, inside the mask or not.
+    /// The centre of the bounding box, whether or not it is in the mask.
     BoxCentre,
-    /// A pixel of the mask drawn at random, the same for the same mask.
+    /// A pseudo-random pixel of the mask, always the same for the same mask.
     Random,
 }
 
-/// Which prompts the decoder is given.
+/// The prompts that the decoder gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptConfig {
@@ -97,11 +97,11 @@ pub struct NetworkConfig {
     /// Learnable depth position embeddings (DPosEmbed). Default true.
     #[serde(default = "default_true")]
     pub depth_position: bool,
-    /// MAdapter: modalities to three channels, patch to model input size. Default true; without it one
-    /// modality is repeated three times and resized bilinearly.
+    /// MAdapter: modalities to three channels, patch to model input size. Default true. Without it one modality is
+    /// repeated three times and resized bilinearly.
     #[serde(default = "default_true")]
     pub modality_adapter: bool,
-    /// What makes the auxiliary masks. Default `multi_scale`.
+    /// Generator of auxiliary masks. Default `multi_scale`.
     #[serde(default)]
     pub generator: GeneratorKind,
     /// MC-Adapter: binary masks to classes. Default true.
@@ -110,7 +110,7 @@ pub struct NetworkConfig {
     /// Prompts given to the decoder. Default: point by distance transform, box and mask.
     #[serde(default)]
     pub prompts: PromptConfig,
-    /// Blocks whose inputs feed the generator; absent = every n-th (paper Equation 1).
+    /// Blocks whose inputs feed the generator; absent = every n-th block (paper Equation 1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taps: Option<Vec<usize>>,
 }
@@ -120,7 +120,7 @@ fn default_true() -> bool {
 }
 
 impl NetworkConfig {
-    /// Plain SAM without any of the paper's modules, prompted by boxes.
+    /// Plain SAM without the paper's modules, prompted by boxes.
     pub fn plain(backbone: Backbone, image_size: i64) -> Self {
         Self {
             backbone,

@@ -30,7 +30,8 @@ pub mod keys {
     pub const SLICES: &str = "slices";
     /// Int: number of classes, background included.
     pub const CLASSES: &str = "classes";
-    /// List of int: rows and columns of the slice that the volume covers, `[first, end, first, end]`; absent = all.
+    /// List of int: the rows and columns of the slice that the volume covers, `[first, end, first, end]`; absent =
+    /// all.
     pub const COVERED: &str = "covered";
 }
 
@@ -59,7 +60,7 @@ pub struct SliceHeader {
     /// Number of slices, equal to the first dimension of the shape; `None` for a single slice without that
     /// dimension.
     pub slices: Option<i64>,
-    /// Rows and columns of the slice that the volume covers, `[first, end]` of each; `None` = all.
+    /// Rows and columns of the slice that the volume covers, `[first, end]` each; `None` = all.
     pub covered: Option<[[i64; 2]; 2]>,
     /// Shape of the tensor.
     pub shape: Vec<i64>,

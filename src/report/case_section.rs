@@ -39,7 +39,7 @@ impl CaseSection {
     }
 }
 
-/// A case whose section is made.
+/// A case with its finished section.
 #[derive(Debug, Clone)]
 pub(super) struct RenderedCase {
     pub case_id: String,

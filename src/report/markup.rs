@@ -1,4 +1,4 @@
-//! The parts of `report.html`. Whatever is not written here is text, and escaped.
+//! The parts of `report.html`. All text that does not come from this file is escaped.
 
 use std::fmt::{self, Display};
 
@@ -8,7 +8,7 @@ use super::case_section::{CaseSection, ClassRow, RenderedCase};
 use super::summary::{CONVENTIONS, FailedCase, RunSummary};
 use super::{ReportError, class_colour};
 
-/// The `head` of a page that asks for nothing from elsewhere.
+/// The `head` of a page that loads nothing from elsewhere.
 pub fn page_head(title: &str, css: &str) -> Markup {
     let policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
     html! {
@@ -22,7 +22,7 @@ pub fn page_head(title: &str, css: &str) -> Markup {
     }
 }
 
-/// What stands before the sections of the cases.
+/// The part of the page before the sections of the cases.
 pub(super) fn introduction(title: &str, cases: &[RenderedCase], summary: &RunSummary) -> Markup {
     let has_truth = summary.dice_mean.is_finite();
     html! {
@@ -56,7 +56,10 @@ fn facts(summary: &RunSummary) -> [(&'static str, String); 11] {
         ("Weights (sha256)", weights),
         ("Device", summary.device.clone()),
         ("Started", summary.started.clone()),
-        ("Time", format!("{}, {} a case", seconds(timings.seconds_total), seconds(timings.seconds_per_case))),
+        (
+            "Time",
+            format!("{}, {} per case", seconds(timings.seconds_total), seconds(timings.seconds_per_case)),
+        ),
         ("Rate", Figure { value: timings.slices_per_second, decimals: 2, unit: " slices/s" }.to_string()),
         ("First result after", seconds(timings.time_to_first_result_s)),
         ("Export", seconds(timings.seconds_export)),
@@ -115,7 +118,7 @@ fn overview(cases: &[RenderedCase]) -> Markup {
     }
 }
 
-/// Pictures and figures of one case.
+/// Pictures and metrics of one case.
 ///
 /// # Errors
 /// [`ReportError::Png`].

@@ -36,7 +36,7 @@ pub enum ReportError {
     /// The file cannot be written.
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
-    /// A file that a result would overwrite, and that no run of ours has left as it is.
+    /// A result would overwrite a file that no run has written, or that was changed since.
     #[error(
         "{path}{}: there already, and not as an earlier run has written it; choose another output folder, or --overwrite \
          (SPSAM_OVERWRITE=1)", and_more(*others)

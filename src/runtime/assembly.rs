@@ -1,4 +1,4 @@
-//! Joins the slices of a window that arrive one by one, on one edge or on several.
+//! Joins the slices of a window, which arrive one by one on one or several edges.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -9,21 +9,21 @@ use crate::message::{
     MessageError, SliceHeader, activation_kind, check_length, copy_slices, keys, tensor_kind,
 };
 
-/// Windows remembered as overtaken; older ones cannot be in flight any more.
+/// Number of windows remembered as replaced by newer attempts; older ones can no longer be in flight.
 const REMEMBERED: usize = 4096;
-/// Windows that may be incomplete at a time; the oldest is dropped (and sent again) beyond it.
+/// Most windows that may be incomplete at a time; beyond it the oldest is dropped (and sent again).
 const MAX_OPEN: usize = 64;
 
 /// What an edge carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InputKind {
-    /// Floats, one tensor a slice or several levels a slice.
+    /// Floats: one tensor per slice, or several levels per slice.
     Floats,
-    /// Runs of slices of them between the parts of a network in training, where UInt16 stands for bfloat16.
+    /// Floats of several consecutive slices, between the parts of a network in training; UInt16 stands for bfloat16.
     Activations,
     /// Labels.
     Labels,
-    /// Prompts; kept as they came.
+    /// Prompts, kept as Arrow arrays.
     Prompts,
 }
 
@@ -39,19 +39,20 @@ pub struct Input {
 /// A complete window.
 #[derive(Debug)]
 pub struct Window {
-    /// Header of one of its messages; `seq`, `level` and `shape` mean nothing here.
+    /// Header of one of its messages; `seq`, `level` and `shape` have no meaning here.
     pub header: SliceHeader,
     tensors: HashMap<(&'static str, i64), Tensor>,
     prompts: Vec<ArrayRef>,
 }
 
 impl Window {
-    /// Slices `[D, …]` of input `name`, or of its level `level`, in the type they came in; empty tensor if there is none.
+    /// Slices `[D, …]` of input `name`, or of its level `level`, in the type received; an empty tensor if there is
+    /// none.
     pub fn tensor(&self, name: &'static str, level: i64) -> Tensor {
         self.tensors.get(&(name, level)).map(Tensor::shallow_clone).unwrap_or_default()
     }
 
-    /// All levels of input `name`, shallowest first, in the type they came in.
+    /// All levels of input `name`, shallowest first, in the type received.
     pub fn levels(&self, name: &'static str) -> Vec<Tensor> {
         (0..).map_while(|level| self.tensors.get(&(name, level)).map(Tensor::shallow_clone)).collect()
     }
@@ -61,7 +62,7 @@ impl Window {
         self.tensors.contains_key(&(name, 0))
     }
 
-    /// The prompt arrays, a slice each.
+    /// The prompt arrays, one per slice.
     pub fn prompts(&self) -> &[ArrayRef] {
         &self.prompts
     }
@@ -76,28 +77,28 @@ struct Open {
     levels: HashMap<&'static str, i64>,
 }
 
-/// Windows being joined, keyed by segment; a newer attempt replaces an older one.
+/// Joins windows by segment; a newer attempt replaces an older one.
 #[derive(Debug)]
 pub struct Assembler {
     inputs: Vec<Input>,
     open: BTreeMap<i64, Open>,
-    /// Newest attempt seen of each segment and whether it was handed on.
+    /// Newest attempt of each segment, and whether it has been handed on.
     newest: BTreeMap<i64, (i64, bool)>,
 }
 
 impl Assembler {
-    /// For the connected `inputs`.
+    /// An assembler for the connected `inputs`.
     pub fn new(inputs: Vec<Input>) -> Self {
         Self { inputs, open: BTreeMap::new(), newest: BTreeMap::new() }
     }
 
-    /// Segments that have begun to arrive but are not complete.
+    /// Segments of which some but not all messages have arrived.
     pub fn incomplete(&self) -> Vec<i64> {
         self.open.keys().copied().collect()
     }
 
-    /// Takes a message in; returns the window when this completes it. Late messages of an older attempt and
-    /// repeated ones are dropped.
+    /// Adds a message, and returns the window if this completes it. Late messages of an older attempt and repeated
+    /// messages are dropped.
     ///
     /// # Errors
     /// A message that does not fit its window.
@@ -119,8 +120,8 @@ impl Assembler {
         Ok(self.open.remove(&header.segment_id).map(Open::into_window))
     }
 
-    /// Whether a message is of the newest attempt of a window that was not handed on. A newer attempt starts the window
-    /// anew.
+    /// Whether a message belongs to the newest attempt of a window that has not been handed on. A newer attempt
+    /// restarts the window.
     fn is_wanted(&mut self, header: &SliceHeader) -> bool {
         let segment = header.segment_id;
         match self.newest.get(&segment) {
@@ -134,7 +135,7 @@ impl Assembler {
         }
     }
 
-    /// Forgets the oldest segments and incomplete windows beyond what is remembered.
+    /// Removes the oldest segments and incomplete windows beyond the limits.
     fn make_room(&mut self, segment: i64) {
         while self.newest.len() > REMEMBERED {
             let Some((&oldest, _)) = self.newest.iter().find(|&(&other, _)| other != segment) else { break };
@@ -157,7 +158,7 @@ impl Open {
         }
     }
 
-    /// Takes a message in; `false` where all of it was there already.
+    /// Adds a message; returns `false` if all of it had been received before.
     fn take(&mut self, input: &Input, header: &SliceHeader, array: &ArrayRef) -> Result<bool, MessageError> {
         if header.count != self.header.count {
             return Err(MessageError::Value {
@@ -183,13 +184,13 @@ impl Open {
             });
             copy_slices(array, header.slice_shape(), window, places.clone())?;
         }
-        // Only now, as what was refused is still missing.
+        // Recorded only now, because a rejected message is still missing.
         self.seen.extend(places.map(|seq| (input.name, seq, level)));
         self.levels.insert(input.name, levels);
         Ok(true)
     }
 
-    /// Whether every slice and level of all inputs is there.
+    /// Whether every slice and level of all inputs has arrived.
     fn is_complete(&self, inputs: &[Input]) -> bool {
         inputs.iter().all(|input| {
             self.levels.get(input.name).is_some_and(|&levels| {
@@ -205,11 +206,11 @@ impl Open {
     }
 }
 
-/// Runs of slices come between the parts of a network in training, and there alone.
+/// Only parts of a network in training send several slices per message.
 fn check_slices(kind: InputKind, slices: Option<i64>) -> Result<(), MessageError> {
     match (kind, slices) {
         (InputKind::Activations, None) => {
-            let expected = "an integer, as parts in training exchange runs of slices";
+            let expected = "an integer, because parts in training exchange several slices per message";
             Err(MessageError::Key { key: keys::SLICES, expected })
         }
         (InputKind::Floats | InputKind::Labels | InputKind::Prompts, Some(slices)) => {
@@ -223,7 +224,7 @@ fn check_slices(kind: InputKind, slices: Option<i64>) -> Result<(), MessageError
     }
 }
 
-/// The type in which an array is kept.
+/// The type in which an array is stored.
 fn kept_as(kind: InputKind, array: &ArrayRef) -> Result<Kind, MessageError> {
     let found = match kind {
         InputKind::Activations => activation_kind(array)?,

@@ -1,5 +1,5 @@
-//! A node between loader and writer: joins windows, computes on a thread of its own, sends the results, and
-//! reports every second which windows it is working on.
+//! A node between loader and writer: joins windows, computes on a separate thread, sends the results, and reports
+//! every second which windows it is working on.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,24 +21,25 @@ use crate::compute::Compute;
 use crate::message::control::{Status, to_json};
 use crate::message::{SliceHeader, WireKind, encode_tensor, encode_text, to_wire};
 
-/// A message with several slices has no more bytes: a quarter of what dora takes. Only a slice that is larger by itself goes alone.
+/// Most bytes of a message with several slices: a quarter of dora's limit. A larger slice is sent in a message of
+/// its own.
 const RUN_BYTES: usize = 16 << 20;
 
-/// Output on which a stage reports what it works on.
+/// Output for reports on the windows being worked on.
 const STATUS: &str = "status";
 
 /// The computation of a node.
 pub trait Stage: Send + 'static {
-    /// Inputs it understands; those that the dataflow connects must all arrive for a window to be complete.
+    /// The inputs of this stage. A window is complete when all those that the dataflow connects have arrived.
     fn inputs(&self) -> &'static [Input];
 
-    /// Where its network computes; `None` where it has none, and then libtorch has one thread.
+    /// Device and type of its network. `None` if it has none; libtorch then has one thread.
     fn network(&self) -> Option<Compute>;
 
     /// Computes one window and emits its results. Called on the compute thread.
     ///
     /// # Errors
-    /// Anything that makes the window impossible; its case fails.
+    /// Anything that prevents the computation of the window; its case fails.
     fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()>;
 }
 
@@ -48,7 +49,7 @@ enum Computed {
     Failed { segment: i64, attempt: i64, error: eyre::Report },
 }
 
-/// A message of a node with a computation.
+/// A message for an output of a computing node.
 #[derive(Debug, Clone)]
 pub struct Output {
     /// Name of the output.
@@ -60,7 +61,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Sends it.
+    /// Sends the message.
     ///
     /// # Errors
     /// An output that dora refuses.
@@ -69,15 +70,15 @@ impl Output {
     }
 }
 
-/// Where a [`Stage`] puts its results.
+/// Collects the results of a [`Stage`].
 pub struct Emit<'a> {
     sink: &'a mut dyn FnMut(Output),
-    /// Outputs that the dataflow declares; others are not even encoded.
+    /// Outputs that the dataflow declares; results for other outputs are not encoded.
     outputs: &'a BTreeSet<String>,
 }
 
 impl<'a> Emit<'a> {
-    /// Into `sink`, what is of `outputs`.
+    /// Passes the results for `outputs` to `sink`.
     pub fn new(outputs: &'a BTreeSet<String>, sink: &'a mut dyn FnMut(Output)) -> Self {
         Self { sink, outputs }
     }
@@ -87,12 +88,14 @@ impl<'a> Emit<'a> {
         (self.sink)(Output { output, header, array });
     }
 
-    /// A window as it travels, at most one copy, of which slices are lent; `None` where the dataflow does not want it.
+    /// A window in its wire type, with at most one copy; its slices are lent. `None` if the dataflow does not
+    /// declare the output.
     fn on_wire(&self, output: &str, tensor: &Tensor, kind: WireKind) -> Option<Tensor> {
         self.outputs.contains(output).then(|| to_wire(tensor, kind))
     }
 
-    /// Sends `[D, …]` as runs of slices, as few messages as may be: between the parts of a network in training.
+    /// Sends `[D, …]` with several slices per message, in as few messages as possible: between the parts of a
+    /// network in training.
     pub fn runs(
         &mut self,
         output: &'static str,
@@ -113,7 +116,7 @@ impl<'a> Emit<'a> {
         }
     }
 
-    /// Sends `[D, …]` as one message a slice, as feature level `level` of `levels` if given.
+    /// Sends `[D, …]` with one message per slice; as feature level `level` of `levels` if given.
     pub fn slices(
         &mut self,
         output: &'static str,
@@ -131,13 +134,13 @@ impl<'a> Emit<'a> {
     }
 }
 
-/// Runs a node: joins the dataflow, serves it until its inputs close, and leaves.
+/// Runs a node: joins the dataflow and works until its inputs close.
 ///
-/// A window that breaks the contract or cannot be computed is reported on `status`, and its case fails by name; a
-/// node without that output ends with the error.
+/// If a window violates the contract or cannot be computed, this is reported on `status` and its case fails; a node
+/// without that output exits with the error.
 ///
 /// # Errors
-/// A dataflow that does not connect the stage's inputs, an output that dora refuses.
+/// A dataflow that does not connect the stage's inputs; an output that dora refuses.
 pub fn run_stage(stage: impl Stage) -> Result<()> {
     let (mut node, mut events) = join()?;
     serve_stage(&mut node, &mut events, stage)
@@ -167,7 +170,7 @@ fn serve_stage(node: &mut DoraNode, events: &mut EventStream, mut stage: impl St
             let (segment, attempt) = (window.header.segment_id, window.header.attempt);
             let case_id = window.header.case_id.clone();
             let outcome = catch_unwind(AssertUnwindSafe(|| {
-                // The I/O loop outlives this thread except at exit, when nobody waits for results.
+                // The I/O loop outlives this thread, except at exit, when no results are needed.
                 let mut sink = |output| drop(to_io.send(Computed::Output(output)));
                 let _turn = turns.take()?;
                 tch::no_grad(|| stage.process(window, &mut Emit::new(&outputs, &mut sink)))
@@ -189,7 +192,7 @@ fn serve_stage(node: &mut DoraNode, events: &mut EventStream, mut stage: impl St
         }
     })?;
 
-    // A window that cannot be computed fails its case, not the node: the loader is told and names it.
+    // A window that cannot be computed fails its case, not the node: the loader is told and names the case.
     let refuse = |node: &mut DoraNode, segment: i64, error: &eyre::Report| -> Result<()> {
         let error = one_line(&format!("{}: {error:#}", node.id()));
         if !reports_status {
@@ -210,7 +213,8 @@ fn serve_stage(node: &mut DoraNode, events: &mut EventStream, mut stage: impl St
                 let header = match SliceHeader::parse(&parameters) {
                     Ok(header) => header,
                     Err(error) => {
-                        // It cannot be said whose it is; if it was one of ours, it is missed and sent again.
+                        // The window of this message is unknown. If it was one of this run, it is missed and sent
+                        // again.
                         tracing::error!("input `{id}`: {error}");
                         return Ok(Flow::Continue);
                     }
@@ -263,7 +267,7 @@ pub(super) fn declared_outputs(node: &DoraNode) -> BTreeSet<String> {
     node.node_config().outputs.iter().map(ToString::to_string).collect()
 }
 
-/// What a panic said, on one line: libtorch's messages carry a C++ back trace.
+/// The message of a panic on one line, without the C++ back trace of libtorch's messages.
 pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic
         .downcast_ref::<String>()

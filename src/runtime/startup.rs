@@ -176,7 +176,7 @@ pub fn exit_code(main: impl FnOnce() -> Result<()>) -> ExitCode {
         None => vec![format!("{error:#}")],
     };
     for line in lines {
-        // The terminal may be what has gone.
+        // The terminal itself may have been closed.
         let _ = writeln!(std::io::stderr(), "error: {}", one_line(&line));
     }
     ExitCode::FAILURE

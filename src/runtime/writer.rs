@@ -1,9 +1,9 @@
-//! The writer: puts windows together to label maps on the original grid, hands complete ones to the exporter, and
-//! acknowledges to the loader what has arrived and what is on disk.
+//! The writer: assembles windows into label maps on the original grid, passes complete ones to the exporter, and
+//! acknowledges to the loader what has arrived and what is written.
 //!
-//! What it keeps is bounded: the loader has at most `SPSAM_WINDOW` windows on their way and, while one of them is late,
-//! gets at most four times as many ahead of it, of at most three cases; of each case there are the label map and the
-//! slices of logits that a later window still covers. Windows whose case is not known wait in `MAX_EARLY` places.
+//! Its memory is bounded: the loader keeps at most `SPSAM_WINDOW` windows in flight and, while one of them is late,
+//! gets at most four times as many ahead of it, in at most three cases. For each case the writer holds the label map
+//! and the slices of logits that a later window still covers. At most `MAX_EARLY` windows of unknown cases wait.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,7 +35,7 @@ const LOGITS: Input = Input { name: "logits", kind: InputKind::Floats };
 const CASES: &str = "cases";
 /// How often progress is logged while windows arrive.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
-/// Windows kept until their case is announced; one more is dropped, and sent again.
+/// Most windows kept until their case is announced; further ones are dropped, and sent again.
 const MAX_EARLY: usize = 16;
 
 enum Job {
@@ -43,7 +43,7 @@ enum Job {
     Window(Box<Window>),
 }
 
-/// What the writer will do.
+/// The writer's task, checked before it joins the dataflow.
 pub struct Writer {
     results: Results,
 }
@@ -60,10 +60,10 @@ impl Writer {
         Ok(Self { results: Results::new(&settings.output, bundle, device, settings.ignore.clone())? })
     }
 
-    /// Joins the dataflow and serves it until the end of input is written.
+    /// Joins the dataflow and runs until everything is written.
     ///
     /// # Errors
-    /// Input that ends without its explicit end, a message that breaks the contract.
+    /// Input that ends without the end-of-input message; a message that violates the contract.
     pub fn run(self) -> Result<()> {
         let (mut node, mut events) = join()?;
         self.serve(&mut node, &mut events)
@@ -102,7 +102,8 @@ impl Writer {
                     to_compute.send(Job::Case(message)).map_err(|_| eyre!("the writing thread has ended"))?;
                 }
                 Happening::Input { id, parameters, array } if id == LOGITS.name => {
-                    // What breaks the contract is not taken in: the loader misses it, and names its case in the end.
+                    // A message that violates the contract is dropped: the loader misses its window, and in the end
+                    // names the case.
                     let window = SliceHeader::parse(&parameters)
                         .and_then(|header| assembler.add(&LOGITS, header, &array))
                         .unwrap_or_else(|error| {
@@ -139,7 +140,7 @@ impl Writer {
                 }
                 Happening::InputsClosed => {
                     bail!(Leave::EndedEarly(
-                        "the input closed without its end: results are incomplete".into()
+                        "the input closed before the end-of-input message: results are incomplete".into()
                     ))
                 }
                 Happening::Stopped => {
@@ -158,19 +159,19 @@ impl Writer {
 struct OpenCase {
     open: CaseOpen,
     assembler: LabelAssembler,
-    /// Spent on its windows so far.
+    /// Time spent on its windows so far.
     blending: Duration,
 }
 
-/// The writing thread's state. Files are another thread's: while a case is written, windows of the next ones are
-/// blended and acknowledged. The loader's limit on open cases bounds what can pile up.
+/// The state of the writing thread. Another thread writes files: meanwhile, windows of the next cases are blended
+/// and acknowledged. The loader's limit on open cases bounds the number of waiting cases.
 struct Desk {
     to_export: mpsc::Sender<Export>,
     to_io: UnboundedSender<Told>,
     open: HashMap<String, OpenCase>,
-    /// Cases that are complete or failed: with the exporter.
+    /// Cases that are complete or failed and have been passed to the exporter.
     closed: BTreeSet<String>,
-    /// Windows that came before their case was announced, by segment.
+    /// Windows that arrived before their case was announced, by segment.
     early: BTreeMap<i64, Window>,
     slices: usize,
     started: Option<Instant>,
@@ -192,7 +193,7 @@ impl Desk {
     }
 
     fn answer(&self, ack: Ack) {
-        // The I/O loop only goes away at exit.
+        // The I/O loop ends only at exit.
         let _ = self.to_io.send(Told::Ack(ack));
     }
 
@@ -271,7 +272,7 @@ impl Desk {
         self.export(Export::Write { open: Box::new(open), labels, blending, slices: self.slices });
     }
 
-    /// Blends a window into its case; true when the case is complete.
+    /// Blends a window into its case; returns true if the case is complete.
     fn blend(&mut self, case_id: &str, window: &Window) -> Result<bool> {
         let Some(case) = self.open.get_mut(case_id) else { return Ok(false) };
         let OpenCase { open, assembler, blending } = case;
@@ -306,7 +307,7 @@ impl Desk {
         let Some(case) = self.open.get(case_id) else { return };
         let seconds = self.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
         let rate = self.slices as f64 / seconds.max(1e-3);
-        // Cases done and the part of this one, as a share of all cases, give the time that remains.
+        // The remaining time follows from the cases done and the part of this one, as a fraction of all cases.
         let share = (self.closed.len() as f64 + arrived as f64 / windows as f64) / case.open.cases as f64;
         let remaining = (seconds / share.max(1e-6) * (1.0 - share)).max(0.0) as u64;
         tell(&Notice::Progress(Progress {

@@ -17,7 +17,7 @@ pub struct Fingerprint {
     pub cases: usize,
     /// Number of these that have labels.
     pub with_labels: usize,
-    /// Voxels along the stored axes.
+    /// Number of voxels along the stored axes.
     pub shape: [Range; 3],
     /// Voxel sizes along the stored axes, mm.
     pub spacing_mm: [Range; 3],

@@ -1,8 +1,8 @@
-//! Labels of a whole volume from the logits of its windows, on the original grid.
+//! Labels of a whole volume on the original grid, from the logits of its windows.
 //!
-//! Overlapping windows are blended with Gaussian weights (nnU-Net's sliding window). Only the network slices that a
-//! later window, or the next slice of labels, still needs are kept as logits; logits at the original resolution
-//! exist for one row at a time.
+//! Overlapping windows are blended with Gaussian weights (nnU-Net's sliding window). Logits are kept only for the
+//! network slices that a later window, or the next slice of labels, still needs. At the original resolution only one
+//! row of logits exists at a time.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,26 +17,26 @@ use super::plan::CasePlan;
 use super::windows::shares;
 use crate::array::{Tap, mix, resample_row};
 
-/// Puts one case together. The result depends on the logits only, not on the order in which windows arrive.
+/// Assembles one case. The result depends only on the logits, not on the order in which windows arrive.
 #[derive(Debug)]
 pub struct LabelAssembler {
     plan: CasePlan,
     classes: usize,
-    /// For each axis and start along it, the window's share in each of its samples.
+    /// For each axis and start along it, the blending weight of each of the window's samples.
     shares: [Vec<Vec<f32>>; 3],
     /// Network grid to original grid.
     taps: [Vec<Tap>; 3],
     has_arrived: Vec<bool>,
-    /// Windows that came before their turn.
+    /// Windows that arrived before their turn.
     waiting: BTreeMap<usize, Array4<f32>>,
     /// The window to blend next.
     next: usize,
     /// Blended logits `[N, row, column]` of network slices from `first_slice` on.
     slices: VecDeque<Array3<f32>>,
     first_slice: usize,
-    /// Memory of slices that are done with, for the next ones.
+    /// Memory of finished slices, for reuse.
     spare: Vec<Array3<f32>>,
-    /// Slices of labels that are done.
+    /// Number of finished label slices.
     finished: usize,
     /// `[x, y, z]` as stored.
     labels: Array3<u8>,
@@ -63,17 +63,17 @@ impl LabelAssembler {
         }
     }
 
-    /// Takes the logits `[N, D, H, W]` of a window, mirrored as the window is; what lies beyond the volume is not looked
-    /// at. Returns whether they were used: a window that has come before is ignored.
+    /// Takes the logits `[N, D, H, W]` of a window, mirrored like the window. Logits beyond the volume are ignored.
+    /// Returns false for a window that has arrived before, which is ignored.
     ///
     /// # Errors
-    /// [`VolumeError::Window`] for a window that the plan does not have and for another shape.
+    /// [`VolumeError::Window`] for a window that is not in the plan, or for logits of another shape.
     pub fn push(&mut self, window: usize, logits: ArrayView4<f32>) -> Result<bool, VolumeError> {
         let [depth, height, width] = self.plan.patch;
         let wrong = |reason| VolumeError::Window { case: self.plan.files.case_id.clone(), reason };
         let Some(&has_arrived) = self.has_arrived.get(window) else {
             let count = self.has_arrived.len();
-            return Err(wrong(format!("window {window} of a plan with {count}")));
+            return Err(wrong(format!("there is no window {window} in a plan with {count}")));
         };
         let expected = (self.classes, depth, height, width);
         if logits.dim() != expected {
@@ -96,14 +96,15 @@ impl LabelAssembler {
         Ok(true)
     }
 
-    /// Windows that have not come.
+    /// Windows that have not arrived.
     pub fn missing(&self) -> Vec<usize> {
         (0..self.has_arrived.len()).filter(|&window| !self.has_arrived[window]).collect()
     }
 
-    /// The labels `[x, y, z]` on the original grid in stored order: the class with the largest logit (the first of
-    /// equals), 0 outside of the region of interest. Complete only if [`LabelAssembler::missing`] is empty: from
-    /// the first missing window on, slices are 0. Where the plan says so, only the largest component is left.
+    /// The labels `[x, y, z]` on the original grid in stored order: the class with the largest logit (the first in
+    /// case of a tie), 0 outside the region of interest. They are complete only if [`LabelAssembler::missing`] is
+    /// empty: from the first missing window on, slices are 0. If the plan says so, only the largest component is
+    /// kept.
     #[must_use]
     pub fn finish(mut self) -> Array3<u8> {
         if self.plan.largest_component {
@@ -112,7 +113,7 @@ impl LabelAssembler {
         self.labels
     }
 
-    /// Adds the window whose turn it is, then finishes every slice that no later window covers.
+    /// Adds the next window, then finishes every slice that no later window covers.
     fn blend(&mut self, logits: ArrayView4<f32>) {
         let [depth_starts, row_starts, column_starts] = [0, 1, 2].map(|axis| self.shares[axis].len());
         let (window, views) = (self.next, self.plan.views());
@@ -160,7 +161,8 @@ impl LabelAssembler {
         self.finish_slices(complete);
     }
 
-    /// Labels every slice that lies between network slices before `complete`; forgets logits that are done with.
+    /// Labels every slice that lies between network slices before `complete`, and releases the logits that are no
+    /// longer needed.
     fn finish_slices(&mut self, complete: usize) {
         while let Some(&tap) = self.taps[0].get(self.finished).filter(|tap| tap.high < complete) {
             let labels = self.label_slice(tap);
@@ -178,7 +180,7 @@ impl LabelAssembler {
         }
     }
 
-    /// Labels of one original slice, row by row.
+    /// Labels of one original slice, computed row by row.
     fn label_slice(&self, depth: Tap) -> Vec<u8> {
         let [_, rows, columns] = &self.taps;
         let low = &self.slices[depth.low - self.first_slice];
@@ -197,10 +199,10 @@ impl LabelAssembler {
                         lowest_best = extreme(best, |a, b| a < b);
                         continue;
                     } else if buffers.stays_below(lowest_best) {
-                        continue; // most classes of most rows
+                        continue; // true for most classes in most rows
                     }
                     let logits = buffers.resample(columns);
-                    // Without a branch, so that the compiler can take several pixels at a time.
+                    // Written without a branch, so that the compiler can vectorise the loop.
                     for ((label, best), &logit) in labels.iter_mut().zip(best.iter_mut()).zip(logits) {
                         let wins = logit > *best;
                         *best = if wins { logit } else { *best };
@@ -214,7 +216,7 @@ impl LabelAssembler {
     }
 }
 
-/// Memory for one row of logits at a time.
+/// Memory for one row of logits.
 struct RowBuffers {
     low: Vec<f32>,
     high: Vec<f32>,
@@ -228,7 +230,8 @@ impl RowBuffers {
         Self { low: network_row(), high: network_row(), mixed: network_row(), out: vec![0.0; columns] }
     }
 
-    /// One class's logits along a row of the original grid, at the network's columns: what the next two look at.
+    /// Interpolates one class's logits along a row of the original grid, at the network's columns, for `stays_below`
+    /// and `resample`.
     fn mix(&mut self, low: &Array3<f32>, high: &Array3<f32>, depth_weight: f32, class: usize, row: &Tap) {
         if depth_weight > 0.0 {
             mix_rows(low, class, row, &mut self.low);
@@ -239,21 +242,21 @@ impl RowBuffers {
         }
     }
 
-    /// Whether no value between those of the row can reach `bound`, also when it is rounded.
+    /// Whether no value interpolated between those of the row can reach `bound`, rounding included.
     fn stays_below(&self, bound: f32) -> bool {
         const ROUNDING: f32 = 1e-6; // interpolation adds a few units in the last place, 6e-8 each
         let highest = extreme(&self.mixed, |a, b| a > b);
         highest + highest.abs() * ROUNDING < bound
     }
 
-    /// The row at the columns of the original grid.
+    /// The row, resampled to the columns of the original grid.
     fn resample(&mut self, columns: &[Tap]) -> &[f32] {
         resample_row(&self.mixed, columns, &mut self.out);
         &self.out
     }
 }
 
-/// The value that goes before all others; several at a time, as their order does not matter.
+/// The extreme value in the given order. Several values are compared at a time, because their order does not matter.
 fn extreme(values: &[f32], goes_before: impl Fn(f32, f32) -> bool) -> f32 {
     const LANES: usize = 8;
     let choose = |a: f32, b: f32| if goes_before(b, a) { b } else { a };
@@ -267,10 +270,10 @@ fn extreme(values: &[f32], goes_before: impl Fn(f32, f32) -> bool) -> f32 {
     lanes.iter().chain(rest).copied().fold(first, choose)
 }
 
-/// A row of a class between two rows of a blended slice.
+/// Interpolates one class between two rows of a blended slice.
 fn mix_rows(slice: &Array3<f32>, class: usize, row: &Tap, out: &mut [f32]) {
     let (_, rows, columns) = slice.dim();
-    let values = slice.as_slice().unwrap_or_default(); // ours are contiguous
+    let values = slice.as_slice().unwrap_or_default(); // our arrays are contiguous
     let row_of = |index: usize| {
         let start = (class * rows + index) * columns;
         &values[start..start + columns]
@@ -313,7 +316,8 @@ mod tests {
             assembler.push(window, logits.view()).unwrap();
             assert!(assembler.slices.len() <= 4 + 1, "{} slices", assembler.slices.len());
             let [slice, _, _] = plan.windows()[window];
-            // Of 60 slices for 40, all but the last two before the window's first are done.
+            // With 60 network slices for 40 original ones, all but the last two slices before the window's first are
+            // finished.
             assert!(assembler.finished + 3 >= slice * 60 / 40, "{} at {slice}", assembler.finished);
         }
         assert!(assembler.slices.is_empty());

@@ -1,7 +1,8 @@
 //! One case in memory, normalised, from which the network's windows are cut.
 //!
-//! The volume is kept at its own resolution and resampled window by window, so that memory does not grow with the
-//! network's resolution: while reading, two f32 copies of one modality; afterwards, one of each.
+//! The volume is kept at its own resolution and resampled window by window, so memory does not grow with the
+//! network's resolution. While reading, two f32 copies of one modality are in memory; afterwards, one of each
+//! modality.
 
 use ndarray::{Array, Array3, Array4, ArrayView, ArrayView3, Axis, Dimension, s};
 
@@ -18,7 +19,7 @@ use super::plan::CasePlan;
 use crate::array::{Blend, Tap, blend_plane, blends, mix, resample_plane};
 use crate::bundle::{BundleConfig, Normalisation};
 
-/// A case that windows can be cut from.
+/// A case from which windows can be cut.
 #[derive(Debug)]
 pub struct PreparedCase {
     plan: CasePlan,
@@ -27,7 +28,7 @@ pub struct PreparedCase {
     /// `[slice, row, column]`, cropped.
     labels: Option<Array3<u8>>,
     image_taps: [Vec<Tap>; 3],
-    /// Rows and columns for a network that is given its images as SAM prepares them.
+    /// Blends of rows and columns, for a network whose images are prepared as in SAM.
     image_blends: Option<[Vec<Blend>; 2]>,
     label_taps: [Vec<Tap>; 3],
 }
@@ -63,12 +64,12 @@ impl PreparedCase {
         })
     }
 
-    /// [`PreparedCase::open`] with labels made from named boxes in world millimetres (RAS) in place of a label
-    /// volume: a box's class in voxels whose centre lies inside it (at least in one voxel), later boxes over earlier
-    /// ones. A box is its class, its name and its corners.
+    /// As [`PreparedCase::open`], with labels made from named boxes in world millimetres (RAS) instead of a label
+    /// volume. Voxels whose centre lies inside a box get its class (at least one voxel does); later boxes overwrite
+    /// earlier ones. A box is a class, a name and two corners.
     ///
     /// # Errors
-    /// As [`PreparedCase::open`]; [`VolumeError::Outside`] naming a box that does not touch the volume.
+    /// As [`PreparedCase::open`]; [`VolumeError::Outside`] names a box that does not touch the volume.
     pub fn from_boxes(
         plan: &CasePlan,
         config: &BundleConfig,
@@ -83,7 +84,7 @@ impl PreparedCase {
         Ok(case)
     }
 
-    /// Replaces the values of the label volume by places in `classes`, and ignored ones by the background.
+    /// Replaces the values of the label volume by indices into `classes`, and ignored values by the background.
     ///
     /// # Errors
     /// [`VolumeError::UnknownLabel`].
@@ -97,16 +98,16 @@ impl PreparedCase {
         })
     }
 
-    /// The plan it was made by.
+    /// The plan of this case.
     pub fn plan(&self) -> &CasePlan {
         &self.plan
     }
 
-    /// Window `k` of [`CasePlan::windows`]: `[M, D, H, W]`, zero (after normalisation) beyond the volume, mirrored as the
-    /// plan says.
+    /// Window `k` of [`CasePlan::windows`]: `[M, D, H, W]`, zero (after normalisation) beyond the volume, mirrored
+    /// as planned.
     ///
     /// # Panics
-    /// Where the plan has no window `k`.
+    /// If the plan has no window `k`.
     pub fn window(&self, k: usize) -> Array4<f32> {
         let [depth, height, width] = self.plan.patch;
         let start = self.plan.windows()[k];
@@ -120,7 +121,7 @@ impl PreparedCase {
                 let (Some(low), Some(high), Some(out)) =
                     (low.to_slice(), high.to_slice(), out.as_slice_mut())
                 else {
-                    continue; // cannot be: arrays of ours are contiguous
+                    continue; // impossible: our arrays are contiguous
                 };
                 let mixed = (tap.weight != 0.0).then(|| {
                     let mut plane = vec![0.0; low.len()];
@@ -141,11 +142,11 @@ impl PreparedCase {
         mirrored(window, self.plan.mirrored(k))
     }
 
-    /// Labels of window `k`: `[D, H, W]`, each voxel the nearest label, zero beyond the volume, mirrored as the plan says;
-    /// `None` where the case has no labels.
+    /// Labels of window `k`: `[D, H, W]`, nearest-neighbour, zero beyond the volume, mirrored as planned; `None` if
+    /// the case has no labels.
     ///
     /// # Panics
-    /// Where the plan has no window `k`.
+    /// If the plan has no window `k`.
     pub fn label_window(&self, k: usize) -> Option<Array3<u8>> {
         let labels = self.labels.as_ref()?;
         let [slices, rows, columns] = window_taps(&self.label_taps, self.plan.windows()[k], self.plan.patch);
@@ -164,7 +165,7 @@ fn mirrored<T: Clone, D: Dimension>(window: Array<T, D>, axes: [bool; 3]) -> Arr
     if axes == [false; 3] { window } else { mirror(window.view(), axes).as_standard_layout().into_owned() }
 }
 
-/// The last three axes, mirrored where `axes` says so.
+/// Mirrors the last three axes as `axes` says.
 pub(super) fn mirror<T, D: Dimension>(mut view: ArrayView<T, D>, axes: [bool; 3]) -> ArrayView<T, D> {
     let first = view.ndim() - axes.len();
     for axis in (0..axes.len()).filter(|&axis| axes[axis]) {
@@ -189,7 +190,7 @@ fn oriented<T: Copy + Default>(grid: &Grid, stored: ArrayView3<T>) -> Array3<T> 
     network
 }
 
-/// All modalities `[M, slice, row, column]`, each normalised as a whole and then cropped, or the other way round where the
+/// All modalities `[M, slice, row, column]`, each normalised as a whole and then cropped, or cropped first if the
 /// bundle says so.
 fn read_images(plan: &CasePlan, config: &BundleConfig) -> Result<Array4<f32>, VolumeError> {
     let [slices, rows, columns] = plan.grid.shape();

@@ -1,11 +1,12 @@
-//! What is kept of a label map.
+//! Which components of a label map are kept.
 
 use ndarray::{Array3, s};
 
 use crate::array::connected_runs;
 
-/// Sets everything to background but the largest connected component of the foreground, all classes together; of equals
-/// the first in index order. Voxels that share a corner are connected (nnU-Net's `remove_all_but_largest_component`).
+/// Keeps only the largest connected component of the foreground (all classes together; the first in index order in
+/// case of a tie) and sets everything else to background. Voxels that share a corner are connected (nnU-Net's
+/// `remove_all_but_largest_component`).
 pub fn keep_largest_component(labels: &mut Array3<u8>) {
     let foreground = labels.mapv(|label| u8::from(label > 0));
     let runs = connected_runs(foreground.view());

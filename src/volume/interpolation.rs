@@ -1,15 +1,16 @@
-//! How volumes are resampled: positions of skimage's `resize(order=1, mode="edge")`. nnU-Net's cubic interpolation of images
-//! is not done: linear never overshoots, and labels and logits are treated alike.
+//! Interpolation of volumes, at the positions of skimage's `resize(order=1, mode="edge")`. nnU-Net's cubic
+//! interpolation of images is not used: linear interpolation never overshoots, and it treats labels and logits
+//! alike.
 
 use serde::{Deserialize, Serialize};
 
 use crate::array::{Rounding, Tap, linear_taps, nearest_taps};
 
-/// How samples are taken along one axis.
+/// Interpolation along one axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Interpolation {
-    /// Between the two nearest input samples.
+    /// Linear between the two nearest input samples.
     Linear,
     /// The nearest input sample.
     Nearest,

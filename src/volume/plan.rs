@@ -1,5 +1,5 @@
-//! What is done to one case before and after the network, from headers only: small enough to travel with every
-//! window, complete enough to put labels together without reading the images again.
+//! The plan for one case: all steps before and after the network, made from headers only. It is small enough to send
+//! with every window, and complete enough to assemble the labels without reading the images again.
 
 use std::iter;
 use std::path::Path;
@@ -18,11 +18,11 @@ use super::warnings::warn_once;
 use super::windows::starts;
 use crate::bundle::{BundleConfig, Plane, SliceAxis};
 
-/// Largest ratio of voxel sizes up to which slices are interpolated (nnU-Net's `ANISO_THRESHOLD`).
+/// Slices are interpolated if the ratio of voxel sizes is at most this (nnU-Net's `ANISO_THRESHOLD`).
 const ANISOTROPY: f64 = 3.0;
 /// A volume whose voxels are so many times as long within the slices as across them was scanned along another axis.
 const COARSER: f64 = 2.0;
-/// Most windows of a case; more means a patch or spacing that does not belong to the volume.
+/// Most windows of a case; more means that patch or spacing do not suit the volume.
 const MOST_WINDOWS: usize = 1 << 20;
 /// Longest side of the network's grid, pixels or slices.
 const LONGEST_SIDE: f64 = (1 << 16) as f64;
@@ -41,18 +41,18 @@ pub struct CasePlan {
     pub patch: [usize; 3],
     /// Fraction by which neighbouring windows overlap along each axis.
     pub overlap: [f64; 3],
-    /// Axes along which every window is segmented mirrored, too.
+    /// Axes along which every window is also segmented mirrored (test-time augmentation).
     pub mirror: [bool; 3],
     /// Whether only the largest connected component of the foreground is kept.
     pub largest_component: bool,
-    /// Images along the slice axis: between slices, or the nearest where voxels are much longer than wide.
+    /// Interpolation of images along the slice axis: linear, or nearest if voxels are much longer than wide.
     pub slice_interpolation: Interpolation,
     /// What becomes of labels and further modalities that lie on another grid than the first image.
     pub regrid: Regrid,
     windows: Vec<[usize; 3]>,
 }
 
-/// [`CasePlan`] as it is sent: windows follow from the rest.
+/// [`CasePlan`] in the form in which it is sent; the windows follow from the rest.
 #[derive(Clone, Serialize, Deserialize)]
 struct PlanRecord {
     files: CaseFiles,
@@ -131,7 +131,7 @@ impl TryFrom<PlanRecord> for CasePlan {
             if start >= end || end > grid.original_shape[grid.axes[axis]] {
                 return Err(format!("grid.crop {:?} is not inside the volume", grid.crop));
             } else if network_shape[axis] == 0 || patch[axis] == 0 || !(0.0..1.0).contains(&overlap[axis]) {
-                return Err("shapes must be positive and overlaps at least 0 and under 1".into());
+                return Err("shapes must be positive, overlaps at least 0 and below 1".into());
             }
         }
         let [depth, rows, columns] = [0, 1, 2].map(|axis| axis_starts(network_shape, patch, overlap, axis));
@@ -165,7 +165,7 @@ impl TryFrom<PlanRecord> for CasePlan {
     }
 }
 
-/// How often each place is segmented: once for every combination of the axes to mirror.
+/// Number of mirrored variants of each window: one for every combination of the mirrored axes.
 fn views(mirror: [bool; 3]) -> usize {
     mirror.iter().filter(|&&mirrored| mirrored).fold(1, |views, _| 2 * views)
 }
@@ -225,8 +225,8 @@ impl CasePlan {
         Self::try_from(record).map_err(too_large)
     }
 
-    /// First slice, row and column of each window in the network's grid, in order of slices, then rows, then
-    /// columns, then the ways in which it is mirrored. A window that is larger than the grid reaches beyond it at its end.
+    /// First slice, row and column of each window in the network's grid, ordered by slice, row, column and mirrored
+    /// variant. A window that is larger than the grid extends beyond its end.
     pub fn windows(&self) -> &[[usize; 3]] {
         &self.windows
     }
@@ -241,8 +241,8 @@ impl CasePlan {
         })
     }
 
-    /// Rows and columns of window `k` that the volume covers, `[first, end]` of each; what lies beyond is padding. `None`
-    /// where there is no padding.
+    /// Rows and columns of window `k` that the volume covers, `[first, end]` each; the rest is padding. `None` if
+    /// there is no padding.
     pub fn covered(&self, k: usize) -> Option<[[i64; 2]; 2]> {
         let (start, mirrored) = (self.windows[k], self.mirrored(k));
         let covered = [1, 2].map(|axis| {
@@ -254,17 +254,18 @@ impl CasePlan {
         (covered != [[0, height], [0, width]]).then_some(covered)
     }
 
-    /// Windows at each place.
+    /// Number of windows at each position.
     pub(super) fn views(&self) -> usize {
         views(self.mirror)
     }
 
-    /// Slices, rows and columns of every window: `[D, H, W]`.
+    /// Size of a window in slices, rows and columns: `[D, H, W]`.
     pub fn patch(&self) -> [usize; 3] {
         self.patch
     }
 
-    /// Starts of windows along each axis; all their combinations, [`CasePlan::views`] times each, are [`CasePlan::windows`].
+    /// Start positions along each axis. [`CasePlan::windows`] has all their combinations, [`CasePlan::views`] times
+    /// each.
     pub(super) fn starts(&self) -> [Vec<usize>; 3] {
         [0, 1, 2].map(|axis| axis_starts(self.network_shape, self.patch, self.overlap, axis))
     }
@@ -275,13 +276,13 @@ impl CasePlan {
         TargetGrid { path: self.path(), shape: *original_shape, world_from_voxel }
     }
 
-    /// The case's first image, for messages.
+    /// Path of the case's first image, for messages.
     pub(super) fn path(&self) -> &Path {
         self.files.images.first().map_or(Path::new(""), |path| path)
     }
 }
 
-/// Checks that all files of the case fit together; returns the first image's header.
+/// Checks that all files of the case fit together, and returns the header of the first image.
 fn check_files(files: &CaseFiles, modalities: usize, regrid: Regrid) -> Result<Header, VolumeError> {
     let (first, others) = files.images.split_first().ok_or_else(|| VolumeError::ModalityCount {
         path: files.case_id.clone().into(),
@@ -343,8 +344,8 @@ fn network_shape(grid: &Grid, config: &BundleConfig) -> Result<[usize; 3], Strin
     Ok(sides.map(|side| (side.round() as usize).max(1)))
 }
 
-/// nnU-Net's rule: slices are not interpolated where the stored or the network's voxels are more than three times
-/// as long as wide.
+/// nnU-Net's rule: slices are not interpolated if the voxels of the stored or the network's grid are more than three
+/// times as long as wide.
 fn slice_interpolation(grid: &Grid, config: &BundleConfig) -> Interpolation {
     let is_anisotropic = |spacing: [f64; 3]| {
         let shortest = spacing.iter().copied().fold(f64::INFINITY, f64::min);

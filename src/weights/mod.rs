@@ -132,7 +132,7 @@ impl Source {
         File::open(path)
             .and_then(|file| file.take(16).read_to_end(&mut head))
             .map_err(|source| CheckpointError::Io { path: path.into(), source })?;
-        // Before zip (torch 1.6), torch wrote a pickled magic number; before that, a tar archive.
+        // Before zip archives (torch 1.6), torch wrote a pickled magic number; before that, a tar archive.
         const LEGACY_MAGIC: &[u8] = &[0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20];
         match &head[..] {
             [b'P', b'K', 3, 4, ..] => TorchFile::open(path).map(Source::Torch),

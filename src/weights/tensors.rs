@@ -12,7 +12,7 @@ use super::hash::hex;
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
 
-/// libtorch's type with the same numbers.
+/// libtorch's type for the same numbers.
 pub(super) fn kind_of(dtype: Dtype) -> Option<Kind> {
     KINDS.iter().find(|(_, other)| *other == dtype).map(|(kind, _)| *kind)
 }

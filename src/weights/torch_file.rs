@@ -1,8 +1,8 @@
-//! `.pth` files of torch, read by the crate `pytorch-reader`, which runs none of the code that a pickle may name
+//! `.pth` files of torch, read by the crate `pytorch-reader`, which does not run code that a pickle may contain
 //! (`docs/decisions/0013`).
 //!
-//! tch has two readers, neither of which can serve: `load_multi` expects a TorchScript module, and `loadz_multi`
-//! fails on an `OrderedDict`, which every state dict is, and on anything besides tensors.
+//! tch has two readers, but neither is suitable: `load_multi` expects a TorchScript module, and `loadz_multi` fails
+//! on an `OrderedDict`, which every state dict is, and on anything other than tensors.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -15,18 +15,18 @@ use super::CheckpointError;
 
 /// An attribute that torch gives a state dict, which the crate puts among its entries.
 const ATTRIBUTE: &str = "_metadata";
-/// Keys below which a checkpoint may hold its state dict.
+/// Keys under which a checkpoint may hold its state dict.
 const WRAPPERS: [&str; 2] = ["model", "state_dict"];
 
-/// A `.pth` file of which everything but the numbers was read.
+/// A `.pth` file of which everything except the numbers has been read.
 pub(super) struct TorchFile {
     path: PathBuf,
     tensors: BTreeMap<String, (Kind, Stored)>,
 }
 
 impl TorchFile {
-    /// Reads what the file holds, not yet the numbers. The state dict is the file itself or below `model` or
-    /// `state_dict`, and holds nothing but tensors.
+    /// Reads the structure of the file, but not the numbers. The state dict is the top-level object, or is under
+    /// `model` or `state_dict`, and contains only tensors.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let wrong = |error| checkpoint_error(path, error);
         let not = |reason: &str| CheckpointError::NotACheckpoint { path: path.into(), reason: reason.into() };

@@ -11,7 +11,7 @@ use crate::tensor::passes_gradient;
 #[derive(Debug, Default)]
 pub struct Derived(RefCell<Option<Kept>>);
 
-/// What is kept, for which size and from which parameters it was computed.
+/// The stored tensor, with the size and the states of the parameters for which it was computed.
 #[derive(Debug)]
 struct Kept {
     size: i64,
@@ -28,7 +28,7 @@ impl Derived {
         self.of_size(0, parameters, compute)
     }
 
-    /// What `compute` makes of `parameters` for one of several sizes. The last size is kept.
+    /// As [`Self::of`], for one of several sizes. Only the last size is kept.
     pub fn of_size(&self, size: i64, parameters: &[&Tensor], compute: impl FnOnce() -> Tensor) -> Tensor {
         if parameters.iter().any(|parameter| passes_gradient(parameter)) {
             return compute();

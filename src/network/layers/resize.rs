@@ -1,9 +1,9 @@
-//! Resizing of images as SAM resizes them (`ResizeLongestSide`).
+//! Resizing of images as in SAM (`ResizeLongestSide`).
 
 use tch::{Device, Kind, Tensor};
 
-/// `[B, C, H, W]` to `size = [height, width]`: bilinear with `align_corners = false` and antialiasing. On CPUs libtorch
-/// has no such operation for 16-bit floats, so these are resized in fp32 and converted back.
+/// `[B, C, H, W]` to `size = [height, width]`: bilinear with `align_corners = false` and antialiasing. libtorch has
+/// no such operation for 16-bit floats on CPUs, so these are resized in fp32 and converted back.
 pub fn resize_antialiased(images: &Tensor, size: [i64; 2]) -> Tensor {
     if images.size()[2..] == size {
         return images.shallow_clone();

@@ -26,7 +26,7 @@ pub struct Encoder {
     modality_adapter: Option<ModalityAdapter>,
     /// `(mean, std)` `[1, 3, 1, 1]` of intensities in [0, 1], for SAM's own ViTs.
     pixel_statistics: Option<(Tensor, Tensor)>,
-    /// Whether padding is zero in the network's input, as SAM has it, and not in the slices.
+    /// Whether padding is zero in the network's input, as in SAM, and not in the slices.
     pads_input: bool,
     sizes: Sizes,
     modalities: i64,
@@ -91,7 +91,7 @@ impl Encoder {
         })
     }
 
-    /// What [`Encoder::forward`] gives to the network, `[D, 3, S, S]`.
+    /// The input `[D, 3, S, S]` that [`Encoder::forward`] passes to the network.
     ///
     /// # Errors
     /// [`SegmenterError::Shape`].
@@ -114,7 +114,7 @@ impl Encoder {
         })
     }
 
-    /// Intensities in [0, 1] as SAM's own ViTs expect them.
+    /// Standardises intensities in [0, 1] as SAM's own ViTs expect them.
     fn standardised(&self, rgb: Tensor) -> Tensor {
         match &self.pixel_statistics {
             Some((mean, std)) => (rgb - mean) / std,
@@ -122,7 +122,7 @@ impl Encoder {
         }
     }
 
-    /// The covered part resized, standardised and then padded with zeros (`Sam.preprocess` in
+    /// Resizes and standardises the covered part, then pads it with zeros (`Sam.preprocess` in
     /// `segment_anything/modeling/sam.py`).
     fn padded(&self, volume: &Tensor, covered: [[i64; 2]; 2]) -> Result<Tensor, SegmenterError> {
         let (image, sides) = (self.sizes.image, self.sizes.patch);

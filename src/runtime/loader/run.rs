@@ -1,4 +1,4 @@
-//! A run of the loader: cases and windows on their way, and what the writer says of them.
+//! A run of the loader: its open cases and windows, and the writer's answers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
@@ -21,11 +21,11 @@ use crate::runtime::join::Leave;
 use crate::runtime::notice::{Notice, tell};
 use crate::volume::{CasePlan, PreparedCase};
 
-/// Cases held at a time: the one being sent, the one being read, and those waiting to be written.
+/// Most cases in memory: the one being sent, the one being read, and those waiting to be written.
 const MAX_OPEN_CASES: usize = 3;
-/// A window lost so often makes its case fail.
+/// A case fails if one of its windows is lost this often.
 const MAX_ATTEMPTS: i64 = 6;
-/// How long the writer may take for a control message before it is sent again.
+/// Time after which a control message is sent again if the writer has not answered.
 const REPEAT_AFTER: Duration = Duration::from_secs(30);
 
 struct OpenCase {
@@ -42,20 +42,20 @@ pub(super) struct Run {
     started_unix_ms: u64,
     pub commanded_unix_ms: Option<u64>,
     dispatcher: Dispatcher,
-    /// By first segment.
+    /// Open cases by first segment.
     open: BTreeMap<i64, OpenCase>,
     requested: usize,
     prepared: usize,
     next_segment: i64,
     failures: BTreeMap<String, String>,
-    /// Control messages that the writer must acknowledge, by case, with the time they were last sent.
+    /// Control messages that the writer must acknowledge, by case, with the time when they were last sent.
     unconfirmed: BTreeMap<String, (CaseMessage, Instant)>,
     end_sent: Option<Instant>,
     pub end_is_acknowledged: bool,
     writer_id: Option<String>,
-    /// Whether the dataflow wants the labels.
+    /// Whether the dataflow declares the output for labels.
     sends_labels: bool,
-    /// Cases that the writer has acknowledged since it started, and those that one before it had.
+    /// Cases that the present writer has acknowledged, and those that an earlier one had.
     written: Vec<String>,
     written_before_restart: Vec<String>,
     announced: Instant,
@@ -213,7 +213,8 @@ impl Run {
             && let Some(first) = self.dispatcher.overdue_case(Instant::now(), REPEAT_AFTER)
             && let Some(case) = self.open.get(&first)
         {
-            // A case that was written answers at once; one that is being written answers when it is.
+            // If the case has been written, the writer answers at once; if it is being written, the writer answers
+            // afterwards.
             send_case(node, &case.message)?;
             self.announced = Instant::now();
         }
@@ -292,7 +293,7 @@ impl Run {
             covered: case.plan.covered(window),
             shape: Vec::new(),
         };
-        // Slices are lent parts of the window, which is gathered anew only where there are several modalities.
+        // Slices are lent parts of the window, which is copied only if there are several modalities.
         let (voxels, labels) = (values_of(voxels), labels.map(values_of));
         let plane = height * width;
         for seq in 0..depth {
@@ -338,7 +339,7 @@ impl Run {
     }
 }
 
-/// The values of an array in C order, without a copy where they lie so in memory.
+/// The values of an array in C order. Copies only if they are in another order in memory.
 fn values_of<T: ArrowNativeType, D: Dimension>(array: Array<T, D>) -> ScalarBuffer<T> {
     let array = if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() };
     let length = array.len();

@@ -1,4 +1,5 @@
-//! The loader in training: draws windows ahead on threads of its own, sends those of a step when they are ordered.
+//! The loader in training: prepares windows ahead on separate threads, and sends those of a step when they are
+//! ordered.
 
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -21,13 +22,13 @@ use crate::training::{
     Divided, Prefetch, Sample, Sampler, TrainingConfig, TrainingError, divide, find_cases, slices_of,
 };
 
-/// The windows of a step, and how long they were waited for, seconds.
+/// The windows of a step, and how long the loader waited for them, seconds.
 type Drawn = Result<(u64, Vec<Sample>, f64), TrainingError>;
 
 /// Joins the dataflow and supplies windows until the end of the run.
 ///
 /// # Errors
-/// A dataset that cannot be used, a node that ends before the run does.
+/// A dataset that cannot be used; a node that ends before the run does.
 pub fn run_loader(run: &TrainingRun) -> Result<()> {
     let config = Arc::new(run.config.clone());
     let Divided { training, validation } = cases(&config)?;
@@ -45,7 +46,7 @@ pub fn run_loader(run: &TrainingRun) -> Result<()> {
     let (mut node, mut events) = join()?;
     let session_id = Uuid::new_v4().to_string();
     let mut closed = Closed::default();
-    // The step that was ordered last, its attempt, and its windows once they are there.
+    // The last step that was ordered, its attempt, and its windows once they are ready.
     let mut current: Option<(u64, i64)> = None;
     let mut held: Option<(u64, Vec<Sample>)> = None;
     serve(&mut node, &mut events, drawn, |node, happening| {
@@ -101,7 +102,7 @@ fn supply(node: &mut DoraNode, supply: &Supply) -> Result<()> {
     send(node, "supply", MetadataParameters::new(), encode_text(&to_json(supply)?))
 }
 
-/// The reader thread: steps are ordered one after the other, from `first` on.
+/// The reader thread: steps are ordered one after another, starting with `first`.
 fn draw(
     config: &TrainingConfig,
     sampler: &Arc<Sampler>,

@@ -1,4 +1,4 @@
-//! The encoder side in training.
+//! The encoder in training.
 
 use tch::{Kind, Tensor};
 
@@ -10,24 +10,24 @@ use crate::tensor::{as_laid_out, with_backward};
 use crate::training::config::TrainingConfig;
 use crate::training::error::TrainingError;
 
-/// MAdapter and image encoder with what trains them.
+/// MAdapter and image encoder with their optimiser.
 pub struct EncoderPart {
     encoder: Encoder,
     /// Parameters and optimiser.
     pub part: Part,
 }
 
-/// Gradients that come back for what an [`EncoderPart`] gave.
+/// The gradients w.r.t. the outputs of an [`EncoderPart`].
 #[derive(Debug)]
 pub struct EncodedGradients {
-    /// Of each level of the features, in their order and shapes.
+    /// W.r.t. each level of the features, in the same order and shapes.
     pub taps: Vec<Tensor>,
-    /// Of the embedding, from the mask decoder; absent while it rests.
+    /// W.r.t. the embedding, from the mask decoder; `None` while the decoder is not trained.
     pub embedding: Option<Tensor>,
 }
 
 impl EncodedGradients {
-    /// Fails where they are not gradients of `encoded`.
+    /// Fails if these are not gradients of `encoded`.
     ///
     /// # Errors
     /// [`TrainingError::Gradients`].
@@ -40,8 +40,9 @@ impl EncodedGradients {
         if found == expected { Ok(()) } else { Err(TrainingError::Gradients { found, expected }) }
     }
 
-    /// Adds the gradients of a window to the parameters: backward from the sum of each activation times its gradient, whose
-    /// value nobody needs and which is not computed. They become the graph's, which may keep them: an activation is no parameter.
+    /// Accumulates the gradients of the parameters for a window: a backward pass from the sum of each activation
+    /// times its gradient. The value of the sum is not needed and not computed. The graph may keep the gradients,
+    /// since an activation is no parameter.
     ///
     /// # Errors
     /// [`TrainingError::Gradients`].
@@ -56,7 +57,7 @@ impl EncodedGradients {
                 let scalar = Tensor::zeros([], (Kind::Float, activation.device()));
                 with_backward(activation, scalar, move |_| gradient.shallow_clone())
             });
-        // Without any trained weight before the features there is nothing to do.
+        // If no weight before the features is trained, there is nothing to do.
         if let Some(sum) = terms.reduce(|sum, term| sum + term) {
             sum.backward();
         }
@@ -65,7 +66,7 @@ impl EncodedGradients {
 }
 
 impl EncoderPart {
-    /// Fresh or loaded weights, as the configuration says.
+    /// Newly initialised or loaded weights, as configured.
     ///
     /// # Errors
     /// Those of [`Part::new`].
@@ -77,8 +78,8 @@ impl EncoderPart {
         Ok(Self { encoder, part })
     }
 
-    /// Slices `[D, M, imgH, imgW]` to features. The result keeps its graph until [`EncodedGradients::backward`]; what goes
-    /// to the other parts are its values alone.
+    /// Slices `[D, M, imgH, imgW]` to features. The result keeps its graph until [`EncodedGradients::backward`];
+    /// only its values go to the other parts.
     ///
     /// # Errors
     /// Slices of another shape.
@@ -87,7 +88,7 @@ impl EncoderPart {
     }
 }
 
-/// An activation as another part receives it: its values, at the start of a graph of their own.
+/// An activation as another part receives it: detached, as the leaf of a new graph.
 pub fn received(activation: &Tensor) -> Tensor {
     activation.detach().set_requires_grad(true)
 }

@@ -1,4 +1,4 @@
-//! What every trained part of the network has: its parameters, its optimiser and its share of a checkpoint.
+//! Common to all trained parts of the network: parameters, optimiser and checkpoint shard.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::training::error::TrainingError;
 use crate::training::optimise::Optimiser;
 use crate::weights::{Tensors, check_sha256, load_strict, sha256_of};
 
-/// The parts of the network, each a process of its own in a dataflow.
+/// The parts of the network, each a separate process in a dataflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PartName {
     /// MAdapter and image encoder.
@@ -36,7 +36,7 @@ impl PartName {
         }
     }
 
-    /// Key prefixes of its share of a SAM checkpoint.
+    /// Key prefixes of its weights in a SAM checkpoint.
     fn sam_parts(self) -> &'static [&'static str] {
         match self {
             Self::Encoder => ENCODER.sam,
@@ -45,7 +45,7 @@ impl PartName {
         }
     }
 
-    /// Key prefixes of its share of a bundle's adapters.
+    /// Key prefixes of its weights in a bundle's adapters.
     fn trained_parts(self) -> &'static [&'static str] {
         match self {
             Self::Encoder => ENCODER.trained,
@@ -55,7 +55,7 @@ impl PartName {
     }
 }
 
-/// Parameters of a part: SAM's, frozen or not, and those that the paper adds.
+/// Parameters of a part: SAM's (frozen or not), and those of the paper's modules.
 #[derive(Debug)]
 pub struct Part {
     name: PartName,
@@ -63,14 +63,14 @@ pub struct Part {
     trained: VarStore,
     trains_backbone: bool,
     optimiser: Optimiser,
-    /// sha256 of SAM's weights where they are frozen.
+    /// sha256 of SAM's weights if they are frozen.
     frozen: Option<String>,
 }
 
 impl Part {
-    /// Makes a part: `make` builds its network in the store of SAM's weights and the store of the added ones. Fresh
-    /// weights depend on the configuration's seed and on the part alone; SAM's are then loaded and frozen as it says, and
-    /// those of the bundle that the training starts from.
+    /// Makes a part. `make` builds its network in a store for SAM's weights and a store for the added ones. Initial
+    /// weights depend only on the configuration's seed and the part. Then SAM's weights are loaded and frozen as
+    /// configured, and the weights of the bundle from which the training starts are loaded.
     ///
     /// # Errors
     /// Weights that are missing, wrong or damaged; a bundle of another network.
@@ -113,12 +113,12 @@ impl Part {
         self.name
     }
 
-    /// Its parameters that learn, by name.
+    /// Its trained parameters, by name.
     pub fn parameters(&self) -> &BTreeMap<String, Tensor> {
         self.optimiser.parameters()
     }
 
-    /// Weights that are its own to keep, in fp32: `trained/…`, and `sam/…` where the backbone is trained.
+    /// The weights that it saves, in fp32: `trained/…`, and `sam/…` if the backbone is trained.
     pub fn weights(&self) -> Tensors {
         let mut weights = prefixed("trained", &self.trained);
         if self.trains_backbone {
@@ -137,12 +137,12 @@ impl Part {
         self.optimiser.gradient_norm()
     }
 
-    /// Updates its parameters by their gradients, whose norm is `norm`, and clears these.
+    /// Updates its parameters by their gradients, whose norm is `norm`, and clears the gradients.
     pub fn update(&mut self, learning_rate: f64, norm: f64) {
         self.optimiser.step(learning_rate, norm);
     }
 
-    /// Everything that makes it go on from here: its share of a checkpoint.
+    /// Its complete state: its shard of a checkpoint.
     pub fn shard(&self) -> Tensors {
         let mut tensors = self.weights();
         let state = self.optimiser.state();
@@ -150,7 +150,7 @@ impl Part {
         tensors
     }
 
-    /// Goes on from a shard.
+    /// Restores a shard.
     ///
     /// # Errors
     /// The entry that is missing, unexpected or of another shape.
@@ -166,7 +166,7 @@ impl Part {
             }
             let fits = own.get(name).is_some_and(|own| own.size() == value.size());
             if !fits {
-                return Err(format!("the {part} has no {name} of the shape {:?}", value.size()));
+                return Err(format!("the {part} has no {name} of shape {:?}", value.size()));
             }
             found += 1;
         }
@@ -183,7 +183,7 @@ impl Part {
         self.optimiser.restore(&state).map_err(|name| format!("optimiser/{name} does not fit the {part}"))
     }
 
-    /// Fails if weights have changed that must not.
+    /// Fails if frozen weights have changed.
     ///
     /// # Errors
     /// [`TrainingError::FrozenChanged`].

@@ -1,4 +1,4 @@
-//! `training.html`: the curves of a run on one page that needs nothing but itself.
+//! `training.html`: the curves of a run on a self-contained page.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::training::optimise::Stage;
 /// Size of a chart and the margins of its axes, pixels.
 const SIZE: [f64; 2] = [720.0, 240.0];
 const MARGIN: [f64; 2] = [56.0, 24.0];
-/// Points drawn of a curve; more are thinned out.
+/// Most points drawn of a curve; curves with more are thinned out.
 const MOST_POINTS: usize = 1000;
 
 /// A named curve.
@@ -128,7 +128,7 @@ struct Frame {
 }
 
 impl Frame {
-    /// Around all points; `None` where there are none.
+    /// The frame around all points; `None` if there are none.
     fn around(curves: &[Curve]) -> Option<Self> {
         let points = || curves.iter().flat_map(|curve| &curve.points);
         points().next()?;
@@ -141,7 +141,7 @@ impl Frame {
         Some(Self { x: bounds(|point| point.0), y: bounds(|point| point.1) })
     }
 
-    /// Where a point is drawn, pixels.
+    /// Position of a point, pixels.
     fn place(&self, (x, y): (f64, f64)) -> [f64; 2] {
         let ([width, height], [left, bottom]) = (SIZE, MARGIN);
         let share = |value: f64, (low, high): (f64, f64)| (value - low) / (high - low);
@@ -171,7 +171,7 @@ fn chart(title: &str, curves: &[Curve]) -> Markup {
     }
 }
 
-/// A line across the chart with its value, and the step below.
+/// A line across the chart with its value, and the step below it.
 fn axis_marks(frame: &Frame, share: f64) -> Markup {
     let ([width, height], [left, _]) = (SIZE, MARGIN);
     let at = |(low, high): (f64, f64)| low + share * (high - low);

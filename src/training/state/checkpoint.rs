@@ -26,21 +26,21 @@ pub type Shards = BTreeMap<String, Tensors>;
 const MANIFEST: &str = "manifest.json";
 const STEP: &str = "step-";
 
-/// What a whole checkpoint says of itself.
+/// The manifest of a complete checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Steps that have been made.
     pub step: u64,
-    /// Seconds of training that went into it.
+    /// Training time so far, seconds.
     pub seconds: f64,
-    /// The best validation so far, where there was one.
+    /// The best validation so far, if any.
     pub best: Option<Best>,
     /// sha256 of each part's shard.
     pub shards: BTreeMap<String, String>,
 }
 
-/// The step whose validation was best.
+/// The step with the best validation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Best {
@@ -57,7 +57,7 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// In `folder`, which need not exist.
+    /// Checkpoints in `folder`, which need not exist.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
@@ -70,7 +70,7 @@ impl Checkpoints {
         self.step_folder(step).join(format!("{part}.safetensors"))
     }
 
-    /// Writes a part's shard of a step; its sha256 is for the manifest.
+    /// Writes a part's shard of a step and returns its sha256, for the manifest.
     ///
     /// # Errors
     /// [`TrainingError::Io`], [`TrainingError::Shard`].
@@ -84,8 +84,8 @@ impl Checkpoints {
         Ok(sha256_of_bytes(&bytes))
     }
 
-    /// Makes a step count, whose shards are all written. Then removes every other step that is neither this one nor the
-    /// best; what cannot be removed is left with a warning.
+    /// Completes a step whose shards are all written. Then removes every other step except the best one; what cannot
+    /// be removed stays, with a warning.
     ///
     /// # Errors
     /// [`TrainingError::Io`].
@@ -106,11 +106,11 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// The newest step that is whole, with its shards. Steps that are not are skipped with a warning that names the file.
-    /// `None` where no checkpoint has ever been completed.
+    /// The newest complete step with its shards. Incomplete steps are skipped with a warning that names the file.
+    /// `None` if no checkpoint has ever been completed.
     ///
     /// # Errors
-    /// [`TrainingError::Io`] where the folder cannot be read; why the oldest is damaged where all are.
+    /// [`TrainingError::Io`] if the folder cannot be read; why the oldest step is damaged if all are.
     pub fn newest(&self) -> Result<Option<(Manifest, Shards)>, TrainingError> {
         let mut damaged = None;
         for step in self.steps()?.into_iter().rev() {
@@ -138,13 +138,13 @@ impl Checkpoints {
         let manifest: Manifest =
             serde_json::from_slice(&bytes).map_err(|error| damaged(&path, error.to_string()))?;
         if manifest.step != step {
-            return Err(damaged(&path, format!("it is of step {}", manifest.step)));
+            return Err(damaged(&path, format!("it belongs to step {}", manifest.step)));
         }
         let shards = self.read_shards(step, &manifest.shards)?;
         Ok((manifest, shards))
     }
 
-    /// The shards of a step that need not be whole yet, with their sha256 by part.
+    /// The shards of a step that may still be incomplete, given their sha256 by part.
     ///
     /// # Errors
     /// As those of [`Checkpoints::read`].
@@ -163,7 +163,7 @@ impl Checkpoints {
         Ok(shards)
     }
 
-    /// Whether there is anything.
+    /// Whether there is no step.
     pub fn is_empty(&self) -> bool {
         self.steps().is_ok_and(|steps| steps.is_empty())
     }

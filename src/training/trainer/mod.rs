@@ -1,5 +1,5 @@
-//! All parts in one process, cut at the same boundaries as in a dataflow: the reference that it is tested and timed
-//! against.
+//! All parts in one process, separated at the same boundaries as in a dataflow: the reference for tests and timings
+//! of the dataflow.
 
 mod export;
 mod validate;
@@ -39,32 +39,32 @@ pub struct Trainer {
     step: u64,
 }
 
-/// What a step gave: means over its windows.
+/// The results of a step: means over its windows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
     /// Number of the step, from 0.
     pub step: u64,
-    /// Loss at the auxiliary masks, unweighted.
+    /// Loss of the auxiliary masks, unweighted.
     pub auxiliary_loss: f64,
-    /// Loss at the final output, unweighted; absent while the decoder rests.
+    /// Loss of the final output, unweighted; `None` while the decoder is not trained.
     pub final_loss: Option<f64>,
     /// Learning rate.
     pub learning_rate: f64,
-    /// Norms of the gradients of encoder side, generator and decoder side.
+    /// Gradient norms of encoder, generator and decoder.
     pub gradient_norms: [f64; 3],
 }
 
-/// What the network makes of a window: logits `[D, N, imgH, imgW]`.
+/// The network's outputs for a window: logits `[D, N, imgH, imgW]`.
 #[derive(Debug)]
 pub struct Segmented {
-    /// The generator's.
+    /// The generator's output.
     pub auxiliary: Tensor,
-    /// The decoder's; absent while it rests.
+    /// The decoder's output; `None` while the decoder is not trained.
     pub output: Option<Tensor>,
 }
 
 impl Trainer {
-    /// A network that has not learned anything yet.
+    /// A network at the start of its training.
     ///
     /// # Errors
     /// Weights that are missing, wrong or damaged.
@@ -82,17 +82,17 @@ impl Trainer {
         })
     }
 
-    /// What it was made by.
+    /// Its configuration.
     pub fn config(&self) -> &TrainingConfig {
         &self.config
     }
 
-    /// Steps made so far.
+    /// Number of steps done.
     pub fn steps_done(&self) -> u64 {
         self.step
     }
 
-    /// Encoder side, generator, decoder side.
+    /// Encoder, generator, decoder.
     pub fn parts(&self) -> [&Part; 3] {
         [&self.encoder.part, &self.generator.part, &self.decoder.part]
     }
@@ -142,7 +142,7 @@ impl Trainer {
         Ok(StepReport { step, auxiliary_loss, final_loss, learning_rate, gradient_norms })
     }
 
-    /// Segments a window `[M, D, H, W]` as the nodes do; the decoder's output is made where the stage has one.
+    /// Segments a window `[M, D, H, W]` as the nodes do; with the decoder's output if the stage has one.
     ///
     /// # Errors
     /// A window of another shape.
@@ -161,7 +161,7 @@ impl Trainer {
         })
     }
 
-    /// Writes the shards of a checkpoint of the steps done so far; their sha256 by part.
+    /// Writes the shards of a checkpoint after the steps done so far; returns their sha256 by part.
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -173,10 +173,10 @@ impl Trainer {
         self.parts().into_iter().map(write).collect()
     }
 
-    /// Goes on from the shards of a checkpoint after `step` steps.
+    /// Restores the shards of a checkpoint after `step` steps.
     ///
     /// # Errors
-    /// [`TrainingError::Shard`] where it is of another network.
+    /// [`TrainingError::Shard`] if they belong to another network.
     pub fn restore(&mut self, step: u64, shards: &BTreeMap<String, Tensors>) -> Result<(), TrainingError> {
         for part in [&mut self.encoder.part, &mut self.generator.part, &mut self.decoder.part] {
             let name = part.name().name();
@@ -188,7 +188,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Fails if weights have changed that must not.
+    /// Fails if frozen weights have changed.
     ///
     /// # Errors
     /// [`TrainingError::FrozenChanged`].
@@ -197,7 +197,7 @@ impl Trainer {
     }
 }
 
-/// `[M, D, H, W]` as the encoder takes it, `[D, M, H, W]`.
+/// `[M, D, H, W]` to the encoder's `[D, M, H, W]`.
 pub fn slices_of(images: &Array4<f32>) -> Tensor {
     let (modalities, depth, height, width) = images.dim();
     let shape = [modalities, depth, height, width].map(|size| size as i64);
@@ -205,7 +205,7 @@ pub fn slices_of(images: &Array4<f32>) -> Tensor {
     Tensor::from_slice(images.as_slice().unwrap_or_default()).view(shape).transpose(0, 1).contiguous()
 }
 
-/// `[D, H, W]` as the losses take it, int64.
+/// `[D, H, W]` as int64, for the losses.
 pub fn labels_of(labels: &Array3<u8>) -> Tensor {
     let (depth, height, width) = labels.dim();
     let labels = labels.as_standard_layout();

@@ -1,5 +1,5 @@
-//! Validation on whole cases by the way that inference takes: windows, network, blending, labels on the original grid,
-//! metrics.
+//! Validation on whole cases by the same steps as inference: windows, network, blending, labels on the original
+//! grid, metrics.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,13 +24,13 @@ use crate::volume::{
 /// Figures of one validation. Dice is the mean over cases, 0 to 1; absent where no truth has the class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
-    /// Steps made before it.
+    /// Steps done before it.
     pub step: u64,
-    /// Whether all cases took part.
+    /// Whether all cases were used.
     pub complete: bool,
-    /// Cases that took part.
+    /// Number of cases used.
     pub cases: usize,
-    /// Of what the network gives: the decoder's output, or the auxiliary masks while it rests.
+    /// Of the network's output: the decoder's, or the auxiliary masks while the decoder is not trained.
     pub output: DiceFigures,
     /// Of the auxiliary masks.
     pub auxiliary: DiceFigures,
@@ -41,7 +41,7 @@ pub struct Validation {
 pub struct DiceFigures {
     /// Mean over classes.
     pub mean: Option<f64>,
-    /// Each class but the background, in the model's order.
+    /// Each class except the background, in the model's order.
     pub classes: Vec<(String, Option<f64>)>,
 }
 
@@ -54,7 +54,7 @@ pub struct Validator {
     rules: LabelRules,
 }
 
-/// What a validation gives.
+/// The results of a validation.
 pub struct Validated {
     /// The figures.
     pub figures: Validation,
@@ -69,7 +69,7 @@ struct CaseLabels {
 }
 
 impl Validator {
-    /// For `cases` with labels.
+    /// For `cases`, which have labels.
     pub fn new(cases: Vec<CaseFiles>, config: BundleConfig) -> Self {
         let rules = LabelRules::new((0..=u8::MAX).take(config.classes.len()), []);
         Self { cases, config, options: PlanOptions::default(), rules }
@@ -92,7 +92,7 @@ impl Validator {
         self.cases.is_empty()
     }
 
-    /// Validates on all cases, or on at most `limit` spread over them. `None` where `stop` was set meanwhile.
+    /// Validates on all cases, or on at most `limit` cases spread over them. `None` if `stop` was set meanwhile.
     ///
     /// # Errors
     /// A case that cannot be read.
@@ -204,7 +204,7 @@ impl Validator {
     }
 }
 
-/// Logits `[D, N, H, W]` as `[N, D, H, W]`, as windows are put together.
+/// Logits `[D, N, H, W]` to `[N, D, H, W]`, the order for blending.
 pub fn by_class(logits: &Tensor) -> Array4<f32> {
     let logits = logits.transpose(0, 1).to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
     let mut values = vec![0.0f32; logits.numel()];

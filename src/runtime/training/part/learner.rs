@@ -7,21 +7,22 @@ use crate::runtime::assembly::{Input, Window};
 use crate::runtime::stage::Emit;
 use crate::training::{Part, Stage};
 
-/// A part of the network as its node learns with it.
+/// A part of the network, as its node trains it.
 pub trait Learner: Send + 'static {
     /// Its parameters.
     fn part(&mut self) -> &mut Part;
 
-    /// Where its network computes.
+    /// Device and type of its network.
     fn network(&self) -> Compute;
 
-    /// What is done with each window, in this order, by the inputs that it takes; nothing while the part rests.
+    /// The inputs of each task, in the order in which the tasks are done for each window; empty while the part is
+    /// idle.
     fn tasks(&self, stage: Stage) -> &'static [&'static [Input]];
 
-    /// Does a task and gives the window's loss (0 where there is none). `share` is the window's part of the step.
+    /// Does a task and returns the window's loss (0 if there is none). `share` is the window's weight in the step.
     ///
     /// # Errors
-    /// What makes the training impossible.
+    /// Anything that prevents the training.
     fn learn(
         &mut self,
         task: usize,

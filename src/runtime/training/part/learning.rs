@@ -1,4 +1,4 @@
-//! The compute thread of a node with a part of the network: learns from the windows of a step in their order, then updates
+//! The compute thread of a node with a part of the network: processes the windows of a step in order, then updates
 //! the parameters.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,20 +16,20 @@ use crate::runtime::startup::{compute_here, one_line};
 use crate::runtime::turns::Turns;
 use crate::training::{TrainingConfig, TrainingError};
 
-/// For the compute thread.
+/// A message for the compute thread.
 pub(super) enum Work {
     Window(usize, Box<Window>),
     Save(u64),
     End,
 }
 
-/// From the compute thread.
+/// A message from the compute thread.
 pub(super) enum Done {
     Output(Output),
     Report(Progress),
-    /// A piece of work is done.
+    /// A job is done.
     Work,
-    /// Everything is done.
+    /// All jobs are done.
     Ended(Result<(), TrainingError>),
 }
 
@@ -40,25 +40,26 @@ pub(super) struct Learning<L> {
     outputs: BTreeSet<String>,
     to_io: UnboundedSender<Done>,
     turns: Turns,
-    /// The step that the parameters are to learn from first.
+    /// The first step that this process learns from.
     first: u64,
-    /// The step that is learned from, or was last.
+    /// The present step, or the last one.
     step: Option<u64>,
-    /// Windows that came before their turn: windows are taken in their order, so that sums are those of one process.
+    /// Windows that arrived before their turn. Windows are processed in order, so that sums are the same as in one
+    /// process.
     early: BTreeMap<(usize, i64), Window>,
-    /// Segment that comes next, by task.
+    /// The next segment, by task.
     next: Vec<i64>,
-    /// What each task gave for each window of the step.
+    /// The outputs of each task for each window of the step.
     given: BTreeMap<(usize, i64), Vec<Output>>,
     loss: f64,
-    /// What was reported of the step, once it is made.
+    /// The report of the step, once it is done.
     report: Option<Progress>,
-    /// The steps made before the last shard was written, and its sha256.
+    /// Number of steps before the last shard was written, and the shard's sha256.
     saved: Option<(u64, String)>,
 }
 
 impl<L: Learner> Learning<L> {
-    /// Of a part whose parameters are to learn from step `first` next.
+    /// For a part that learns from step `first` next.
     pub fn new(
         learner: L,
         config: TrainingConfig,
@@ -108,7 +109,7 @@ impl<L: Learner> Learning<L> {
     }
 
     fn tell(&self, done: Done) {
-        // The I/O loop outlives this thread except at exit, when nobody waits.
+        // The I/O loop outlives this thread, except at exit, when nothing is needed.
         let _ = self.to_io.send(done);
     }
 
@@ -126,7 +127,7 @@ impl<L: Learner> Learning<L> {
             self.begin(step)?;
         }
         if let Some(given) = self.given.get(&(task, segment)) {
-            // It was sent again, as something after it was lost.
+            // It was sent again, because a later message was lost.
             for output in given {
                 let mut output = output.clone();
                 output.header.attempt = window.header.attempt;
@@ -147,7 +148,7 @@ impl<L: Learner> Learning<L> {
 
     fn begin(&mut self, step: u64) -> Result<()> {
         if !self.stands_at(step) {
-            bail!("step {step} has come, but step {} is next", self.expected());
+            bail!("step {step} has arrived, but step {} is next", self.expected());
         }
         let tasks = self.learner.tasks(self.config.schedule.stage(step));
         self.next = vec![i64::try_from(step)? * self.windows(); tasks.len()];
@@ -170,7 +171,7 @@ impl<L: Learner> Learning<L> {
         let turn = self.turns.take()?;
         let loss = self.learner.learn(task, window, stage, share, emit)?;
         drop(turn);
-        // Before anybody is given what is no number.
+        // Check before other parts get values that are not finite.
         finite(step, "the loss", loss)?;
         given.iter().for_each(|output| self.tell(Done::Output(output.clone())));
         self.loss += share * loss;
@@ -194,12 +195,12 @@ impl<L: Learner> Learning<L> {
         Ok(())
     }
 
-    /// The step that comes next: the current one until it is made.
+    /// The next step: the present one until it is done.
     fn expected(&self) -> u64 {
         self.step.map_or(self.first, |step| step + u64::from(self.report.is_some()))
     }
 
-    /// Whether the parameters are those before `step`. A part that rests sees nothing of the steps until its time comes.
+    /// Whether the parameters are those before `step`. An idle part does not see steps before its stage begins.
     fn stands_at(&self, step: u64) -> bool {
         let expected = self.expected();
         let rests = self.learner.tasks(self.config.schedule.stage(expected)).is_empty();
@@ -213,7 +214,7 @@ impl<L: Learner> Learning<L> {
             return Ok(());
         }
         if !self.stands_at(step) {
-            bail!("the shard after {step} steps is asked for, but {} are made", self.expected());
+            bail!("the shard after {step} steps was requested, but {} steps are done", self.expected());
         }
         let part = self.learner.part();
         let saved = self.config.checkpoints().write_shard(step, part.name().name(), &part.shard());
@@ -246,7 +247,7 @@ mod tests {
     use crate::runtime::stage::Emit;
     use crate::training::{Part, PartName, Stage};
 
-    /// Learns one weight, whose gradient is the sum of what has come.
+    /// A learner with one weight, whose gradient is the sum of its inputs.
     struct Fake {
         part: Part,
         weight: Tensor,
@@ -302,7 +303,7 @@ mod tests {
         assembler.add(&input, header(segment, attempt, 0, 1), &array(1.0)).unwrap().unwrap()
     }
 
-    /// Attempts of the outputs and the reports since the last call.
+    /// Attempts of the outputs, and the reports, since the last call.
     fn told(results: &mut UnboundedReceiver<Done>) -> (Vec<(i64, i64)>, Vec<Progress>) {
         let (mut outputs, mut reports) = (Vec::new(), Vec::new());
         while let Ok(done) = results.try_recv() {
@@ -361,7 +362,7 @@ mod tests {
         }
         assert_eq!(learning.learner.seen[2..], [(0, 2), (0, 3), (1, 2), (1, 3)]);
         assert!(matches!(told(&mut results).1[..], [Progress::Learned { step: 1, .. }]));
-        // A window of a step that is over is nobody's business any more.
+        // A window of an earlier step is ignored.
         learning.window(0, window(A, 0, 1)).unwrap();
         assert_eq!(told(&mut results), (Vec::new(), Vec::new()));
         assert!(learning.window(0, window(A, 8, 0)).is_err(), "step 4 after step 1");
@@ -379,7 +380,7 @@ mod tests {
         told(&mut results);
         learning.save(1).unwrap();
         learning.window(0, window(A, 2, 0)).unwrap();
-        // Asked for again, late: what was written then.
+        // Requested again, late: the answer is the shard that was written then.
         learning.save(1).unwrap();
         let (_, reports) = told(&mut results);
         assert!(matches!(&reports[..], [Progress::Saved { step: 1, .. }, again] if *again == reports[0]));

@@ -1,4 +1,4 @@
-//! A node with a part of the network: learns from the windows of a step, then updates its parameters.
+//! A node with a part of the network: learns from the windows of a step, then updates the parameters.
 
 mod learner;
 mod learners;
@@ -31,7 +31,7 @@ use crate::training::{Schedule, Stage, TrainingConfig};
 /// Joins the dataflow and learns until the end of the run.
 ///
 /// # Errors
-/// A checkpoint of another network, frozen weights that have changed, a node that ends before the run does.
+/// A checkpoint of another network, frozen weights that have changed, or a node that ends before the run does.
 pub fn run_part(run: &TrainingRun, mut learner: impl Learner) -> Result<()> {
     let mut first = 0;
     if let Some((manifest, shards)) = run.checkpoint()? {
@@ -113,12 +113,12 @@ fn report(node: &mut DoraNode, progress: &Progress) -> Result<()> {
     send(node, "progress", MetadataParameters::new(), encode_text(&to_json(progress)?))
 }
 
-/// Joins messages to windows, one join a task; the tasks differ between the stages.
+/// Joins messages into windows, with one join per task. The tasks differ between the stages.
 struct Joins {
     schedule: Schedule,
     tasks: [&'static [&'static [Input]]; 2],
     stage: Stage,
-    /// Newest step that anything has come of.
+    /// The newest step of which a message has arrived.
     step: u64,
     assemblers: Vec<Assembler>,
 }
@@ -145,8 +145,8 @@ impl Joins {
         self.tasks[usize::from(self.stage == Stage::Full)]
     }
 
-    /// Takes a message of a step in; the windows that it completes, with their tasks. What is left of an older step is
-    /// dropped.
+    /// Adds a message of a step, and returns the windows that it completes, with their tasks. Incomplete windows of
+    /// older steps are dropped.
     fn add(
         &mut self,
         id: &str,

@@ -12,7 +12,7 @@ use crate::training::{OptimiserConfig, Rule, TrainingConfig};
 pub(super) const A: Input = Input { name: "a", kind: InputKind::Floats };
 pub(super) const B: Input = Input { name: "b", kind: InputKind::Floats };
 
-/// One step of the first stage, then the second; two windows a step.
+/// One step of the first stage, then the second stage; two windows per step.
 pub(super) fn config() -> TrainingConfig {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/hippocampus-scratch.yml");
     let mut config = TrainingConfig::open(&shipped).unwrap();
