@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A fuzz campaign: campaign.sh SECONDS [TARGET...]. Prints a line a target: executions, and the inputs that it failed on.
+# A fuzz campaign: campaign.sh SECONDS [TARGET...]. Prints one line per target: executions, and the inputs on which it failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:?seconds for each target}
@@ -9,7 +9,7 @@ targets=("$@")
 
 export LIBTORCH=${LIBTORCH:-$PWD/.spsam/libtorch}
 export LD_LIBRARY_PATH=$LIBTORCH/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-# Coverage counters on the stable compiler; the address sanitizer has nothing to say of safe Rust beside a libtorch without it.
+# Coverage counters on the stable compiler; the address sanitizer finds nothing in safe Rust next to a libtorch built without it.
 export RUSTC_BOOTSTRAP=1
 [ -f fuzz/Cargo.lock ] || cp Cargo.lock fuzz/Cargo.lock
 SPSAM_WRITE_CORPUS=$PWD/fuzz/corpus cargo test --release --quiet --test properties -- the_corpus_is_made >/dev/null

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# spsam where something is missing: tests/situations.sh PROGRAM FOLDER [SITUATION...]
+# Runs spsam on machines that lack something: tests/situations.sh PROGRAM FOLDER [SITUATION...]
 #
-# PROGRAM is spsam of a build or of an installed folder, FOLDER gets volumes, results and logs. Each situation is one line: what
-# came, the exit code, the seconds, and the last line that was printed. A run is right that wrote its label map and exits with 0, or
-# exits with 1 and one line that names what is missing; none may take longer than LIMIT. The exit code is the number of those
-# that are not right. Mounts are made in namespaces of their own, which needs root; without it they are skipped.
+# PROGRAM is spsam of a build or of an installed folder; FOLDER gets volumes, results and logs. Each situation prints one
+# line: label maps or not, the exit code, the seconds, and the last line of output. A run is right if it writes its label
+# map and exits with 0, or exits with 1 and one line that names what is missing; none may take longer than LIMIT. The exit
+# code is the number of situations that are not right. Mounts are made in separate namespaces, which needs root; without
+# root these situations are skipped.
 set -u
 spsam=$(readlink -f "$1") out=$(mkdir -p "$2" && cd "$2" && pwd) only="${*:3}"
 here=$(cd "$(dirname "$0")" && pwd)

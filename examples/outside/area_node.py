@@ -11,7 +11,7 @@ FOLDER = Path(os.environ.get("SPSAM_BASE", ""), os.environ.get("SPSAM_OUTPUT") o
 
 
 def areas(logits):
-    """Pixels of each class of a slice, by logits [N, H, W]."""
+    """Number of pixels of each class in a slice, from logits [N, H, W]."""
     return np.bincount(logits.argmax(axis=0).ravel(), minlength=logits.shape[0])
 
 

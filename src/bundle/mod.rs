@@ -26,9 +26,9 @@ pub enum BundleError {
     Invalid { path: PathBuf, reason: String },
 }
 
-/// Largest payload of a message: dora takes 64 MiB on every path, with its metadata and Arrow's.
+/// Largest payload of a message: dora carries 64 MiB on every path, including its own metadata and Arrow's.
 pub const MAX_MESSAGE_BYTES: usize = 60 << 20;
-/// Logits of one slice travel in one message.
+/// The logits of one slice are sent in one message.
 const MAX_SLICE_VALUES: usize = MAX_MESSAGE_BYTES / size_of::<f32>();
 /// Slices of a window that messages can count.
 const MAX_DEPTH: usize = 4096;
@@ -69,8 +69,8 @@ pub struct BundleConfig {
     pub adapters: Option<WeightFile>,
 }
 
-/// Anatomical axis along which slices are stacked: the one of the canonical orientation (RAS+) that comes closest to the
-/// volume's own axes.
+/// Anatomical axis along which slices are stacked: the axis of the canonical orientation (RAS+) closest to the
+/// volume's own axis.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SliceAxis {
@@ -84,7 +84,7 @@ pub enum SliceAxis {
 }
 
 impl SliceAxis {
-    /// All of them, with the names they have in files and settings.
+    /// All axes with their names in files and settings.
     pub const NAMES: [(&'static str, Self); 3] =
         [("axial", Self::Axial), ("coronal", Self::Coronal), ("sagittal", Self::Sagittal)];
 
@@ -93,7 +93,7 @@ impl SliceAxis {
         Self::NAMES.iter().find(|(_, axis)| *axis == self).map_or("", |(name, _)| name)
     }
 
-    /// Place of the axis in `[x, y, z]` (right, front, top).
+    /// Index of the axis in `[x, y, z]` (right, front, top).
     pub fn canonical(self) -> usize {
         match self {
             Self::Sagittal => 0,

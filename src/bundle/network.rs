@@ -1,4 +1,4 @@
-//! What a bundle says of its network.
+//! The network section of a bundle.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! What the report shows of one case.
+//! The report's section for one case.
 
 use std::ops::Range;
 

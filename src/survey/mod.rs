@@ -1,5 +1,5 @@
-//! What a dataset holds, and everything that is wrong with it, before anything is trained on it (nnU-Net's "fingerprint"
-//! and `verify_dataset_integrity`).
+//! Checks of a dataset before training: its contents, and all problems (nnU-Net's "fingerprint" and
+//! `verify_dataset_integrity`).
 //!
 //! ```text
 //! folder ─ find ─► cases (dataset.json's pairs) ─ examine, in parallel ─► facts, problems of each case

@@ -1,4 +1,4 @@
-//! Training (paper section 4.2): the parts that a dataflow's nodes and one process train with alike.
+//! Training (paper section 4.2): the parts that are trained by the nodes of a dataflow or in one process.
 //!
 //! ```text
 //! discover → Split → CaseStore → Sampler (augment) → Prefetch ─ windows ─► EncoderPart ─ taps ─► GeneratorPart
@@ -7,8 +7,8 @@
 //!                                                                  └ labels, losses at generator and decoder
 //! ```
 //!
-//! The graph is cut between the parts: each receives values, and gives gradients back. [`Trainer`] holds all parts in
-//! one process; [`run()`] makes a whole run of it, and [`Course`] is what goes with the steps in both.
+//! The graph is cut between the parts: each receives values and returns gradients. [`Trainer`] holds all parts in
+//! one process; [`run()`] runs a whole training with it, and [`Course`] surrounds the steps in both cases.
 
 pub mod augment;
 mod config;

@@ -34,11 +34,10 @@ pub struct PreparedCase {
 }
 
 impl PreparedCase {
-    /// Reads the case's images and, where it has them, labels.
+    /// Reads the case's images and, if it has them, labels.
     ///
     /// # Errors
-    /// Those of [`super::Image::read`] and [`read_labels_on`]: also where a file is not what it was when the plan was
-    /// made.
+    /// Those of [`super::Image::read`] and [`read_labels_on`], also if a file has changed since the plan was made.
     pub fn open(plan: &CasePlan, config: &BundleConfig) -> Result<Self, VolumeError> {
         let images = read_images(plan, config)?;
         let labels = match &plan.files.labels {

@@ -1,13 +1,13 @@
-//! Volumes in and out: finding cases, reading and writing NIfTI-1, orientation, resampling, intensity, windows, and
-//! labels put together from windows.
+//! Input and output of volumes: finding cases, reading and writing NIfTI, orientation, resampling, intensity
+//! normalisation, windows, and assembling labels from windows.
 //!
 //! ```text
 //! discover → CaseFiles ─ CasePlan::new → CasePlan ─┬─ PreparedCase::open → window(k), label_window(k)
 //!                                                  └─ LabelAssembler::new → push(k, logits) → write_labels
 //! ```
 //!
-//! Arrays "as stored" are `[x, y, z]`; everything the network sees is `[z, y, x]`, more exactly
-//! `[slice, row, column]` (see [`Grid`]).
+//! Arrays "as stored" are `[x, y, z]`. Everything the network sees is `[z, y, x]`, more precisely `[slice, row,
+//! column]` (see [`Grid`]).
 
 mod affine;
 mod align;

@@ -20,7 +20,8 @@ use crate::bundle::{BundleConfig, Plane, SliceAxis};
 
 /// Slices are interpolated if the ratio of voxel sizes is at most this (nnU-Net's `ANISO_THRESHOLD`).
 const ANISOTROPY: f64 = 3.0;
-/// A volume whose voxels are so many times as long within the slices as across them was scanned along another axis.
+/// If the voxels of a volume are this many times as long within the slices as across them, it was scanned along
+/// another axis.
 const COARSER: f64 = 2.0;
 /// Most windows of a case; more means that patch or spacing do not suit the volume.
 const MOST_WINDOWS: usize = 1 << 20;
@@ -47,7 +48,7 @@ pub struct CasePlan {
     pub largest_component: bool,
     /// Interpolation of images along the slice axis: linear, or nearest if voxels are much longer than wide.
     pub slice_interpolation: Interpolation,
-    /// What becomes of labels and further modalities that lie on another grid than the first image.
+    /// How to treat labels and further modalities on another grid than the first image.
     pub regrid: Regrid,
     windows: Vec<[usize; 3]>,
 }
@@ -69,10 +70,11 @@ struct PlanRecord {
     regrid: Regrid,
 }
 
-/// What the user, not the bundle, says about a case.
+/// Options for a case that come from the user, not the bundle.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct PlanOptions {
-    /// Opposite corners of a box in world millimetres (RAS) outside of which nothing is computed and labels are zero.
+    /// Opposite corners of a box in world millimetres (RAS); outside the box nothing is computed and labels are
+    /// zero.
     pub roi_mm: Option<BoxMm>,
     /// What becomes of labels and further modalities that lie on another grid than the first image.
     pub regrid: Regrid,
@@ -175,10 +177,10 @@ fn axis_starts(shape: [usize; 3], patch: [usize; 3], overlap: [f64; 3], axis: us
 }
 
 impl CasePlan {
-    /// [`CasePlan::with_options`] with a region of interest; other grids are refused.
+    /// As [`CasePlan::with_options`], with a region of interest only; other grids are refused.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`CasePlan::with_options`].
     pub fn new(files: &CaseFiles, config: &BundleConfig, roi_mm: Option<BoxMm>) -> Result<Self, VolumeError> {
         Self::with_options(files, config, &PlanOptions { roi_mm, ..PlanOptions::default() })
     }
@@ -186,9 +188,9 @@ impl CasePlan {
     /// Plans a case from the headers of its files.
     ///
     /// # Errors
-    /// Those of [`Header::read`], [`VolumeError::ModalityCount`], [`VolumeError::Dimensions`] (4D beside other
-    /// files), [`VolumeError::OtherGrid`] (modalities or labels), [`VolumeError::Outside`] (region) and
-    /// [`VolumeError::Header`] (a resampled grid or window count beyond reason).
+    /// Those of [`Header::read`], [`VolumeError::ModalityCount`], [`VolumeError::Dimensions`] (a 4D file among
+    /// several), [`VolumeError::OtherGrid`] (modalities or labels), [`VolumeError::Outside`] (region) and
+    /// [`VolumeError::Header`] (an unreasonably large resampled grid or number of windows).
     pub fn with_options(
         files: &CaseFiles,
         config: &BundleConfig,
@@ -301,7 +303,7 @@ fn check_files(files: &CaseFiles, modalities: usize, regrid: Regrid) -> Result<H
     for path in others.iter().map(|path| &**path).chain(labels) {
         let other = Header::read(path)?;
         expect_one_channel(&other)?;
-        // Resampling is checked and announced where voxels are read.
+        // Resampling is checked and announced when voxels are read.
         if regrid == Regrid::Refuse {
             align(&other, &TargetGrid::from(&header), regrid)?;
         }
@@ -309,7 +311,7 @@ fn check_files(files: &CaseFiles, modalities: usize, regrid: Regrid) -> Result<H
     Ok(header)
 }
 
-/// Says that the volume was scanned in slices along another axis than the model's.
+/// Warns that the volume was scanned in slices along another axis than the model's.
 fn warn_of_slice_axis(grid: &Grid, slice_axis: SliceAxis, path: &Path) {
     let [slice, row, column] = grid.spacing_mm;
     let coarsest = row.max(column);

@@ -13,7 +13,7 @@ use tch::{Kind, Tensor};
 
 use super::CheckpointError;
 
-/// An attribute that torch gives a state dict, which the crate puts among its entries.
+/// An attribute of torch's state dicts, which the crate lists among the entries.
 const ATTRIBUTE: &str = "_metadata";
 /// Keys under which a checkpoint may hold its state dict.
 const WRAPPERS: [&str; 2] = ["model", "state_dict"];
@@ -108,7 +108,7 @@ fn checkpoint_error(path: &Path, error: PytorchError) -> CheckpointError {
         PytorchError::InvalidFormat(reason) => {
             CheckpointError::NotACheckpoint { path, reason: one_line(&reason) }
         }
-        // Classes of TorchScript modules are called so.
+        // Class names of TorchScript modules contain this.
         PytorchError::Pickle(error) if error.to_string().contains("'__torch__.") => {
             let reason = "a TorchScript module; save its state_dict() instead".into();
             CheckpointError::NotACheckpoint { path, reason }

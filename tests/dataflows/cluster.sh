@@ -1,10 +1,9 @@
 #!/bin/sh
-# Runs a dataflow over two machines, `front` and `gpu`, that are network namespaces of this one: cluster.sh DORA FLOW.
+# Runs a dataflow on two simulated machines, `front` and `gpu`, which are network namespaces: cluster.sh DORA FLOW.
 #
-# To be started as the first process of its own network, mount and process namespaces (cluster.rs does): the kernel
-# then removes everything that was made here when this shell ends, however it ends. A machine has its own addresses
-# and its own /dev/shm; they share files and the processor. The addresses are those for tests of network devices
-# (RFC 2544), and nobody else sees them.
+# Must be the first process of new network, mount and process namespaces (cluster.rs starts it so): the kernel then
+# removes everything made here when this shell ends. Each machine has its own addresses and its own /dev/shm; both
+# share files and processor. The addresses are those for tests of network devices (RFC 2544) and not visible outside.
 set -eu
 dora=$1 flow=$2
 address_front=198.18.0.1 address_gpu=198.18.0.2

@@ -1,5 +1,5 @@
-//! What SAM's image encoder is given, from a volume on disk on, against PyPI `segment-anything` 1.0: slices that are not
-//! square, smaller and larger than the network's input.
+//! The input of SAM's image encoder for volumes on disk, compared with PyPI `segment-anything` 1.0: slices that are
+//! not square, smaller and larger than the network's input.
 
 use std::path::PathBuf;
 
@@ -54,7 +54,8 @@ fn slices_of_any_shape_are_prepared_as_sam_prepares_them() {
     let encoder = Encoder::new(&config([false; 3]), &sam, &trained);
     for (name, expected) in Tensor::read_safetensors(folder.join("reference.safetensors")).unwrap() {
         let (shape, kind) = name.split_once('.').unwrap();
-        // Standardised, a grey level is 0.0175. Sums have another order, and the predictor rounds to whole levels twice.
+        // After standardisation a grey level is 0.0175. Sums have another order, and the predictor rounds to integer
+        // levels twice.
         let tolerance = if kind == "exact" { 1e-4 } else { 0.03 };
         let found = input(&folder, shape, &encoder, [false; 3], 0);
         assert_eq!(found.size(), expected.size(), "{name}");

@@ -328,7 +328,8 @@ fn vit_tiny_works_at_its_three_sizes() {
     }
 }
 
-/// On CPUs libtorch resizes 16-bit floats with antialiasing in fp32 alone. Sizes that are no doubling of the patch.
+/// On CPUs libtorch can resize 16-bit floats with antialiasing only in fp32. The sizes are not a power-of-two
+/// multiple of the patch.
 #[test]
 fn modalities_are_adapted_in_sixteen_bits_as_in_thirty_two() {
     for (patch, image_size) in [([40, 40], 96), ([100, 90], 64)] {
@@ -348,9 +349,9 @@ fn modalities_are_adapted_in_sixteen_bits_as_in_thirty_two() {
             let found = tch::no_grad(|| adapter.forward(&volume));
             assert_eq!((found.kind(), found.size()), (kind, expected.size()));
             let error = largest(&(found.to_kind(Kind::Float) - &expected)) / largest(&expected);
-            // Seven convolutions, doublings and normalisations with 8 bits of mantissa.
+            // Seven convolutions, upsamplings and normalisations with an 8-bit mantissa.
             assert!(error < 0.05, "{kind:?} {patch:?} to {image_size}: {error}");
-            // Of one modality, as the mean of two is rounded otherwise.
+            // One modality only, because the mean of two is rounded differently.
             let (volume, size) = (volume.narrow(1, 0, 1).to_kind(kind), [image_size; 2]);
             let exact = resize_to_rgb(&volume.to_kind(Kind::Float), size).to_kind(kind);
             assert!(resize_to_rgb(&volume, size).equal(&exact), "{kind:?}");

@@ -1,4 +1,4 @@
-//! Header fields that change what voxels mean, what surrounds the voxels, and what is written for labels.
+//! Header fields that change the meaning of voxels, bytes around the voxels, and the headers written for labels.
 
 #![expect(clippy::unwrap_used, reason = "a helper fails as its test does")]
 
@@ -45,7 +45,7 @@ fn lengths_are_millimetres_whatever_the_unit() {
         let affine = [[1.5, 0.0, 0.0, -30.0], [0.0, 2.5, 0.0, 4.0], [0.0, 0.0, 3.0, 7.0]];
         let stored = affine.map(|row: [f64; 4]| row.map(|value| value * factor));
         let pixdim = [1.5f64, 2.5, 3.0].map(|size| ((size * factor) as f32).to_le_bytes()).concat();
-        // Of the qform and of pixdim alone, too.
+        // Also for the qform and pixdim alone.
         for (form, codes) in [("sform", [0, 0, 1, 0]), ("qform", [1, 0, 0, 0]), ("pixdim", [0; 4])] {
             let offset = [-30.0f64, 4.0, 7.0].map(|at| ((at * factor) as f32).to_le_bytes()).concat();
             let edits = [(80, pixdim.as_slice()), (123, &[unit | 8]), (252, &codes), (268, &offset)];
@@ -82,7 +82,7 @@ fn forms_that_contradict_each_other_are_settled_by_two_of_three() {
     let folder = tempfile::tempdir().unwrap();
     let (real, one) = ([1.5, 2.5, 3.0], [1.0; 3]);
     let other = [1.5, 2.5, 6.0];
-    // sform, pixdim, codes of qform and sform, what counts, what a warning says.
+    // sform, pixdim, codes of qform and sform, the one used, text of the warning.
     let table = [
         ("agree", real, real, [1, 1], real, ""),
         ("rounding", real, [1.501, 2.499, 3.001], [1, 1], real, ""),
@@ -169,7 +169,7 @@ fn bytes_behind_the_last_gzip_member_are_passed_over() {
         assert_eq!(warnings.len(), usize::from(!warning.is_empty()), "{name}: {warnings:?}");
         assert!(warnings.iter().all(|w| w.contains(warning) && w.contains(name)), "{warnings:?}");
     }
-    // A member that is cut off is still an error, also behind a whole one.
+    // A truncated member is still an error, also after a complete one.
     for (name, bytes) in [("cut", one[..one.len() - 9].to_vec()), ("cut_second", [&one, &one[..30]].concat())]
     {
         let path = write(folder.path(), &format!("{name}.nii.gz"), &bytes);
@@ -189,14 +189,14 @@ fn voxels_that_are_not_finite_count_as_the_smallest_of_their_channel() {
     assert_eq!((stored[3], stored[7], stored[30]), (-5.0, -5.0, 19.0));
     assert!(stored.iter().all(|voxel| voxel.is_finite()));
     assert!(warnings.len() == 1 && warnings[0].contains("holes.nii: 3 voxels are NaN"), "{warnings:?}");
-    // What the network sees is finite, too, with statistics over what there is.
+    // The network's input is also finite, with statistics over the finite voxels.
     let mut config = config(2, Plane::Window([4, 4]), 2);
     config.normalisation = Normalisation::ZScore;
     let plan = CasePlan::new(&case(&path, None), &config, None).unwrap();
     let (window, again) = warnings_of(|| PreparedCase::open(&plan, &config).unwrap().window(0));
     assert!(window.iter().all(|value| value.is_finite()));
     assert_eq!(again, Vec::<String>::new(), "said once, however often the file is read");
-    // A value that float32 cannot hold is none.
+    // A value beyond the range of float32 counts as not finite.
     let doubles: Vec<u8> =
         (0..24).flat_map(|at| if at == 9 { 1e300 } else { f64::from(at) }.to_le_bytes()).collect();
     let bytes = edited(Nifti::u8(&[4, 3, 2], doubles).bytes(), &[(70, &[64, 0, 64, 0])]);
@@ -210,7 +210,7 @@ fn scaled_labels_are_accepted_within_rounding_and_soft_ones_refused() {
     let folder = tempfile::tempdir().unwrap();
     let labels = Array3::from_shape_fn(SHAPE, |(x, y, z)| ((x + 2 * y + 3 * z) % 8) as i32);
     let in_file = |labels: &Array3<i32>| labels.view().reversed_axes().iter().copied().collect::<Vec<i32>>();
-    // As nibabel stores floats in int16 and uint8: steps of the largest over the range of the type.
+    // As nibabel stores floats in int16 and uint8: the step is the largest value divided by the range of the type.
     let scaled = |largest: f32, bits: &str| {
         let slope = largest / if bits == "u8" { 255.0 } else { 65535.0 };
         let intercept = if bits == "u8" { 0.0 } else { largest / 2.0 };
@@ -265,7 +265,7 @@ fn pairs_are_read_by_either_file_and_found_once_in_a_folder() {
     let cases = discover(folder.path(), None, 1).unwrap();
     let found: Vec<_> = cases.iter().map(|case| case.case_id.as_str()).collect();
     assert_eq!(found, ["MORE", "scan"]);
-    // What is written for a pair is one file.
+    // For a pair, a single file is written.
     let result = folder.path().join("result.nii.gz");
     write_labels(&result, &Array3::ones(SHAPE), &voxels, &ClassTable::of_values([1])).unwrap();
     assert!(read_labels(&result).unwrap().0.iter().all(|&label| label == 1));
@@ -306,7 +306,7 @@ fn label_maps_say_that_they_are_and_keep_no_statistic() {
     assert_eq!(names, serde_json::json!({ "labels": { "7": "left", "250": "right" } }));
     let written = read_labels(&result).unwrap().0;
     assert_eq!((written[[1, 2, 0]], written[[3, 0, 1]], written[[0, 0, 0]]), (7, 250, 0));
-    // Without names nothing is announced.
+    // Without names there is no extension.
     write_labels(&result, &Array3::zeros(SHAPE), &image, &ClassTable::of_values([])).unwrap();
     assert_eq!(std::fs::read(&result).unwrap()[348..352], [0; 4]);
     let error = write_labels(&result, &labels, &image, &ClassTable::of_values([7])).unwrap_err().to_string();

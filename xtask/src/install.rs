@@ -1,4 +1,4 @@
-//! `install`: everything that a run needs in one folder, which may be moved and needs no source tree.
+//! `install`: makes a movable folder with everything that a run needs, independent of the source tree.
 //!
 //! ```text
 //! bin/                spsam, the nodes, dora's command line

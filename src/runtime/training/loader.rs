@@ -88,7 +88,7 @@ pub fn run_loader(run: &TrainingRun) -> Result<()> {
     })
 }
 
-/// The cases of the run, looked at as `spsam train` does before it starts the dataflow.
+/// The cases of the run, checked as `spsam train` does before it starts the dataflow.
 fn cases(config: &TrainingConfig) -> Result<Divided> {
     if variable("SPSAM_DATA_CHECKED").as_deref() == Some("1") {
         return Ok(divide(config)?);

@@ -7,16 +7,17 @@
 //! writer ─ control ─► encoder, generator, decoder ─ progress ─► writer
 //! ```
 //!
-//! A run goes step by step: the writer orders the windows of a step from the loader, every part learns from them in
-//! their order and updates its parameters when it has had all, and reports it; then the writer orders the next step, or
-//! asks for a checkpoint first. The segment id of a window is its place in the stream, so that everybody knows its step.
+//! A run proceeds step by step. The writer orders the windows of a step from the loader. Every part learns from
+//! them in order, updates its parameters after the last one, and reports this. Then the writer orders the next
+//! step, or asks for a checkpoint first. The segment id of a window is its position in the stream, so every node
+//! knows its step.
 //!
-//! Messages can be lost. Nobody working for a while on a step that is not finished means that: the writer orders its
-//! windows again, and a part that has learned from one already repeats what it gave. As no step begins before the last one
-//! has ended everywhere, a part need only remember its own step.
+//! Messages can be lost. If no node reports work on an unfinished step for a while, a message was lost: the writer
+//! orders the windows again, and a part that has already learned from one repeats its outputs. No step begins
+//! before the last one has ended everywhere, so a part only has to keep the outputs of its present step.
 //!
-//! A node that ends before the run does ends the run: parameters live in the nodes, and a run goes on from its newest
-//! checkpoint.
+//! If a node ends before the run does, the run ends, because parameters are in the nodes. It can be resumed from
+//! its newest checkpoint.
 
 mod loader;
 mod part;

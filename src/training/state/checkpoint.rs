@@ -1,14 +1,14 @@
-//! Checkpoints: one shard a part, and a manifest that appears when all shards of a step are there.
+//! Checkpoints: one shard per part, and a manifest that is written when all shards of a step exist.
 //!
 //! ```text
-//! checkpoints/step-00002500/encoder.safetensors      written by the encoder side, atomically
+//! checkpoints/step-00002500/encoder.safetensors      written by the encoder, atomically
 //!                           generator.safetensors
 //!                           decoder.safetensors
 //!                           manifest.json             last: the sha256 of every shard
 //! ```
 //!
-//! A step without a manifest, or with a shard that is not the manifest's, does not count: the newest step that is whole
-//! is where a run goes on.
+//! A step without a manifest, or with a shard that differs from the manifest's hash, is incomplete. A run resumes
+//! from the newest complete step.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -21,7 +21,7 @@ use crate::volume::{
     read_labels_on,
 };
 
-/// Figures of one validation. Dice is the mean over cases, 0 to 1; absent where no truth has the class.
+/// Results of one validation. Dice is the mean over cases, 0 to 1; absent if no truth has the class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
     /// Steps done before it.
@@ -75,7 +75,7 @@ impl Validator {
         Self { cases, config, options: PlanOptions::default(), rules }
     }
 
-    /// For `cases` of a training configuration.
+    /// For `cases` of a training configuration, which have labels.
     pub fn of_config(config: &TrainingConfig, cases: Vec<CaseFiles>) -> Self {
         let options = PlanOptions { regrid: config.data.regrid(), ..PlanOptions::default() };
         let rules = LabelRules::of_config(config);
@@ -133,7 +133,7 @@ impl Validator {
         Ok(Some(Validated { figures, pictures }))
     }
 
-    /// The classes of a case; voxels that do not count are background there and in `labels`.
+    /// The true classes of a case; ignored voxels become background there and in `labels`.
     fn truth(&self, plan: &CasePlan, labels: &mut CaseLabels) -> Result<Option<Array3<u8>>, TrainingError> {
         let Some(files) = &plan.files.labels else { return Ok(None) };
         let mut truth = files.read(|path| read_labels_on(path, &plan.target(), plan.regrid))?;
@@ -167,7 +167,7 @@ impl Validator {
 
     fn dice(&self, cases: &[CaseMetrics]) -> DiceFigures {
         let summary = Summary::from_cases(cases, DEFAULT_TOLERANCE_MM);
-        // A class that no truth has cannot be found: what the network takes for it is no figure of the class.
+        // If no truth has a class, predictions of it give no value for the class.
         let is_in_truth = |name: &String| {
             let mut of_class =
                 cases.iter().flat_map(|case| &case.classes).filter(|class| class.class == *name);

@@ -1,4 +1,4 @@
-//! Which files make which case: single files, folders, lists, and the layouts of the Medical Segmentation
+//! Finds the files of each case: single files, folders, lists, and the layouts of the Medical Segmentation
 //! Decathlon (`imagesTr`, `labelsTr`, 4D files), nnU-Net (`<case>_0000.nii.gz` for each modality), ACDC
 //! (`patient001/patient001_frame01.nii.gz` with `_gt`) and Synapse (`img0001.nii.gz`, `label0001.nii.gz`).
 //!

@@ -1,4 +1,4 @@
-//! What a node needs of a part of the network to learn with it.
+//! The interface between a node and the part of the network that it trains.
 
 use eyre::Result;
 
