@@ -169,3 +169,15 @@ fn sizes_beyond_all_bounds_are_refused_by_name() {
         assert!(error.contains(name) && error.contains("model.yml"), "{wrong}: {error}");
     }
 }
+
+/// Recursion over the values of these pickles ends a program by its stack: the first holds itself, in the others tuples are
+/// nested. Found by the fuzz target `checkpoint`.
+#[test]
+fn pickles_that_hold_themselves_or_are_nested_without_end_do_not_end_the_program() {
+    let itself = b"\x80\x02}]q\x00h\x00aK\x01s.".to_vec();
+    let nested =
+        |place: &[u8], end: &[u8]| [b"\x80\x02}", place, b"]", &b"\x85".repeat(200_000), end, b"s."].concat();
+    for pickle in [itself, nested(b"X\x01\0\0\0a", b""), nested(b"", b"K\x01")] {
+        parsers::checkpoint(&[&[1u8][..], &pickle].concat());
+    }
+}

@@ -1,14 +1,14 @@
 //! Training on small synthetic cases: the stream of windows, a run that learns, faults, and resuming after a stop.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ndarray::Array3;
-use self_prompt_sam::bundle::{Backbone, Bundle, NetworkConfig, Normalisation, Patch, Plane};
+use self_prompt_sam::bundle::{Backbone, Bundle, NetworkConfig, Normalisation, Patch, Plane, WeightFile};
 use self_prompt_sam::compute::Compute;
-use self_prompt_sam::network::segmenter::Segmenter;
+use self_prompt_sam::network::segmenter::{Segmenter, write_fresh_weights};
 use self_prompt_sam::training::augment::AugmentationConfig;
 use self_prompt_sam::training::{
     CaseStore, Checkpoints, DataConfig, LearningRate, Manifest, ModelConfig, Outcome, Prefetch,
@@ -16,7 +16,7 @@ use self_prompt_sam::training::{
     run, slices_of,
 };
 use self_prompt_sam::volume::IgnoreValues;
-use self_prompt_sam::weights::Tensors;
+use self_prompt_sam::weights::{Tensors, sha256_file};
 use tch::{Device, Kind, Tensor};
 
 use crate::volumes::Nifti;
@@ -303,10 +303,27 @@ fn shards_of_another_network_are_refused() {
     assert!(error.contains("generator") && error.contains("head"), "{error}");
 }
 
+/// The configuration with all weights from a bundle, which is made in `folder`: fresh weights come from libtorch's
+/// generator, and the tests of a process share that.
+fn with_fixed_weights(mut config: TrainingConfig, folder: &Path) -> TrainingConfig {
+    let file = |name: &str| folder.join(name);
+    let [backbone, adapters] = ["backbone.safetensors", "adapters.safetensors"].map(file);
+    let mut bundle = config.model.without_files();
+    write_fresh_weights(&bundle, 3, &adapters, Some(&backbone)).unwrap();
+    let weights = |file: PathBuf| WeightFile { sha256: sha256_file(&file).unwrap(), file };
+    bundle.weights = weights(backbone);
+    bundle.adapters = Some(weights(adapters));
+    fs::write(file("model.yml"), serde_yaml::to_string(&bundle).unwrap()).unwrap();
+    config.model.weights = Some(bundle.weights);
+    config.model.train_backbone = false;
+    config.start_from = Some(folder.to_path_buf());
+    config
+}
+
 #[test]
 fn windows_of_a_step_are_averaged() {
     let folder = tempfile::tempdir().unwrap();
-    let config = config(folder.path(), 4);
+    let config = with_fixed_weights(config(folder.path(), 4), folder.path());
     let sampler = sampler(&config, AugmentationConfig::none(), 0);
     let windows: Vec<Sample> = (0..3).map(|index| sampler.sample(index).unwrap()).collect();
     let report = |windows: &[Sample]| Trainer::new(&config, fp32()).unwrap().step(windows).unwrap();
@@ -341,13 +358,7 @@ fn only_what_the_stage_trains_changes_and_frozen_weights_never() {
     assert!(trainer.step(&[sampler.sample(3).unwrap()]).unwrap().final_loss.is_some());
     assert!(!same(&start, &decoder(&trainer)));
 
-    let weights = folder.path().join("backbone.safetensors");
-    let adapters = folder.path().join("adapters.safetensors");
-    let bundle = config.model.without_files();
-    self_prompt_sam::network::segmenter::write_fresh_weights(&bundle, 3, &adapters, Some(&weights)).unwrap();
-    let sha256 = self_prompt_sam::weights::sha256_file(&weights).unwrap();
-    config.model.weights = Some(self_prompt_sam::bundle::WeightFile { file: weights, sha256 });
-    config.model.train_backbone = false;
+    let config = with_fixed_weights(config, folder.path());
     let mut trainer = Trainer::new(&config, fp32()).unwrap();
     for index in 0..5 {
         trainer.step(&[sampler.sample(index).unwrap()]).unwrap();
