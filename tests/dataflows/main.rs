@@ -10,6 +10,7 @@ mod cluster;
 mod examples;
 mod golden;
 mod harness;
+mod installed;
 mod labels;
 mod lossless;
 mod machine;
