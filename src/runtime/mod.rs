@@ -36,4 +36,4 @@ pub use setting_text::{decode_setting, encode_setting};
 pub use settings::{NamedBox, Settings, number};
 pub use shared_memory::{Room, SharedMemory};
 pub use stage::{Emit, Output, Stage, run_stage};
-pub use startup::{Failures, exit_code, forget_package, node_main, one_line, prepare, transport_overlay};
+pub use startup::{Failures, exit_code, forget_package, node_main, prepare, reason, transport_overlay};

@@ -173,7 +173,7 @@ pub fn exit_code(main: impl FnOnce() -> Result<()>) -> ExitCode {
     let Err(error) = main() else { return ExitCode::SUCCESS };
     let lines = match error.downcast_ref::<Failures>() {
         Some(Failures(lines)) => lines.clone(),
-        None => vec![format!("{error:#}")],
+        None => vec![reason(&error)],
     };
     for line in lines {
         // The terminal itself may have been closed.
@@ -182,10 +182,23 @@ pub fn exit_code(main: impl FnOnce() -> Result<()>) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// An error with its causes on one line. A cause that the message before it contains already is left out.
+pub fn reason(error: &Report) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    one_line(&text)
+}
+
 /// Logs why a node has ended, and notifies the command. A consequence of another node's failure is not logged as an
 /// error.
 fn say_why(error: &Report) {
-    let text = one_line(&format!("{error:#}"));
+    let text = reason(error);
     let node = node_name();
     match error.downcast_ref::<Leave>() {
         Some(Leave::EndedEarly(_)) => {
@@ -223,4 +236,17 @@ fn peak_memory_mb() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let io = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let error = crate::volume::VolumeError::Io { path: "a.nii".into(), source: io };
+        let text = reason(&Report::new(error).wrap_err("case a"));
+        assert_eq!(text, "case a: a.nii: entity not found");
+    }
 }

@@ -11,7 +11,7 @@ pub enum VolumeError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
     /// The file is not a NIfTI file.
-    #[error("{path}: not a NIfTI-1 file ({reason})")]
+    #[error("{path}: not a NIfTI file ({reason})")]
     NotNifti { path: PathBuf, reason: &'static str },
     /// The file ends before its last voxel, or is too short for what its header says.
     #[error("{path}: truncated, the header announces {expected} bytes of voxels")]

@@ -53,7 +53,7 @@ fn bad_images_are_refused_in_one_line_naming_the_file() {
         ("cut.nii", good[..400].to_vec(), "truncated"),
         ("cut_header.nii", good[..100].to_vec(), "shorter than a header"),
         ("empty.nii.gz", Vec::new(), "shorter than a header"),
-        ("text.nii", b"hello, I am not a volume".repeat(30), "not a NIfTI-1 file"),
+        ("text.nii", b"hello, I am not a volume".repeat(30), "not a NIfTI file"),
         ("magic.nii", with(&[(344, b"xxxx")]), "wrong magic"),
         ("pair.nii", with(&[(344, b"ni1\0")]), "voxels are in an .img file"),
         ("nifti2.nii", with(&[(0, &540i32.to_le_bytes())]), "wrong magic"),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use eyre::{Report, Result, WrapErr, bail};
 use self_prompt_sam::bundle::{Bundle, BundleConfig, GeneratorKind};
 use self_prompt_sam::runtime::loader::Loader;
-use self_prompt_sam::runtime::{Failures, Settings, device_by_name, one_line};
+use self_prompt_sam::runtime::{Failures, Settings, device_by_name, reason};
 use self_prompt_sam::volume::{self, CaseFiles, CasePlan, Image};
 
 /// Time limit for reading headers.
@@ -65,7 +65,7 @@ fn headers(cases: &[CaseFiles], config: &BundleConfig) -> Result<()> {
     for case in cases {
         match look_at(case, config, cases.len() == 1) {
             Ok(()) => return Ok(()),
-            Err(error) => errors.push(one_line(&format!("{error:#}"))),
+            Err(error) => errors.push(reason(&error)),
         }
         if started.elapsed() > HEADERS {
             return Ok(());

@@ -19,6 +19,7 @@ use crate::runtime::dispatch::{Action, Dispatcher, Timing};
 use crate::runtime::events::send;
 use crate::runtime::join::Leave;
 use crate::runtime::notice::{Notice, tell};
+use crate::runtime::startup::reason;
 use crate::volume::{CasePlan, PreparedCase};
 
 /// Most cases in memory: the one being sent, the one being read, and those waiting to be written.
@@ -174,7 +175,7 @@ impl Run {
         let case_id = self.loader.cases[index].case_id.clone();
         let (plan, prepared) = match outcome {
             Ok(case) => case,
-            Err(error) => return self.fail(node, case_id, format!("{error:#}")),
+            Err(error) => return self.fail(node, case_id, reason(&error)),
         };
         let first = self.next_segment;
         let windows = plan.windows().len();
