@@ -99,7 +99,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 pub(super) fn would_fail_again() -> bool {
     let restarts = config().is_some_and(|config| {
         let nodes = config.dataflow_descriptor.get("nodes").and_then(Value::as_sequence);
-        let own = |node: &&Value| node.get("id").and_then(Value::as_str) == Some(&config.node_id.to_string());
+        let own = |node: &&Value| node.get("id").and_then(Value::as_str) == Some(config.node_id.as_ref());
         let policy = nodes.into_iter().flatten().find(own).and_then(|node| node.get("restart_policy"));
         policy.and_then(Value::as_str).is_some_and(|policy| policy != "never")
     });

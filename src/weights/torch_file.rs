@@ -113,7 +113,16 @@ fn checkpoint_error(path: &Path, error: PytorchError) -> CheckpointError {
             let reason = "a TorchScript module; save its state_dict() instead".into();
             CheckpointError::NotACheckpoint { path, reason }
         }
-        other => CheckpointError::Damaged { path, reason: one_line(&other.to_string()) },
+        other => {
+            let reason = one_line(&other.to_string());
+            // The directory of a zip file is at its end.
+            let is_cut = reason.contains("Could not find EOCD");
+            if is_cut {
+                CheckpointError::Truncated { path, reason }
+            } else {
+                CheckpointError::Damaged { path, reason }
+            }
+        }
     }
 }
 

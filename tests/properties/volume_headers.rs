@@ -157,10 +157,10 @@ fn bytes_behind_the_last_gzip_member_are_passed_over() {
         (
             "rubbish",
             [one.clone(), b"rubbish".to_vec()].concat(),
-            "7 bytes behind the compressed data are ignored",
+            "7 bytes after the compressed data are ignored",
         ),
-        ("half_magic", [one.clone(), vec![0x1f]].concat(), "1 bytes behind"),
-        ("late_rubbish", [two, vec![0; 300_000], vec![1]].concat(), "300001 bytes behind"),
+        ("half_magic", [one.clone(), vec![0x1f]].concat(), "1 bytes after"),
+        ("late_rubbish", [two, vec![0; 300_000], vec![1]].concat(), "300001 bytes after"),
     ];
     for (name, bytes, warning) in table {
         let path = write(folder.path(), &format!("{name}.nii.gz"), &bytes);

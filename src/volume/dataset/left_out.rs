@@ -90,6 +90,6 @@ mod tests {
             "{}",
             lines[0]
         );
-        assert_eq!(lines[1], "not taken (not a NIfTI file): a.mha");
+        assert_eq!(lines[1], "not used (not a NIfTI file): a.mha");
     }
 }
