@@ -15,7 +15,7 @@ use crate::files::write_atomically;
 use crate::weights::sha256_file;
 
 /// File name of the record.
-const RECORD: &str = ".spsam-files.json";
+const RECORD: &str = ".spsam.json";
 
 /// The files that runs have written to a folder.
 #[derive(Debug)]

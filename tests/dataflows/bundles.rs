@@ -33,7 +33,7 @@ fn centre_and_volume(path: &Path, labels: &[u8]) -> ([f64; 3], f64) {
 #[test]
 fn both_hippocampi_of_the_mni152_head_are_found_without_a_prompt() {
     let sample = project().join(".spsam/sample/mni152_t1.nii.gz");
-    let bench = Bench::new(0, 0);
+    let bench = Bench::alone(0, 0);
     let flow = bench.dataflow("dataflows/infer.yml", |text| text);
     let settings = [
         ("SPSAM_MODEL", &*project().join("models/hippocampus").display().to_string()),
@@ -82,7 +82,7 @@ fn the_hippocampus_bundle_segments_cases_that_it_has_not_seen() {
     images.sort();
     // Every tenth case is a validation case; every third of these is enough here.
     let list: Vec<String> = images.iter().step_by(30).map(|path| path.display().to_string()).collect();
-    let bench = Bench::new(0, 0);
+    let bench = Bench::alone(0, 0);
     fs::write(bench.path("list.txt"), list.join("\n")).unwrap();
     let flow = bench.dataflow("dataflows/infer.yml", |text| text);
     let settings = [

@@ -114,7 +114,7 @@ fn write_heart(path: &Path) {
 
 #[test]
 fn the_heart_bundle_gives_the_golden_label_map() {
-    let bench = Bench::new(0, 0);
+    let bench = Bench::alone(0, 0);
     let heart = bench.path("images/heart.nii");
     write_heart(&heart);
     let flow = bench.dataflow("dataflows/infer.yml", |text| text);

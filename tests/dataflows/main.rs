@@ -1,7 +1,7 @@
 //! Tests of the dataflows and of nodes that users write, with the real dora.
 //!
 //! They need the files that `cargo xtask setup` installs and the node binaries (`cargo build --release`). Tests that
-//! run a dataflow run one at a time, because each uses the whole machine.
+//! run small dataflows share the machine; those with a whole network have it alone.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;

@@ -51,7 +51,7 @@ fn box_prompts_from_labels_give_the_dice_of_the_reference_package() {
         skipped("needs the data set ACDC: SPSAM_ACDC names its folder");
         return;
     }
-    let bench = Bench::new(0, 0);
+    let bench = Bench::alone(0, 0);
     let reference = bench.path("reference.json");
     let files = frames.iter().flat_map(|(image, label)| [image, label]);
     let script = project().join("tests/python/oracle_reference.py");
