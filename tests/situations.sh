@@ -2,7 +2,7 @@
 # Runs spsam on machines that lack something: tests/situations.sh PROGRAM FOLDER [SITUATION...]
 #
 # PROGRAM is spsam of a build or of an installed folder; FOLDER gets volumes, results and logs. Each situation prints one
-# line: label maps or not, the exit code, the seconds, and the last line of output. A run is right if it writes its label
+# line: verdict, name, exit code, seconds, number of label maps, and the error line. A run is right if it writes its label
 # map and exits with 0, or exits with 1 and one line that names what is missing; none may take longer than LIMIT. The exit
 # code is the number of situations that are not right. Mounts are made in separate namespaces, which needs root; without
 # root these situations are skipped.
