@@ -245,7 +245,7 @@ fn ctrl_c_writes_a_checkpoint_and_the_run_goes_on_from_it() {
     let mut config = config(&bench, 1, 2, 1);
     config.schedule.iterations_per_epoch = 20;
     train(&bench, "whole", &config, false);
-    let mut run = spsam(&bench, "stopped", &config, &[]);
+    let mut run = spsam(&bench, "stopped", &config, &["--verbose"]);
     run.wait_for("starting dataflow");
     run.signal("INT");
     let status = run.finish();
