@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::machine::{self, Place};
 
 /// A run of these small cases takes longer only if something hangs.
-const RUN_LIMIT: Duration = Duration::from_secs(300);
+const RUN_LIMIT: Duration = Duration::from_secs(600);
 
 pub fn project() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

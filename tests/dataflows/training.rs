@@ -142,7 +142,7 @@ fn difference(bench: &Bench, [one, other]: [&str; 2]) -> (f64, f64) {
 /// threads.
 #[test]
 fn a_step_of_the_dataflow_is_a_step_of_one_process() {
-    let bench = Bench::new(3, 12);
+    let bench = Bench::alone(3, 12);
     for windows in [1, 3] {
         for (stage, generator_only) in [("stage1", 1), ("stage2", 0)] {
             let mut config = config(&bench, windows, 1, generator_only);
@@ -162,7 +162,7 @@ fn a_step_of_the_dataflow_is_a_step_of_one_process() {
 /// Voxels that do not count travel as 255, and teach nothing in either.
 #[test]
 fn ignored_voxels_are_left_out_in_the_dataflow_as_in_one_process() {
-    let bench = Bench::new(3, 12);
+    let bench = Bench::alone(3, 12);
     let mut config = config(&bench, 2, 1, 0);
     config.schedule.iterations_per_epoch = 1;
     config.model.classes.truncate(2);
@@ -177,7 +177,7 @@ fn ignored_voxels_are_left_out_in_the_dataflow_as_in_one_process() {
 /// Messages between the parts are lossless in bf16 as well.
 #[test]
 fn a_step_in_bf16_is_one_of_one_process() {
-    let bench = Bench::new(3, 12);
+    let bench = Bench::alone(3, 12);
     let mut config = TrainingConfig { precision: Precision::Bf16, ..config(&bench, 2, 1, 0) };
     config.schedule.iterations_per_epoch = 1;
     train_in_process(&bench, "process", &config);
@@ -189,7 +189,7 @@ fn a_step_in_bf16_is_one_of_one_process() {
 
 #[test]
 fn fifty_steps_of_the_dataflow_are_those_of_one_process() {
-    let bench = Bench::new(3, 12);
+    let bench = Bench::alone(3, 12);
     let config = config(&bench, 2, 10, 4);
     train_in_process(&bench, "process", &config);
     train(&bench, "dataflow", &config, false);
@@ -200,7 +200,7 @@ fn fifty_steps_of_the_dataflow_are_those_of_one_process() {
 
 #[test]
 fn a_run_goes_on_after_any_node_was_killed_and_ends_as_the_uninterrupted_one() {
-    let bench = Bench::new(3, 12);
+    let bench = Bench::alone(3, 12);
     let config = config(&bench, 1, 8, 4);
     train(&bench, "whole", &config, false);
     let nodes = [
@@ -241,7 +241,7 @@ fn spsam(bench: &Bench, name: &str, config: &TrainingConfig, arguments: &[&str])
 
 #[test]
 fn ctrl_c_writes_a_checkpoint_and_the_run_goes_on_from_it() {
-    let bench = Bench::new(3, 12);
+    let bench = Bench::alone(3, 12);
     let mut config = config(&bench, 1, 2, 1);
     config.schedule.iterations_per_epoch = 20;
     train(&bench, "whole", &config, false);
@@ -263,7 +263,7 @@ fn ctrl_c_writes_a_checkpoint_and_the_run_goes_on_from_it() {
 
 #[test]
 fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint() {
-    let bench = Bench::new(3, 12);
+    let bench = Bench::alone(3, 12);
     let mut config = config(&bench, 1, 8, 0);
     config.learning_rate = LearningRate::WarmUpCosine { peak: 1e30, warm_up_steps: 0, last: 0.0 };
     config.optimiser.clip_norm = None;
@@ -280,7 +280,7 @@ fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint() {
 
 #[test]
 fn a_shard_that_cannot_be_written_does_not_end_the_run() {
-    let bench = Bench::new(3, 12);
+    let bench = Bench::alone(3, 12);
     let config = config(&bench, 1, 3, 1);
     let checkpoints = bench.path("blocked/checkpoints");
     fs::create_dir_all(&checkpoints).unwrap();
@@ -292,7 +292,7 @@ fn a_shard_that_cannot_be_written_does_not_end_the_run() {
 
 #[test]
 fn lost_messages_are_sent_again_and_change_nothing() {
-    let bench = Bench::new(3, 12);
+    let bench = Bench::alone(3, 12);
     let mut config = config(&bench, 2, 2, 1);
     config.schedule.iterations_per_epoch = 3;
     train_in_process(&bench, "process", &config);
