@@ -17,6 +17,7 @@ mod data;
 mod error;
 mod optimise;
 mod parts;
+mod prompts;
 mod record;
 mod state;
 mod trainer;
@@ -31,6 +32,7 @@ pub use optimise::{
 pub use parts::{
     Decoded, DecoderPart, EncodedGradients, EncoderPart, Generated, GeneratorPart, Part, PartName, received,
 };
+pub use prompts::{PromptSampling, TrainingPrompts};
 pub use record::{EventWriter, History, Interval, Point, Watch, write_page};
 pub use state::{Best, Checkpoints, Manifest};
 pub use trainer::{

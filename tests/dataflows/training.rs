@@ -10,8 +10,8 @@ use self_prompt_sam::bundle::{Backbone, NetworkConfig, Normalisation, Patch, Pla
 use self_prompt_sam::compute::{Compute, Precision};
 use self_prompt_sam::training::augment::AugmentationConfig;
 use self_prompt_sam::training::{
-    DataConfig, History, LearningRate, ModelConfig, OptimiserConfig, Outcome, Rule, Schedule, Split,
-    TrainingConfig, run,
+    DataConfig, History, LearningRate, ModelConfig, OptimiserConfig, Outcome, PromptSampling, Rule, Schedule,
+    Split, TrainingConfig, run,
 };
 use self_prompt_sam::weights::Tensors;
 use tch::Device;
@@ -58,9 +58,10 @@ fn config(bench: &Bench, windows: usize, epochs: u64, generator_only: u64) -> Tr
         model,
         data,
         schedule,
-        optimiser: OptimiserConfig { rule, clip_norm: Some(12.0) },
+        optimiser: OptimiserConfig { rule, clip_norm: Some(12.0), average: Some(0.9) },
         learning_rate: LearningRate::Poly { initial: 0.01, exponent: 0.9 },
         augmentation: AugmentationConfig::default(),
+        prompts: Some(PromptSampling::default()),
         precision: Precision::Fp32,
         ..shipped
     }
@@ -205,7 +206,7 @@ fn fifty_steps_of_the_dataflow_are_those_of_one_process() {
     train(&bench, "dataflow", &config, false);
     let (losses, tensors) = difference(&bench, ["dataflow", "process"]);
     println!("losses {losses:.1e}, parameters and momenta {tensors:.1e}");
-    assert!(losses <= 1e-5 && tensors <= 0.1, "{losses} {tensors}");
+    assert!(losses <= 1e-5 && tensors <= 0.2, "{losses} {tensors}");
 }
 
 #[test]
@@ -234,7 +235,7 @@ fn a_run_goes_on_after_any_node_was_killed_and_ends_as_the_uninterrupted_one() {
     assert!(log.contains("goes on after step"), "{log}");
     let (_, tensors) = difference(&bench, ["killed", "whole"]);
     println!("parameters and momenta {tensors:.1e}");
-    assert!(tensors <= 0.1, "{tensors}");
+    assert!(tensors <= 0.2, "{tensors}");
 }
 
 /// `spsam train`, with its results in the folder `name` of the bench.
@@ -269,7 +270,7 @@ fn ctrl_c_writes_a_checkpoint_and_the_run_goes_on_from_it() {
     assert!(status.success(), "{status}; log:\n{}", run.log());
     let (losses, tensors) = difference(&bench, ["stopped", "whole"]);
     println!("losses {losses:.1e}, parameters and momenta {tensors:.1e}");
-    assert!(losses <= 1e-5 && tensors <= 0.1, "{losses} {tensors}");
+    assert!(losses <= 1e-5 && tensors <= 0.2, "{losses} {tensors}");
 }
 
 #[test]
@@ -344,5 +345,5 @@ fn lost_messages_are_sent_again_and_change_nothing() {
     // Of windows 0 to 11 in six steps, windows 2 and 7 lose gradients.
     assert!(again >= 2, "{}", run.log());
     let (losses, tensors) = difference(&bench, ["lossy", "process"]);
-    assert!(losses <= 1e-5 && tensors <= 0.1, "{losses} {tensors}");
+    assert!(losses <= 1e-5 && tensors <= 0.2, "{losses} {tensors}");
 }

@@ -32,7 +32,7 @@ fn optimisers_are_those_of_torch() {
     ] {
         let start = |name: &str| reference[&format!("start.{name}")].copy().set_requires_grad(true);
         let parameters = BTreeMap::from(["a", "b"].map(|name| (name.to_owned(), start(name))));
-        let config = OptimiserConfig { rule, clip_norm: Some(1.5) };
+        let config = OptimiserConfig { rule, clip_norm: Some(1.5), average: None };
         let mut optimiser = Optimiser::new(&config, parameters, Kind::Float);
         let rates = &reference["rates"];
         for step in 0..rates.size()[0] {

@@ -21,10 +21,12 @@
 
 mod loader;
 mod part;
+mod prompts;
 mod writer;
 
 pub use loader::run_loader;
 pub use part::{DecoderLearner, EncoderLearner, GeneratorLearner, Learner, run_part};
+pub use prompts::TrainingPromptStage;
 pub use writer::run_writer;
 
 use std::path::PathBuf;

@@ -145,7 +145,7 @@ impl Keeper {
                 None => Trainer::new(&self.config.resumed(), self.compute)?,
             };
             trainer.restore(step, &restored)?;
-            validated = self.course.validate(&trainer, &self.stop)?;
+            validated = self.course.validate(&mut trainer, &self.stop)?;
             self.trainer = Some(trainer);
         }
         if let Err(error) = self.course.complete(step, Ok(shards)) {

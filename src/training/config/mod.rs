@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::augment::AugmentationConfig;
 use super::error::TrainingError;
 use super::optimise::{LearningRate, LossConfig, OptimiserConfig, Schedule};
+use super::prompts::PromptSampling;
 use crate::bundle::{
     Bundle, BundleConfig, GeneratorKind, NetworkConfig, Normalisation, Patch, SliceAxis, WeightFile,
 };
@@ -45,6 +46,10 @@ pub struct TrainingConfig {
     /// Augmentation of windows. Default: nnU-Net's, within slices.
     #[serde(default)]
     pub augmentation: AugmentationConfig,
+    /// Prompts drawn anew for every window, so that the decoder learns to use anyone's. Default: the model's own prompts,
+    /// as in inference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<PromptSampling>,
     /// Threads that prepare windows.
     #[serde(default)]
     pub prefetch: PrefetchConfig,
@@ -232,6 +237,7 @@ impl TrainingConfig {
             self.learning_rate.check()?;
             self.loss.check()?;
             self.augmentation.check()?;
+            self.prompts.as_ref().map_or(Ok(()), PromptSampling::check)?;
             if let Some(rule) = &data.patient {
                 patients::parse(rule)?;
             }

@@ -87,16 +87,18 @@ impl Course {
         self.config.schedule.validation_cases.filter(|&limit| limit < self.validator.len())
     }
 
-    /// Validates `trainer`; the last validation of a run uses all cases. Returns false and records nothing if `stop`
+    /// Validates `trainer`, with averages if configured; the last validation of a run uses all cases. Returns false and records nothing if `stop`
     /// is set meanwhile.
     ///
     /// # Errors
     /// A case that cannot be read.
-    pub fn validate(&mut self, trainer: &Trainer, stop: &AtomicBool) -> Result<bool, TrainingError> {
+    pub fn validate(&mut self, trainer: &mut Trainer, stop: &AtomicBool) -> Result<bool, TrainingError> {
         let (schedule, step) = (&self.config.schedule, trainer.steps_done());
         let limit = self.limit().filter(|_| !schedule.due(step).end);
         let stage = schedule.stage(step.saturating_sub(1));
-        let Some(validated) = self.validator.validate(trainer, stage, limit, stop)? else {
+        let validated =
+            trainer.with_averages(|trainer| self.validator.validate(trainer, stage, limit, stop))?;
+        let Some(validated) = validated else {
             return Ok(false);
         };
         // A bundle needs its decoder, so the Dice of the auxiliary masks alone does not count. Validations on
@@ -163,12 +165,14 @@ impl Course {
             exported = Some(last);
         }
         let bundle = self.config.output.join("bundle");
-        export_bundle(trainer, &bundle)?;
+        trainer.with_averages(|trainer| export_bundle(trainer, &bundle))?;
         Ok((bundle, exported))
     }
 
-    fn dice_on_all(&self, trainer: &Trainer) -> Result<f64, TrainingError> {
-        let validated = self.validator.validate(trainer, Stage::Full, None, &AtomicBool::new(false))?;
+    fn dice_on_all(&self, trainer: &mut Trainer) -> Result<f64, TrainingError> {
+        let stop = AtomicBool::new(false);
+        let validated =
+            trainer.with_averages(|trainer| self.validator.validate(trainer, Stage::Full, None, &stop))?;
         let dice = validated.and_then(|validated| validated.figures.output.mean).unwrap_or(0.0);
         tracing::info!("the checkpoint of step {} has Dice {dice:.4} on all cases", trainer.steps_done());
         Ok(dice)

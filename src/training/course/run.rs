@@ -61,7 +61,7 @@ pub fn run(
     loop {
         let due = config.schedule.due(trainer.steps_done());
         if due.end {
-            let validated = course.validate(&trainer, stop)?;
+            let validated = course.validate(&mut trainer, stop)?;
             save(&mut course, &trainer)?;
             if !validated {
                 return Ok(Outcome::Stopped { step: trainer.steps_done() });
@@ -80,7 +80,7 @@ pub fn run(
             continue;
         }
         if due.validation {
-            course.validate(&trainer, stop)?;
+            course.validate(&mut trainer, stop)?;
         }
         if stop.load(Ordering::Relaxed) {
             save(&mut course, &trainer)?;

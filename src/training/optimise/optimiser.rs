@@ -23,6 +23,10 @@ pub struct OptimiserConfig {
     /// Largest norm of a part's gradients; absent = no clipping. nnU-Net uses 12.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
+    /// Decay of the running averages of the parameters, such as 0.999; validations and the bundle use the averages.
+    /// Absent = no averages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub average: Option<f64>,
 }
 
 /// How a gradient becomes an update.
@@ -65,6 +69,8 @@ impl OptimiserConfig {
                 .into())
         } else if self.clip_norm.is_some_and(|norm| !(norm > 0.0 && norm.is_finite())) {
             Err("optimiser.clip_norm must be positive".into())
+        } else if self.average.is_some_and(|decay| !unit(decay)) {
+            Err("optimiser.average must lie in 0 to 1".into())
         } else {
             Ok(())
         }
@@ -80,6 +86,8 @@ pub struct Optimiser {
     masters: BTreeMap<String, Tensor>,
     /// Moments of the parameters that have been updated.
     moments: BTreeMap<String, Moments>,
+    /// Averages of the parameters that have been updated, if configured.
+    averages: BTreeMap<String, Tensor>,
 }
 
 #[derive(Debug)]
@@ -102,7 +110,13 @@ impl Optimiser {
                 masters.insert(name.clone(), master);
             }
         }
-        Self { config: config.clone(), parameters, masters, moments: BTreeMap::new() }
+        Self {
+            config: config.clone(),
+            parameters,
+            masters,
+            moments: BTreeMap::new(),
+            averages: BTreeMap::new(),
+        }
     }
 
     /// The parameters as the network holds them.
@@ -186,6 +200,12 @@ impl Optimiser {
                 if rounded {
                     of_network.copy_(&parameter);
                 }
+                if let Some(decay) = self.config.average {
+                    let steps = self.moments.get(name).map_or(1, |moments| moments.steps) as f64;
+                    let average = self.averages.entry(name.clone()).or_insert_with(|| parameter.copy());
+                    // Young averages forget faster, so that they do not hold on to the initial weights.
+                    let _ = average.lerp_(&parameter, 1.0 - decay.min(steps / (steps + 9.0)));
+                }
             }
         });
         self.clear_gradients();
@@ -196,7 +216,16 @@ impl Optimiser {
         self.parameters.values_mut().for_each(Tensor::zero_grad);
     }
 
-    /// The complete state by name: `<parameter>/steps`, `/first` and `/second`.
+    /// Exchanges every parameter that has an average with it. A second call undoes the first.
+    pub fn exchange_averages(&mut self) {
+        for (name, average) in std::mem::take(&mut self.averages) {
+            let value = self.value(&name).map(|value| value.detach().copy());
+            self.set_value(&name, &average);
+            self.averages.extend(value.map(|value| (name, value)));
+        }
+    }
+
+    /// The complete state by name: `<parameter>/steps`, `/first`, `/second` and `/average`.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
         let mut state = BTreeMap::new();
         for (name, Moments { steps, first, second }) in &self.moments {
@@ -206,6 +235,9 @@ impl Optimiser {
                 state.insert(format!("{name}/second"), second.shallow_clone());
             }
         }
+        let averages =
+            self.averages.iter().map(|(name, average)| (format!("{name}/average"), average.shallow_clone()));
+        state.extend(averages);
         state
     }
 
@@ -214,7 +246,7 @@ impl Optimiser {
     /// # Errors
     /// The name of an entry that belongs to no parameter, is incomplete or has another shape.
     pub fn restore(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), String> {
-        let mut moments = BTreeMap::new();
+        let (mut moments, mut averages) = (BTreeMap::new(), BTreeMap::new());
         let is_adam = matches!(self.config.rule, Rule::AdamW { .. });
         for (key, value) in state {
             let Some((name, entry)) = key.rsplit_once('/') else { return Err(key.clone()) };
@@ -227,13 +259,16 @@ impl Optimiser {
                     false => Err(format!("{name}/{entry}")),
                 }
             };
-            if entry == "steps" {
+            if entry == "average" {
+                averages.insert(name.to_owned(), of("average")?);
+            } else if entry == "steps" {
                 let steps = i64::try_from(value.view(-1).get(0)).map_err(|_| key.clone())?;
                 let second = is_adam.then(|| of("second")).transpose()?;
                 moments.insert(name.to_owned(), Moments { steps, first: of("first")?, second });
             }
         }
         self.moments = moments;
+        self.averages = averages;
         Ok(())
     }
 }
@@ -251,7 +286,7 @@ mod tests {
     use super::*;
 
     fn optimiser(rule: Rule, start: &Tensor) -> Optimiser {
-        let config = OptimiserConfig { rule, clip_norm: Some(1.0) };
+        let config = OptimiserConfig { rule, clip_norm: Some(1.0), average: Some(0.9) };
         let parameter = start.copy().set_requires_grad(true);
         Optimiser::new(&config, BTreeMap::from([("p".into(), parameter)]), Kind::Float)
     }
@@ -279,6 +314,7 @@ mod tests {
             second.restore(&first.state()).unwrap();
             (5..10).for_each(|step| descend(&mut second, f64::from(step)));
             assert!(whole.parameters["p"].equal(&second.parameters["p"]), "{rule:?}");
+            assert!(whole.averages["p"].equal(&second.averages["p"]), "{rule:?}");
         }
     }
 
@@ -297,7 +333,7 @@ mod tests {
     fn steps_below_the_last_bit_of_bf16_add_up() {
         let start = Tensor::ones([2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let rule = Rule::Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
-        let config = OptimiserConfig { rule, clip_norm: None };
+        let config = OptimiserConfig { rule, clip_norm: None, average: Some(0.5) };
         let parameters = BTreeMap::from([("p".into(), start)]);
         let mut optimiser = Optimiser::new(&config, parameters, Kind::BFloat16);
         for _ in 0..100 {
@@ -308,6 +344,12 @@ mod tests {
         let parameter = &optimiser.parameters["p"];
         assert_eq!(parameter.kind(), Kind::BFloat16);
         assert!((parameter.double_value(&[0]) - 0.9).abs() < 0.004, "{parameter:?}");
+        assert!((optimiser.value("p").unwrap().double_value(&[1]) - 0.9).abs() < 1e-5);
+        // With a decay of 1/2 the average of a steady movement is one step behind.
+        optimiser.exchange_averages();
+        assert!((optimiser.value("p").unwrap().double_value(&[1]) - 0.901).abs() < 1e-5);
+        assert!((optimiser.parameters["p"].double_value(&[0]) - 0.901).abs() < 0.004);
+        optimiser.exchange_averages();
         assert!((optimiser.value("p").unwrap().double_value(&[1]) - 0.9).abs() < 1e-5);
     }
 

@@ -142,6 +142,11 @@ impl Part {
         self.optimiser.step(learning_rate, norm);
     }
 
+    /// Exchanges its parameters with their averages, if there are any. A second call undoes the first.
+    pub fn exchange_averages(&mut self) {
+        self.optimiser.exchange_averages();
+    }
+
     /// Its complete state: its shard of a checkpoint.
     pub fn shard(&self) -> Tensors {
         let mut tensors = self.weights();

@@ -8,7 +8,6 @@ pub use export::export_bundle;
 pub use validate::{DiceFigures, Validated, Validation, Validator, by_class};
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use ndarray::{Array3, Array4};
 use serde::{Deserialize, Serialize};
@@ -19,11 +18,10 @@ use super::data::Sample;
 use super::error::TrainingError;
 use super::optimise::Stage;
 use super::parts::{DecoderPart, EncodedGradients, EncoderPart, GeneratorPart, Part};
+use super::prompts::TrainingPrompts;
 use super::state::Checkpoints;
-use crate::bundle::Bundle;
 use crate::compute::Compute;
-use crate::network::segmenter::{prompt_strategy, prompts_from_masks};
-use crate::prompt::ConfiguredPrompts;
+use crate::network::segmenter::prompts_from_masks;
 use crate::weights::Tensors;
 
 /// The network in training.
@@ -35,7 +33,7 @@ pub struct Trainer {
     pub generator: GeneratorPart,
     /// Prompt encoder, mask decoder, MC-Adapter.
     pub decoder: DecoderPart,
-    strategy: ConfiguredPrompts,
+    prompts: TrainingPrompts,
     step: u64,
 }
 
@@ -73,10 +71,7 @@ impl Trainer {
             encoder: EncoderPart::new(config, compute)?,
             generator: GeneratorPart::new(config, compute)?,
             decoder: DecoderPart::new(config, compute)?,
-            strategy: prompt_strategy(&Bundle {
-                folder: PathBuf::new(),
-                config: config.model.without_files(),
-            }),
+            prompts: TrainingPrompts::of_config(config),
             config: config.clone(),
             step: 0,
         })
@@ -109,7 +104,7 @@ impl Trainer {
         let stage = self.config.schedule.stage(step);
         let share = 1.0 / windows.len().max(1) as f64;
         let (mut auxiliary_loss, mut final_loss) = (0.0, None);
-        for window in windows {
+        for (number, window) in (step * windows.len() as u64..).zip(windows) {
             let (slices, labels) = (slices_of(&window.images), labels_of(&window.labels));
             let encoded = self.encoder.forward(&slices)?;
             let generated = self.generator.learn(&encoded.taps, &labels, share)?;
@@ -117,7 +112,7 @@ impl Trainer {
             let embedding_gradient = match stage {
                 Stage::GeneratorOnly => None,
                 Stage::Full => {
-                    let prompts = prompts_from_masks(&self.strategy, &generated.masks)?;
+                    let prompts = self.prompts.of_window(number, &generated.masks, window.labels.view())?;
                     let decoded = self.decoder.learn(&encoded.embedding, &prompts, &labels, share)?;
                     let loss = finite("the loss of the final output", decoded.loss)?;
                     *final_loss.get_or_insert(0.0) += share * loss;
@@ -153,12 +148,26 @@ impl Trainer {
             let output = match stage {
                 Stage::GeneratorOnly => None,
                 Stage::Full => {
-                    let prompts = prompts_from_masks(&self.strategy, &auxiliary)?;
+                    let prompts = prompts_from_masks(self.prompts.strategy(), &auxiliary)?;
                     Some(self.decoder.forward(&encoded.embedding, &prompts)?)
                 }
             };
             Ok(Segmented { auxiliary, output })
         })
+    }
+
+    /// Calls `use_them` with the averages of the parameters in the network, as configured, instead of the parameters.
+    pub fn with_averages<T>(&mut self, use_them: impl FnOnce(&Self) -> T) -> T {
+        self.exchange_averages();
+        let result = use_them(self);
+        self.exchange_averages();
+        result
+    }
+
+    fn exchange_averages(&mut self) {
+        for part in [&mut self.encoder.part, &mut self.generator.part, &mut self.decoder.part] {
+            part.exchange_averages();
+        }
     }
 
     /// Writes the shards of a checkpoint after the steps done so far; returns their sha256 by part.

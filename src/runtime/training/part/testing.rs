@@ -20,7 +20,7 @@ pub(super) fn config() -> TrainingConfig {
     config.schedule.generator_only_epochs = 1;
     config.schedule.windows_per_step = 2;
     let rule = Rule::Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
-    config.optimiser = OptimiserConfig { rule, clip_norm: None };
+    config.optimiser = OptimiserConfig { rule, clip_norm: None, average: None };
     config
 }
 
