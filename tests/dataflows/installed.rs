@@ -23,6 +23,16 @@ fn a_moved_installation_serves_a_dataflow_in_a_folder_of_its_own() {
         .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     fs::rename(bench.path("made"), bench.path("moved")).unwrap();
+    // It finds its own dora, whatever `PATH` says.
+    let doctor = Command::new(bench.path("moved/bin/spsam"))
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .arg("doctor")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(said.contains(&bench.path("moved/bin/dora").display().to_string()), "{said}");
+
     let own = bench.path("own");
     fs::create_dir(&own).unwrap();
     for file in ["dataflow.yml", "area_node.py"] {

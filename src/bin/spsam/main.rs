@@ -73,8 +73,10 @@ fn project() -> Result<PathBuf> {
     })
 }
 
-/// The dora program that set-up has installed, else that of `PATH`.
+/// The dora program beside this one (in an installed folder), else the one that set-up has installed, else that of
+/// `PATH`.
 fn dora() -> PathBuf {
-    let installed = project().map(|project| project.join(".spsam/bin/dora"));
-    installed.ok().filter(|path| path.exists()).unwrap_or_else(|| "dora".into())
+    let beside = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join("dora")));
+    let set_up = project().ok().map(|project| project.join(".spsam/bin/dora"));
+    beside.into_iter().chain(set_up).find(|path| path.exists()).unwrap_or_else(|| "dora".into())
 }
