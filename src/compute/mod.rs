@@ -13,7 +13,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// bf16 on hardware that supports it (CPUs with AVX512-BF16 or AMX, CUDA from compute capability 8.0 on), else
+    /// bf16 on hardware that supports it (CPUs with AVX512-BF16, CUDA from compute capability 8.0 on), else
     /// fp32.
     #[default]
     Auto,

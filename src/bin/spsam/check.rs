@@ -24,8 +24,9 @@ pub fn infer(settings: &Settings, device: &str, by_labels: bool) -> Result<()> {
     let bundle = settings.bundle()?;
     weights(&bundle)?;
     if !by_labels && bundle.config.network.generator == GeneratorKind::None {
-        let name = settings.model.as_deref().unwrap_or(Path::new("")).display();
-        bail!("{name}: the model has no prompt generator: use --prompts labels with --labels or --box");
+        let Some(model) = &settings.model else { bail!("--prompts model needs --model") };
+        let hint = "use --prompts labels with --labels or --box";
+        bail!("{}: the model has no prompt generator: {hint}", model.display());
     }
     // The nodes log the warnings.
     let cases = quietly(|| cases(settings, &bundle))?;

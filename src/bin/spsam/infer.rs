@@ -95,7 +95,10 @@ impl Infer {
             None => self.model.is_none(),
         };
         if by_labels && self.labels.is_none() && self.boxes.is_empty() {
-            bail!("without --model, prompts must come from --labels or --box");
+            bail!(match self.prompts {
+                Some(_) => "--prompts labels needs --labels or --box",
+                None => "without --model, prompts must come from --labels or --box",
+            });
         }
         if !by_labels && !self.boxes.is_empty() {
             bail!("--box is a prompt: the model makes its own, unless you say --prompts labels");

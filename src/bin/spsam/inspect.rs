@@ -31,7 +31,7 @@ impl Inspect {
             bundle(&self.path)
         } else if self.path.is_dir() || name == "dataset.json" || is(&[".txt"]) {
             self.dataset.inspect(&self.path)
-        } else if is(&[".nii", ".nii.gz", ".hdr"]) {
+        } else if is(&[".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz"]) {
             volume(&self.path)
         } else if is(&[".pth", ".pt", ".safetensors"]) {
             checkpoint(&self.path, self.keys)
