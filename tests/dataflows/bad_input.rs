@@ -71,20 +71,10 @@ fn labels_that_cannot_be_prompted_with_are_refused_by_name() {
     let path = bench.path("labels.nii");
     let labels = text(&path);
     let with = |values: &[f32], expected: &[&str]| {
-        let sides = [64, 64, 4];
         let mut voxels = vec![0.0f32; 64 * 64 * 4];
         voxels[..values.len()].copy_from_slice(values);
-        let world_from_voxel = [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 2.5, 0.0]];
-        let nifti = Nifti {
-            sides: sides.to_vec(),
-            datatype: 16,
-            spacing_mm: [1.0, 1.0, 2.5],
-            world_from_voxel,
-            slope: 1.0,
-            extension: vec![0; 4],
-            voxels: voxels.iter().flat_map(|voxel| voxel.to_le_bytes()).collect(),
-        };
-        fs::write(&path, nifti.bytes()).unwrap();
+        let voxels = voxels.iter().flat_map(|voxel| voxel.to_le_bytes()).collect();
+        Nifti::new(&[64, 64, 4], 16, voxels).spaced([1.0, 1.0, 2.5]).write(&path);
         let settings =
             [("SPSAM_INPUT", &*images), ("SPSAM_LABELS", &*labels), ("SPSAM_PROMPT_SOURCE", "labels")];
         refuses("spsam-volume-loader", &settings, expected);

@@ -101,15 +101,11 @@ fn write_heart(path: &Path) {
         }
     }
     let heart = Nifti {
-        sides: SHAPE.map(|side| side as i16).to_vec(),
-        datatype: 4, // int16
         spacing_mm: SPACING_MM,
         world_from_voxel: [[-dx, 0.0, 0.0, 80.0], [0.0, -dy, 0.0, 90.0], [0.0, 0.0, dz, -35.0]],
-        slope: 1.0,
-        extension: vec![0; 4],
-        voxels,
+        ..Nifti::new(&SHAPE.map(|side| side as i16), 4, voxels) // int16
     };
-    fs::write(path, heart.bytes()).unwrap();
+    heart.write(path);
 }
 
 #[test]

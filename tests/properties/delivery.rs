@@ -4,22 +4,23 @@
 //! The bookkeeping is the real code (`Dispatcher` in the loader, an `Assembler` in each node and in the writer). The
 //! code around it is a model of `runtime/loader/run.rs`, `runtime/stage.rs` and `runtime/writer.rs`.
 
+mod loader;
+mod writer;
+
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 use self_prompt_sam::message::{SliceHeader, WireKind, encode_tensor};
-use self_prompt_sam::runtime::{Action, Assembler, Dispatcher, Input, InputKind, Timing, Window};
+use self_prompt_sam::runtime::{Assembler, Dispatcher, Input, InputKind, Window};
 use tch::Tensor;
 
-/// The loader's limits, as in `runtime/loader/run.rs`.
-const OPEN_CASES: usize = 3;
-const ATTEMPTS: i64 = 6;
-const ACK_TIMEOUT_MS: u64 = 10_000;
-const REPEAT_MS: u64 = 30_000;
+use loader::Loader;
+use writer::Writer;
+
 const TICK_MS: u64 = 1000;
 /// A run of these sizes ends before this time even if every window is sent six times.
 const LIMIT_MS: u64 = 200_000_000;
@@ -80,29 +81,6 @@ struct Stage {
     queue: VecDeque<Window>,
 }
 
-#[derive(Default)]
-struct Writer {
-    life: u64,
-    open: BTreeMap<usize, (i64, usize, BTreeSet<i64>)>,
-    /// Cases that are written or given up.
-    closed: BTreeSet<usize>,
-    written: BTreeSet<usize>,
-}
-
-#[derive(Default)]
-struct Loader {
-    writer: Option<u64>,
-    next_case: usize,
-    next_segment: i64,
-    open: BTreeMap<i64, (usize, usize)>,
-    unconfirmed: BTreeMap<usize, u64>,
-    failed: BTreeSet<usize>,
-    confirmed: BTreeSet<usize>,
-    announced_ms: u64,
-    end_sent_ms: Option<u64>,
-    ended: bool,
-}
-
 struct World {
     faults: Faults,
     rng: Pcg64,
@@ -149,7 +127,6 @@ fn stage(life: u64, inputs: Vec<Input>) -> Stage {
 
 impl World {
     fn new(cases: Vec<usize>, depth: i64, credits: usize, faults: Faults) -> Self {
-        let ack_timeout = Duration::from_millis(ACK_TIMEOUT_MS);
         let mut world = Self {
             rng: Pcg64::seed_from_u64(faults.seed),
             now_ms: 0,
@@ -159,7 +136,7 @@ impl World {
             events: BTreeMap::new(),
             cases,
             depth,
-            dispatcher: Dispatcher::new(Timing { credits, ack_timeout, max_attempts: ATTEMPTS }),
+            dispatcher: loader::dispatcher(credits),
             loader: Loader::default(),
             stages: [stage(0, vec![SLICES]), stage(0, vec![FEATURES, EMBEDDING])],
             writer: Writer::default(),
@@ -228,7 +205,7 @@ impl World {
                 self.at(self.now_ms + TICK_MS, Event::Tick);
             }
             Event::Restart(2) => {
-                self.writer = Writer { life: self.writer.life + 1, ..Writer::default() };
+                self.writer = self.writer.restarted();
                 self.writer_assembler = Assembler::new(vec![LOGITS]);
                 self.acknowledge(Ack::Hello);
             }
@@ -301,176 +278,6 @@ impl World {
             for (to, input, header) in sent {
                 self.send(|| Event::Slice(to, input, header.clone(), value));
             }
-        }
-    }
-
-    // The writer.
-
-    fn acknowledge(&mut self, ack: Ack) {
-        let life = self.writer.life;
-        self.send(|| Event::Ack(life, ack));
-    }
-
-    fn announced(&mut self, case: Case) {
-        match case {
-            Case::Open { case, .. } if self.writer.closed.contains(&case) => {
-                self.acknowledge(Ack::Case(case));
-            }
-            Case::Open { case, first, windows } => {
-                self.writer.open.entry(case).or_insert((first, windows, BTreeSet::new()));
-            }
-            Case::Failed { case } => {
-                self.writer.open.remove(&case);
-                self.writer.closed.insert(case);
-                self.acknowledge(Ack::Case(case));
-            }
-            Case::End => self.acknowledge(Ack::End),
-        }
-    }
-
-    fn arrived(&mut self, window: &Window) {
-        let segment = window.header.segment_id;
-        let values = Vec::<f32>::try_from(window.tensor("logits", 0).flatten(0, -1)).unwrap();
-        assert_eq!(values, (0..self.depth).map(|seq| value(segment, seq)).collect::<Vec<_>>());
-        let mine = self
-            .writer
-            .open
-            .iter_mut()
-            .find(|(_, (first, windows, _))| (*first..*first + *windows as i64).contains(&segment));
-        let Some((&case, (_, windows, arrived))) = mine else {
-            // The case is closed or not announced.
-            if self.writer.closed.iter().any(|&case| self.segments(case).contains(&segment)) {
-                self.acknowledge(Ack::Segment(segment));
-            }
-            return;
-        };
-        arrived.insert(segment);
-        let complete = arrived.len() == *windows;
-        self.acknowledge(Ack::Segment(segment));
-        if complete {
-            self.writer.open.remove(&case);
-            self.writer.closed.insert(case);
-            assert!(self.writer.written.insert(case), "case {case} is written twice");
-            self.files.entry(case).or_default().push(self.writer.life);
-            self.acknowledge(Ack::Case(case));
-        }
-    }
-
-    /// Segments of a case; cases are opened in order.
-    fn segments(&self, case: usize) -> std::ops::Range<i64> {
-        let first = self.cases[..case].iter().sum::<usize>() as i64;
-        first..first + self.cases[case] as i64
-    }
-
-    // The loader.
-
-    fn send_case(&mut self, case: Case) {
-        self.send(|| Event::Case(case));
-    }
-
-    fn send_open(&mut self, first: i64) {
-        if let Some(&(case, windows)) = self.loader.open.get(&first) {
-            self.send_case(Case::Open { case, first, windows });
-        }
-    }
-
-    fn told(&mut self, life: u64, ack: Ack) {
-        if self.loader.writer.is_some_and(|known| known != life) {
-            self.dispatcher.restart();
-            for first in self.loader.open.keys().copied().collect::<Vec<_>>() {
-                self.send_open(first);
-            }
-            self.repeat_failures(0);
-        }
-        self.loader.writer = Some(life);
-        match ack {
-            Ack::Hello => {}
-            Ack::Segment(segment) => self.dispatcher.acknowledge(segment, self.now()),
-            Ack::Case(case) => {
-                self.loader.unconfirmed.remove(&case);
-                self.close(case);
-                self.loader.confirmed.insert(case);
-            }
-            Ack::End => self.loader.ended = true,
-        }
-    }
-
-    fn close(&mut self, case: usize) {
-        let first = self.loader.open.iter().find(|(_, (open, _))| *open == case).map(|(&first, _)| first);
-        if let Some(first) = first {
-            self.loader.open.remove(&first);
-            self.dispatcher.close_case(first);
-        }
-    }
-
-    fn repeat_failures(&mut self, after_ms: u64) {
-        let now_ms = self.now_ms;
-        let due = |sent: &u64| now_ms - sent >= after_ms;
-        let due: Vec<usize> =
-            self.loader.unconfirmed.iter().filter(|(_, sent)| due(sent)).map(|(&case, _)| case).collect();
-        for case in due {
-            self.send_case(Case::Failed { case });
-            self.loader.unconfirmed.insert(case, now_ms);
-        }
-    }
-
-    fn tick_loader(&mut self) {
-        self.repeat_failures(REPEAT_MS);
-        if self.now_ms - self.loader.announced_ms > REPEAT_MS
-            && let Some(first) = self.dispatcher.overdue_case(self.now(), Duration::from_millis(REPEAT_MS))
-        {
-            self.send_open(first);
-            self.loader.announced_ms = self.now_ms;
-        }
-        if self.loader.end_sent_ms.is_some_and(|sent| self.now_ms - sent > REPEAT_MS) {
-            self.loader.end_sent_ms = None;
-        }
-    }
-
-    fn send_what_is_due(&mut self) {
-        while self.loader.next_case < self.cases.len() && self.loader.open.len() < OPEN_CASES {
-            let (case, first) = (self.loader.next_case, self.loader.next_segment);
-            let windows = self.cases[case];
-            self.loader.next_case += 1;
-            self.loader.next_segment += windows as i64;
-            self.loader.open.insert(first, (case, windows));
-            self.send_open(first);
-            self.dispatcher.open_case(first, windows);
-        }
-        loop {
-            match self.dispatcher.next(self.now()) {
-                Action::Wait => break,
-                Action::Send { segment, attempt } => self.send_window(segment, attempt),
-                Action::GiveUp { case: first } => {
-                    let (case, _) = self.loader.open[&first];
-                    self.close(case);
-                    self.loader.failed.insert(case);
-                    self.send_case(Case::Failed { case });
-                    self.loader.unconfirmed.insert(case, self.now_ms);
-                    self.dispatcher.close_case(first);
-                }
-            }
-        }
-        let all = self.loader.next_case == self.cases.len();
-        if all
-            && self.loader.open.is_empty()
-            && self.loader.unconfirmed.is_empty()
-            && self.loader.end_sent_ms.is_none()
-        {
-            self.send_case(Case::End);
-            self.loader.end_sent_ms = Some(self.now_ms);
-        }
-    }
-
-    fn send_window(&mut self, segment: i64, attempt: i64) {
-        assert!(self.dispatcher.is_open(segment), "a window of no open case is sent");
-        if attempt > 0 {
-            let first = self.loader.open.range(..=segment).next_back().map(|(&first, _)| first);
-            self.send_open(first.unwrap());
-        }
-        for seq in 0..self.depth {
-            let header = header(segment, attempt, seq, self.depth, None);
-            self.send(|| Event::Slice(0, SLICES, header.clone(), value(segment, seq)));
         }
     }
 

@@ -114,8 +114,7 @@ fn resampled_segmentation_is_within_one_voxel_at_the_border() {
         let truth = balls(shape, spacing);
         assert!((1..4).all(|class| truth.iter().filter(|&&label| label == class).count() > 50));
         let voxels: Vec<u8> = truth.view().reversed_axes().iter().copied().collect();
-        let mut file = Nifti::u8(&shape.map(|side| side as i16), voxels);
-        file.pixdim = spacing;
+        let file = Nifti::u8(&shape.map(|side| side as i16), voxels).spaced(spacing);
         let path = file.write(&folder.path().join(format!("{index}.nii")));
         for plane in [Plane::Window([24, 24]), Plane::WholeSlice(80)] {
             let mut config = config(1, plane, 6);
@@ -216,8 +215,7 @@ fn statistics_do_not_depend_on_the_region_of_interest() {
 #[test]
 fn boxes_in_millimetres_become_labels() {
     let folder = tempfile::tempdir().unwrap();
-    let mut file = Nifti::u8(&[10, 8, 6], vec![7; 480]);
-    file.pixdim = [2.0, 1.0, 3.0];
+    let file = Nifti::u8(&[10, 8, 6], vec![7; 480]).spaced([2.0, 1.0, 3.0]);
     let image = file.write(&folder.path().join("image.nii"));
     let config = config(1, Plane::Window([8, 10]), 6);
     let plan = CasePlan::new(&case(&image, None), &config, None).unwrap();

@@ -15,9 +15,8 @@ fn slices_are_the_models_for_every_spacing() {
     // A CT whose voxels are longest within slices, a sagittal MPRAGE, an isotropic volume, a thick coronal scan.
     let spacings = [[0.98, 0.98, 0.63], [1.2, 1.0, 1.0], [1.0; 3], [0.8, 3.0, 0.8]];
     for (number, spacing) in spacings.into_iter().enumerate() {
-        let mut file =
-            Nifti::f32(&[6, 5, 4], &(0..120).map(|voxel| voxel as f32 / 120.0).collect::<Vec<_>>());
-        file.pixdim = spacing;
+        let voxels: Vec<f32> = (0..120).map(|voxel| voxel as f32 / 120.0).collect();
+        let file = Nifti::f32(&[6, 5, 4], &voxels).spaced(spacing);
         let image = file.write(&folder.path().join(format!("scan_{number}.nii")));
         for (slice_axis, axis) in AXES {
             let mut config = config(1, Plane::Window([6, 6]), 6);

@@ -16,8 +16,7 @@ use crate::volumes::{Nifti, case, config, identity_segmentation};
 
 fn random_file(folder: &std::path::Path, shape: [usize; 3], spacing: [f32; 3]) -> std::path::PathBuf {
     let voxels = (0..shape.iter().product::<usize>()).map(|index| (index * 31 % 251) as u8).collect();
-    let mut file = Nifti::u8(&shape.map(|side| side as i16), voxels);
-    file.pixdim = spacing;
+    let file = Nifti::u8(&shape.map(|side| side as i16), voxels).spaced(spacing);
     file.write(&folder.join("image.nii"))
 }
 
@@ -169,8 +168,7 @@ fn windows_cover_the_volume_slice_by_slice_and_pad_with_zeros() {
 fn plans_travel_as_small_json() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("image.nii");
-    let mut file = Nifti::u8(&[512, 512, 300], Vec::new());
-    file.pixdim = [0.7, 0.7, 1.5];
+    let file = Nifti::u8(&[512, 512, 300], Vec::new()).spaced([0.7, 0.7, 1.5]);
     std::fs::write(&image, file.bytes()).unwrap();
     let sparse = std::fs::OpenOptions::new().write(true).open(&image).unwrap();
     sparse.set_len(352 + 512 * 512 * 300).unwrap();
@@ -207,8 +205,7 @@ fn every_place_is_cut_in_every_way_to_mirror_it() {
     let folder = tempfile::tempdir().unwrap();
     let image = random_file(folder.path(), [10, 7, 5], [1.0, 1.0, 2.0]);
     let labels = (0..10 * 7 * 5).map(|index| (index * 7 % 4) as u8).collect();
-    let mut labels = Nifti::u8(&[10, 7, 5], labels);
-    labels.pixdim = [1.0, 1.0, 2.0];
+    let labels = Nifti::u8(&[10, 7, 5], labels).spaced([1.0, 1.0, 2.0]);
     let labels = labels.write(&folder.path().join("labels.nii"));
     let files = case(&image, Some(&labels));
     let mut config = config(1, Plane::Window([4, 6]), 3);

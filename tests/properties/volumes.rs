@@ -11,6 +11,8 @@ use self_prompt_sam::bundle::{
 };
 use self_prompt_sam::volume::{CaseFiles, CasePlan, LabelAssembler, LabelFiles, PreparedCase};
 
+pub use crate::nifti::Nifti;
+
 pub fn config(modalities: usize, plane: Plane, depth: usize) -> BundleConfig {
     BundleConfig {
         name: "test".into(),
@@ -71,49 +73,13 @@ pub fn read_f32(path: &Path) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)).collect()
 }
 
-/// A little-endian NIfTI-1 file without forms.
-pub struct Nifti {
-    pub dim: Vec<i16>,
-    pub datatype: i16,
-    pub pixdim: [f32; 3],
-    pub voxels: Vec<u8>,
-}
-
 impl Nifti {
-    pub fn u8(dim: &[i16], voxels: Vec<u8>) -> Self {
-        Self { dim: dim.to_vec(), datatype: 2, pixdim: [1.0; 3], voxels }
+    pub fn u8(sides: &[i16], voxels: Vec<u8>) -> Self {
+        Self::new(sides, 2, voxels)
     }
 
-    pub fn f32(dim: &[i16], voxels: &[f32]) -> Self {
-        let bytes = voxels.iter().flat_map(|voxel| voxel.to_le_bytes()).collect();
-        Self { dim: dim.to_vec(), datatype: 16, pixdim: [1.0; 3], voxels: bytes }
-    }
-
-    /// The identity affine as sform, so that world millimetres are voxel indices times `pixdim`.
-    pub fn bytes(&self) -> Vec<u8> {
-        let mut header = vec![0u8; 352];
-        let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
-        put(0, &348i32.to_le_bytes());
-        put(40, &(self.dim.len() as i16).to_le_bytes());
-        for (axis, side) in self.dim.iter().enumerate() {
-            put(42 + 2 * axis, &side.to_le_bytes());
-        }
-        put(70, &self.datatype.to_le_bytes());
-        put(72, &(if self.datatype == 2 { 8i16 } else { 32 }).to_le_bytes());
-        put(108, &352f32.to_le_bytes());
-        put(112, &1f32.to_le_bytes());
-        put(254, &1i16.to_le_bytes());
-        for (axis, size) in self.pixdim.iter().enumerate() {
-            put(80 + 4 * axis, &size.to_le_bytes());
-            put(280 + 20 * axis, &size.to_le_bytes());
-        }
-        put(344, b"n+1\0");
-        [header, self.voxels.clone()].concat()
-    }
-
-    pub fn write(&self, path: &Path) -> PathBuf {
-        std::fs::write(path, self.bytes()).unwrap();
-        path.into()
+    pub fn f32(sides: &[i16], voxels: &[f32]) -> Self {
+        Self::new(sides, 16, voxels.iter().flat_map(|voxel| voxel.to_le_bytes()).collect())
     }
 }
 

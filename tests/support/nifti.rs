@@ -1,5 +1,7 @@
 //! NIfTI-1 files for tests.
 
+use std::path::{Path, PathBuf};
+
 /// The header fields of a test file.
 #[derive(Debug, Clone)]
 pub struct Nifti {
@@ -16,6 +18,27 @@ pub struct Nifti {
 }
 
 impl Nifti {
+    /// A file with voxels of 1 mm, the first of them at the origin.
+    pub fn new(sides: &[i16], datatype: i16, voxels: Vec<u8>) -> Self {
+        let file = Self {
+            sides: sides.to_vec(),
+            datatype,
+            spacing_mm: [0.0; 3],
+            world_from_voxel: [[0.0; 4]; 3],
+            slope: 1.0,
+            extension: vec![0; 4],
+            voxels,
+        };
+        file.spaced([1.0; 3])
+    }
+
+    /// The same with voxels of this size, the first of them at the origin.
+    pub fn spaced(self, spacing_mm: [f32; 3]) -> Self {
+        let [dx, dy, dz] = spacing_mm;
+        let world_from_voxel = [[dx, 0.0, 0.0, 0.0], [0.0, dy, 0.0, 0.0], [0.0, 0.0, dz, 0.0]];
+        Self { spacing_mm, world_from_voxel, ..self }
+    }
+
     /// The file, little-endian.
     pub fn bytes(&self) -> Vec<u8> {
         let mut header = vec![0u8; 348];
@@ -41,5 +64,9 @@ impl Nifti {
         put(280, &self.world_from_voxel.concat().iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>());
         put(344, b"n+1\0");
         [header, self.extension.clone(), self.voxels.clone()].concat()
+    }
+    pub fn write(&self, path: &Path) -> PathBuf {
+        std::fs::write(path, self.bytes()).unwrap();
+        path.into()
     }
 }

@@ -12,13 +12,9 @@ const TRAINING: &str = include_str!("../../configs/hippocampus-scratch.yml");
 /// A byte that says how the file is stored, and the file.
 pub fn volumes() -> Vec<Vec<u8>> {
     let plain = Nifti {
-        sides: vec![5, 4, 3],
-        datatype: 4,
         spacing_mm: [1.0, 1.5, 2.5],
         world_from_voxel: [[-1.0, 0.0, 0.0, 9.0], [0.0, -1.5, 0.0, 8.0], [0.0, 0.0, 2.5, -7.0]],
-        slope: 1.0,
-        extension: vec![0; 4],
-        voxels: (0..60i16).flat_map(|voxel| (voxel % 3).to_le_bytes()).collect(),
+        ..Nifti::new(&[5, 4, 3], 4, (0..60i16).flat_map(|voxel| (voxel % 3).to_le_bytes()).collect())
     };
     let floats = Nifti {
         sides: vec![3, 3, 3, 2],
