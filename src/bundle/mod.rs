@@ -1,8 +1,11 @@
 //! Model bundle: a folder with `model.yml`, which describes a trained model completely (classes, modalities,
 //! spacing, patch, normalisation, network, weight files and their hashes).
 
+mod edges;
 mod network;
 
+pub use edges::{Dataflow, Edge, MAX_MESSAGE_BYTES};
+pub(crate) use edges::{LEAST_FLOAT_BYTES, slices_per_message};
 pub use network::{AdapterKind, Backbone, GeneratorKind, NetworkConfig, PointRule, PromptConfig};
 
 use std::fs;
@@ -26,10 +29,6 @@ pub enum BundleError {
     Invalid { path: PathBuf, reason: String },
 }
 
-/// Largest payload of a message: dora carries 64 MiB on every path, including its own metadata and Arrow's.
-pub const MAX_MESSAGE_BYTES: usize = 60 << 20;
-/// The logits of one slice are sent in one message.
-const MAX_SLICE_VALUES: usize = MAX_MESSAGE_BYTES / size_of::<f32>();
 /// Slices of a window that messages can count.
 const MAX_DEPTH: usize = 4096;
 /// Side of an image, pixels: eight times that of SAM. The tables of positions of a larger one fill any memory.
@@ -288,18 +287,11 @@ impl BundleConfig {
     /// Fails with the reason if a field has a value that is not possible.
     pub(crate) fn check(&self) -> Result<(), String> {
         let [height, width] = self.patch.plane.size();
-        let values_of_slice =
-            height.checked_mul(width).and_then(|pixels| pixels.checked_mul(self.classes.len()));
         let overlap_is_valid = |overlap: f64| (0.0..1.0).contains(&overlap);
         if self.classes.len() < 2 || self.classes.len() > 255 {
             Err("classes must name the background and 1 to 254 classes".into())
         } else if self.modalities.is_empty() {
             Err("modalities must not be empty".into())
-        } else if values_of_slice.is_none_or(|values| values > MAX_SLICE_VALUES) {
-            Err(format!(
-                "patch.plane: {} classes of {height} x {width} pixels are more than the {MAX_SLICE_VALUES} values that fit into a message",
-                self.classes.len()
-            ))
         } else if self.patch.depth == 0 || height == 0 || width == 0 {
             Err("patch must not be empty".into())
         } else if self.patch.depth > MAX_DEPTH {
@@ -320,7 +312,8 @@ impl BundleConfig {
         } else if !self.network.modality_adapter && !matches!(self.modalities.len(), 1 | 3) {
             Err("without modality_adapter there must be 1 or 3 modalities".into())
         } else {
-            Ok(())
+            // The precision is not known yet: its nodes check again.
+            self.check_edges(Dataflow::Segmentation, LEAST_FLOAT_BYTES)
         }
     }
 }

@@ -149,4 +149,21 @@ impl NetworkConfig {
             taps: None,
         }
     }
+
+    /// `[channels, side]` of the features of a slice, shallowest first, the embedding last. ViTs have the first of
+    /// them once for each tap.
+    pub(crate) fn levels(&self) -> Vec<[usize; 2]> {
+        // Channels, and pixels of the input along a side of a token.
+        let levels: &[[i64; 2]] = match self.backbone {
+            Backbone::VitB => &[[768, 16], [256, 16]],
+            Backbone::VitL => &[[1024, 16], [256, 16]],
+            Backbone::VitH => &[[1280, 16], [256, 16]],
+            Backbone::VitTiny => &[[160, 4], [256, 4]],
+            Backbone::LiteMedsam => &[[64, 1], [128, 2], [160, 4], [320, 4], [256, 4]],
+        };
+        levels
+            .iter()
+            .map(|&[channels, token]| [channels, self.image_size / token].map(|n| n as usize))
+            .collect()
+    }
 }

@@ -1,9 +1,10 @@
 //! The device of a node, from its settings. `unsafe` code loads libtorch_cuda.
 
-use eyre::{Result, WrapErr, bail};
+use eyre::{Result, WrapErr, bail, eyre};
 use tch::{Cuda, Device};
 
 use super::settings::variable;
+use crate::bundle::{BundleConfig, Dataflow};
 use crate::compute::{Compute, Precision};
 
 /// `SPSAM_DEVICE`: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:N`.
@@ -55,6 +56,16 @@ pub fn compute() -> Result<Compute> {
 /// Those of [`device`].
 pub fn compute_in(precision: Precision) -> Result<Compute> {
     Ok(Compute::new(device()?, precision))
+}
+
+/// Fails if a message of the network is too large in the type that a node computes in. When the configuration was
+/// opened, this type was not known.
+///
+/// # Errors
+/// [`BundleConfig::check_edges`], with the name of the model.
+pub fn check_edges(config: &BundleConfig, dataflow: Dataflow, compute: Compute) -> Result<()> {
+    let outcome = config.check_edges(dataflow, compute.kind.elt_size_in_bytes());
+    outcome.map_err(|reason| eyre!("model `{}`: {reason}", config.name))
 }
 
 /// Loads libtorch_cuda, because the linker drops libraries that no symbol needs. Without an NVIDIA driver it is not

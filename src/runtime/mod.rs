@@ -27,7 +27,7 @@ mod turns;
 pub mod writer;
 
 pub use assembly::{Assembler, Input, InputKind, Window};
-pub use device::{compute, compute_in, device, device_by_name, load_cuda};
+pub use device::{check_edges, compute, compute_in, device, device_by_name, load_cuda};
 pub use dispatch::{Action, Dispatcher, Timing};
 pub use join::Leave;
 pub use notice::{NOTICES_VARIABLE, Notice, Progress, tell};

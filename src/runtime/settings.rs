@@ -122,7 +122,7 @@ impl Settings {
     /// The model bundle, or plain LiteMedSAM if none is named.
     ///
     /// # Errors
-    /// A bundle that cannot be read.
+    /// A bundle that cannot be read, or prompts that do not fit into a message.
     pub fn bundle(&self) -> Result<Bundle> {
         let mut bundle = match &self.model {
             Some(path) => Bundle::open(path)?,
@@ -130,6 +130,7 @@ impl Settings {
         };
         if let Some(prompts) = self.prompts {
             bundle.config.network.prompts = prompts;
+            bundle.config.check().map_err(|reason| eyre!("SPSAM_PROMPTS: {reason}"))?;
         }
         if let Some(slice_axis) = self.slice_axis {
             bundle.config.slice_axis = slice_axis;

@@ -17,13 +17,10 @@ use super::events::{Flow, Happening, send, serve};
 use super::join::join;
 use super::startup::{compute_here, one_line};
 use super::turns::Turns;
+use crate::bundle::slices_per_message;
 use crate::compute::Compute;
 use crate::message::control::{Status, to_json};
 use crate::message::{SliceHeader, WireKind, encode_tensor, encode_text, to_wire};
-
-/// Most bytes of a message with several slices: a quarter of dora's limit. A larger slice is sent in a message of
-/// its own.
-const RUN_BYTES: usize = 16 << 20;
 
 /// Output for reports on the windows being worked on.
 const STATUS: &str = "status";
@@ -107,7 +104,7 @@ impl<'a> Emit<'a> {
         let Some(window_on_wire) = self.on_wire(output, tensor, kind) else { return };
         let depth = tensor.size()[0];
         let slice_bytes = window_on_wire.numel() * kind.kind().elt_size_in_bytes() / depth.max(1) as usize;
-        let most = (RUN_BYTES / slice_bytes.max(1)).max(1) as i64;
+        let most = slices_per_message(slice_bytes) as i64;
         for seq in (0..depth).step_by(most as usize) {
             let slices = most.min(depth - seq);
             let run = window_on_wire.narrow(0, seq, slices);
@@ -315,8 +312,9 @@ mod tests {
             }));
             sent.iter().map(|(header, _)| (header.seq, header.slices.unwrap())).collect::<Vec<_>>()
         };
+        let values_a_message = 4 << 20; // 16 MiB
         assert_eq!(runs(10), [(0, 5)]);
-        assert_eq!(runs(RUN_BYTES / 4 / 2), [(0, 2), (2, 2), (4, 1)]);
-        assert_eq!(runs(RUN_BYTES / 4 + 1), [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1)]);
+        assert_eq!(runs(values_a_message / 2), [(0, 2), (2, 2), (4, 1)]);
+        assert_eq!(runs(values_a_message + 1), [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1)]);
     }
 }

@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use eyre::Result;
+use self_prompt_sam::bundle::Dataflow;
 use self_prompt_sam::compute::Compute;
 use self_prompt_sam::network::segmenter::Encoder;
 use self_prompt_sam::runtime::training::{EncoderLearner, TrainingRun, run_part};
 use self_prompt_sam::runtime::{
-    Emit, Input, InputKind, Settings, Stage, Window, compute, compute_in, node_main, run_stage,
+    Emit, Input, InputKind, Settings, Stage, Window, check_edges, compute, compute_in, node_main, run_stage,
 };
 use tch::Kind;
 
@@ -44,10 +45,12 @@ fn main() -> ExitCode {
     node_main(|| {
         if let Some(run) = TrainingRun::from_env()? {
             let compute = compute_in(run.config.precision)?;
+            check_edges(&run.config.model.without_files(), Dataflow::Training, compute)?;
             return run_part(&run, EncoderLearner::new(&run.of_parts()?, compute)?);
         }
         let bundle = Settings::from_env()?.bundle()?;
         let compute = compute()?;
+        check_edges(&bundle.config, Dataflow::Segmentation, compute)?;
         run_stage(EncoderStage { encoder: Encoder::load(&bundle, compute)?, compute })
     })
 }
