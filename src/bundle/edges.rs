@@ -8,6 +8,11 @@ pub const MAX_MESSAGE_BYTES: usize = 60 << 20;
 /// Most bytes of a message with several slices: a quarter of dora's limit. A larger slice is sent in a message of
 /// its own.
 const RUN_BYTES: usize = 16 << 20;
+/// Slices of a window that messages can count.
+pub const MAX_DEPTH: usize = 4096;
+/// Most bytes of a window on an edge: 136 slices that are as large as a message can be. Limits the memory that a
+/// hostile message can make a node allocate.
+pub const MAX_WINDOW_BYTES: usize = 8 << 30;
 /// Bytes of a value in the smallest type in which features are sent.
 pub(crate) const LEAST_FLOAT_BYTES: usize = 2;
 
@@ -27,6 +32,8 @@ pub struct Edge {
     pub name: &'static str,
     /// Bytes of the message, without its metadata.
     pub bytes: usize,
+    /// Bytes of one slice; `bytes` unless a message holds several.
+    slice_bytes: usize,
     /// What it holds.
     contents: String,
     /// What to change if it is too large.
@@ -47,7 +54,7 @@ impl BundleConfig {
         let pixels = format!("{height} x {width} pixels");
         let in_plane = |name, of_pixel: usize, contents, remedy| {
             let bytes = product(&[height, width, of_pixel]);
-            Edge { name, bytes, contents, remedy }
+            Edge { name, bytes, slice_bytes: bytes, contents, remedy }
         };
         let masks = |name| {
             let contents = format!("{classes} classes of {pixels}");
@@ -83,23 +90,36 @@ impl BundleConfig {
         edges
     }
 
-    /// Fails with the reason if a message of `dataflow` is larger than an edge carries. For `float_bytes` see
+    /// Fails with the reason if a message or a window of `dataflow` is larger than an edge carries. For `float_bytes` see
     /// [`BundleConfig::edges`].
     ///
     /// # Errors
-    /// The largest message, its size, and what to change.
+    /// The largest edge, its size, and what to change.
     pub fn check_edges(&self, dataflow: Dataflow, float_bytes: usize) -> Result<(), String> {
-        let mut largest: Option<Edge> = None;
-        for edge in self.edges(dataflow, float_bytes) {
-            if largest.as_ref().is_none_or(|largest| edge.bytes > largest.bytes) {
-                largest = Some(edge);
-            }
+        // A message with several slices is far below the limit.
+        let edges = self.edges(dataflow, float_bytes);
+        let Some(largest) = edges.into_iter().rev().max_by_key(|edge| edge.slice_bytes) else {
+            return Ok(());
+        };
+        if largest.slice_bytes > MAX_MESSAGE_BYTES {
+            return Err(largest.refusal());
         }
-        match largest {
-            Some(edge) if edge.bytes > MAX_MESSAGE_BYTES => Err(edge.refusal()),
-            _ => Ok(()),
+        let depth = self.patch.depth;
+        if depth > most_slices(largest.slice_bytes) {
+            return Err(format!(
+                "{}: a window of {depth} slices of {} is more than the {} GiB that an edge carries; reduce patch.depth",
+                largest.name,
+                largest.contents,
+                MAX_WINDOW_BYTES >> 30
+            ));
         }
+        Ok(())
     }
+}
+
+/// Slices that a window may have, if one has `slice_bytes`.
+pub(crate) fn most_slices(slice_bytes: usize) -> usize {
+    (MAX_WINDOW_BYTES / slice_bytes.max(1)).min(MAX_DEPTH)
 }
 
 impl Edge {
@@ -127,7 +147,7 @@ fn activations(name: &'static str, [channels, side]: [usize; 2], depth: usize, f
         LEAST_FLOAT_BYTES => "reduce network.image_size",
         _ => "reduce network.image_size, or compute in bf16",
     };
-    Edge { name, bytes, contents, remedy }
+    Edge { name, bytes, slice_bytes, contents, remedy }
 }
 
 /// Label, point, box and mask of every class, if the embedding has the side `grid`.
@@ -144,7 +164,7 @@ fn prompts(network: &NetworkConfig, classes: usize, grid: usize) -> Edge {
     };
     let bytes = product(&[classes, of_class, size_of::<f32>()]);
     let remedy = "reduce the classes or network.image_size, or switch network.prompts.mask off";
-    Edge { name: "prompts", bytes, contents, remedy }
+    Edge { name: "prompts", bytes, slice_bytes: bytes, contents, remedy }
 }
 
 /// The product, or the largest number if it is larger.
@@ -234,6 +254,20 @@ mod tests {
         assert_eq!([5 * mib, 8 * mib, 9 * mib, 40 * mib].map(slices_per_message), [3, 2, 1, 1]);
         let bytes = |depth| activations("features", [5, 512], depth, 4).bytes / mib;
         assert_eq!([1, 2, 3, 8].map(bytes), [5, 10, 15, 15]);
+    }
+
+    #[test]
+    fn a_window_that_no_edge_carries_is_refused() {
+        let mut config = config(NetworkConfig::plain(Backbone::VitB, 2048));
+        config.patch.depth = 1024;
+        config.check().unwrap();
+        config.patch.depth = 1025;
+        let error = config.check().unwrap_err();
+        assert!(
+            error.starts_with("embedding: a window of 1025 slices of 256 channels of 128 x 128"),
+            "{error}"
+        );
+        assert!(error.contains("8 GiB") && error.ends_with("patch.depth"), "{error}");
     }
 
     #[test]

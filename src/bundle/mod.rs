@@ -4,8 +4,8 @@
 mod edges;
 mod network;
 
-pub use edges::{Dataflow, Edge, MAX_MESSAGE_BYTES};
-pub(crate) use edges::{LEAST_FLOAT_BYTES, slices_per_message};
+pub use edges::{Dataflow, Edge, MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_WINDOW_BYTES};
+pub(crate) use edges::{LEAST_FLOAT_BYTES, most_slices, slices_per_message};
 pub use network::{AdapterKind, Backbone, GeneratorKind, NetworkConfig, PointRule, PromptConfig};
 
 use std::fs;
@@ -29,8 +29,6 @@ pub enum BundleError {
     Invalid { path: PathBuf, reason: String },
 }
 
-/// Slices of a window that messages can count.
-const MAX_DEPTH: usize = 4096;
 /// Side of an image, pixels: eight times that of SAM. The tables of positions of a larger one fill any memory.
 const MAX_IMAGE_SIZE: i64 = 8192;
 

@@ -3,6 +3,7 @@
 use dora_node_api::{MetadataParameters, Parameter};
 
 use super::MessageError;
+use crate::bundle::MAX_DEPTH;
 
 /// Names of the metadata keys.
 pub mod keys {
@@ -34,9 +35,6 @@ pub mod keys {
     /// all.
     pub const COVERED: &str = "covered";
 }
-
-/// Most slices a window may have. Limits the memory that a hostile message can make a node allocate.
-const MAX_COUNT: i64 = 4096;
 
 /// Metadata of a tensor message: which slices of which window it holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,7 +71,7 @@ impl SliceHeader {
     /// [`MessageError::Key`] and [`MessageError::Value`], naming the key.
     pub fn parse(parameters: &MetadataParameters) -> Result<Self, MessageError> {
         let count = integer(parameters, keys::COUNT)?;
-        in_range(keys::COUNT, count, 1, MAX_COUNT)?;
+        in_range(keys::COUNT, count, 1, MAX_DEPTH as i64)?;
         let seq = integer(parameters, keys::SEQ)?;
         in_range(keys::SEQ, seq, 0, count - 1)?;
         let level = match parameters.contains_key(keys::LEVEL) {

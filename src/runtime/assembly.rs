@@ -3,38 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use arrow::array::ArrayRef;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
-use crate::message::{
-    MessageError, SliceHeader, activation_kind, check_length, copy_slices, keys, tensor_kind,
-};
+use super::input::{Input, InputKind, check_slices, kept_as, window_shape};
+use crate::message::{MessageError, SliceHeader, check_length, copy_slices, keys};
 
 /// Number of windows remembered as replaced by newer attempts; older ones can no longer be in flight.
 const REMEMBERED: usize = 4096;
 /// Most windows that may be incomplete at a time; beyond it the oldest is dropped (and sent again).
 const MAX_OPEN: usize = 64;
-
-/// What an edge carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InputKind {
-    /// Floats: one tensor per slice, or several levels per slice.
-    Floats,
-    /// Floats of several consecutive slices, between the parts of a network in training; UInt16 stands for bfloat16.
-    Activations,
-    /// Labels.
-    Labels,
-    /// Prompts, kept as Arrow arrays.
-    Prompts,
-}
-
-/// An input edge of a stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Input {
-    /// Name of the input in the dataflow.
-    pub name: &'static str,
-    /// What it carries.
-    pub kind: InputKind,
-}
 
 /// A complete window.
 #[derive(Debug)]
@@ -178,10 +155,9 @@ impl Open {
         } else {
             check_length(array, &header.shape)?;
             let kind = kept_as(input.kind, array)?;
-            let window = self.tensors.entry((input.name, level)).or_insert_with(|| {
-                let shape = [&[header.count], header.slice_shape()].concat();
-                Tensor::empty(shape, (kind, Device::Cpu))
-            });
+            let shape = window_shape(header, kind)?;
+            let window = self.tensors.entry((input.name, level));
+            let window = window.or_insert_with(|| Tensor::empty(shape, (kind, Device::Cpu)));
             copy_slices(array, header.slice_shape(), window, places.clone())?;
         }
         // Recorded only now, because a rejected message is still missing.
@@ -206,39 +182,10 @@ impl Open {
     }
 }
 
-/// Only parts of a network in training send several slices per message.
-fn check_slices(kind: InputKind, slices: Option<i64>) -> Result<(), MessageError> {
-    match (kind, slices) {
-        (InputKind::Activations, None) => {
-            let expected = "an integer, because parts in training exchange several slices per message";
-            Err(MessageError::Key { key: keys::SLICES, expected })
-        }
-        (InputKind::Floats | InputKind::Labels | InputKind::Prompts, Some(slices)) => {
-            Err(MessageError::Value {
-                key: keys::SLICES,
-                value: slices.to_string(),
-                expected: "absent, as this input takes slices one by one".into(),
-            })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The type in which an array is stored.
-fn kept_as(kind: InputKind, array: &ArrayRef) -> Result<Kind, MessageError> {
-    let found = match kind {
-        InputKind::Activations => activation_kind(array)?,
-        _ => tensor_kind(array)?,
-    };
-    Ok(match (kind, found) {
-        (InputKind::Labels, _) => Kind::Uint8,
-        (_, Kind::Half | Kind::BFloat16) => found,
-        _ => Kind::Float,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use tch::Kind;
+
     use super::*;
     use crate::message::{WireKind, encode_tensor};
 
@@ -372,6 +319,18 @@ mod tests {
         assert!(assembler.add(&A, header(0, 1, None), &array(2.0)).unwrap().is_none());
         let window = assembler.add(&A, header(0, 0, None), &array(1.0)).unwrap().unwrap();
         assert_eq!(Vec::<f32>::try_from(window.tensor("a", 0).select(1, 0)).unwrap(), [1.0, 2.0]);
+    }
+
+    #[test]
+    fn a_window_beyond_the_limits_is_refused_before_it_is_allocated() {
+        let large = SliceHeader { shape: vec![1 << 20], ..header(0, 0, None) }; // 4 MiB
+        let slice = encode_tensor(&Tensor::zeros([1 << 20], (Kind::Float, Device::Cpu)), WireKind::Float32);
+        for count in [2049, 4096, 4097, i64::MAX, 0, -1] {
+            let mut assembler = Assembler::new(vec![A]);
+            let error = assembler.add(&A, SliceHeader { count, ..large.clone() }, &slice).unwrap_err();
+            let expected = format!("metadata key `count` has the value {count}, which is not in 1..=2048: ");
+            assert!(error.to_string().starts_with(&expected), "{error}");
+        }
     }
 
     #[test]

@@ -4,7 +4,8 @@ use eyre::{Result, WrapErr, eyre};
 use ndarray::{ArrayView2, ArrayView3};
 use tch::Tensor;
 
-use super::assembly::{Input, InputKind, Window};
+use super::assembly::Window;
+use super::input::{Input, InputKind};
 use super::stage::{Emit, Stage};
 use crate::compute::Compute;
 use crate::message::{decode_prompts, encode_prompts};

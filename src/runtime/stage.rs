@@ -12,8 +12,9 @@ use eyre::{Result, bail, eyre};
 use tch::Tensor;
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::assembly::{Assembler, Input, Window};
+use super::assembly::{Assembler, Window};
 use super::events::{Flow, Happening, send, serve};
+use super::input::Input;
 use super::join::join;
 use super::startup::{compute_here, one_line};
 use super::turns::Turns;

@@ -17,9 +17,10 @@ use ndarray::ArrayView4;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use uuid::Uuid;
 
-use super::assembly::{Assembler, Input, InputKind, Window};
+use super::assembly::{Assembler, Window};
 use super::events::{Flow, Happening, send, serve};
 use super::export::{Export, Exporter, Told};
+use super::input::{Input, InputKind};
 use super::join::{Leave, join};
 use super::notice::{Notice, Progress, tell};
 use super::settings::{Settings, variable};

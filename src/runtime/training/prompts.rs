@@ -5,7 +5,8 @@ use ndarray::ArrayView3;
 
 use crate::compute::Compute;
 use crate::message::encode_prompts;
-use crate::runtime::assembly::{Input, InputKind, Window};
+use crate::runtime::assembly::Window;
+use crate::runtime::input::{Input, InputKind};
 use crate::runtime::stage::{Emit, Stage};
 use crate::tensor::view_values;
 use crate::training::TrainingPrompts;

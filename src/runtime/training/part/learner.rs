@@ -3,7 +3,8 @@
 use eyre::Result;
 
 use crate::compute::Compute;
-use crate::runtime::assembly::{Input, Window};
+use crate::runtime::assembly::Window;
+use crate::runtime::input::Input;
 use crate::runtime::stage::Emit;
 use crate::training::{Part, Stage};
 

@@ -9,7 +9,8 @@ use super::learner::Learner;
 use crate::compute::Compute;
 use crate::message::WireKind;
 use crate::network::sam::Encoded;
-use crate::runtime::assembly::{Input, InputKind, Window};
+use crate::runtime::assembly::Window;
+use crate::runtime::input::{Input, InputKind};
 use crate::runtime::prompt_stage::decode_window_prompts;
 use crate::runtime::stage::Emit;
 use crate::training::{

@@ -243,7 +243,8 @@ mod tests {
     use super::*;
     use crate::compute::Compute;
     use crate::message::WireKind;
-    use crate::runtime::assembly::{Assembler, Input};
+    use crate::runtime::assembly::Assembler;
+    use crate::runtime::input::Input;
     use crate::runtime::stage::Emit;
     use crate::training::{Part, PartName, Stage};
 

@@ -6,7 +6,7 @@ use arrow::array::ArrayRef;
 use tch::Tensor;
 
 use crate::message::{SliceHeader, WireKind, encode_tensor};
-use crate::runtime::assembly::{Input, InputKind};
+use crate::runtime::input::{Input, InputKind};
 use crate::training::{OptimiserConfig, Rule, TrainingConfig};
 
 pub(super) const A: Input = Input { name: "a", kind: InputKind::Floats };
