@@ -10,7 +10,7 @@ use arrow::array::ArrayRef;
 use dora_node_api::{DoraNode, EventStream, MetadataParameters};
 use eyre::{Result, bail, eyre};
 use tch::Tensor;
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::assembly::{Assembler, Window};
 use super::events::{Flow, Happening, send, serve};
@@ -144,120 +144,171 @@ pub fn run_stage(stage: impl Stage) -> Result<()> {
     serve_stage(&mut node, &mut events, stage)
 }
 
-fn serve_stage(node: &mut DoraNode, events: &mut EventStream, mut stage: impl Stage) -> Result<()> {
-    let connected: Vec<Input> = stage
-        .inputs()
-        .iter()
-        .filter(|input| node.node_config().inputs.keys().any(|id| id.as_ref() as &str == input.name))
-        .copied()
-        .collect();
-    if connected.is_empty() {
-        let names: Vec<_> = stage.inputs().iter().map(|input| input.name).collect();
-        bail!("the dataflow connects none of the inputs {names:?}");
-    }
+fn serve_stage(node: &mut DoraNode, events: &mut EventStream, stage: impl Stage) -> Result<()> {
+    let connected = connected_inputs(node, &stage)?;
     let outputs = declared_outputs(node);
-    let reports_status = outputs.contains(STATUS);
-    let (to_compute, windows) = mpsc::channel::<Window>();
+    let (to_compute, windows) = mpsc::channel();
     let (to_io, results) = unbounded_channel();
-    let turns = Turns::new(stage.network(), node.dataflow_id());
-    thread::Builder::new().name("compute".into()).spawn(move || {
-        if stage.network().is_some() {
-            compute_here();
-        }
-        for window in windows {
-            let (segment, attempt) = (window.header.segment_id, window.header.attempt);
-            let case_id = window.header.case_id.clone();
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
-                // The I/O loop outlives this thread, except at exit, when no results are needed.
-                let mut sink = |output| drop(to_io.send(Computed::Output(output)));
-                let _turn = turns.take()?;
-                tch::no_grad(|| stage.process(window, &mut Emit::new(&outputs, &mut sink)))
-            }));
-            let message = match outcome {
-                Ok(Ok(())) => Computed::Done { segment, attempt },
-                Ok(Err(error)) => {
-                    Computed::Failed { segment, attempt, error: error.wrap_err(format!("case {case_id}")) }
-                }
-                Err(panic) => Computed::Failed {
-                    segment,
-                    attempt,
-                    error: eyre!("case {case_id}: {}", panic_text(&*panic)),
-                },
-            };
-            if to_io.send(message).is_err() {
-                return;
-            }
-        }
-    })?;
-
-    // A window that cannot be computed fails its case, not the node: the loader is told and names the case.
-    let refuse = |node: &mut DoraNode, segment: i64, error: &eyre::Report| -> Result<()> {
-        let error = one_line(&format!("{}: {error:#}", node.id()));
-        if !reports_status {
-            bail!("{error}");
-        }
-        tracing::error!("{error}");
-        let status = Status { segments: Vec::new(), failed: vec![(segment, error)] };
-        send(node, STATUS, MetadataParameters::new(), encode_text(&to_json(&status)?))
+    let mut desk = Desk {
+        assembler: Assembler::new(connected.clone()),
+        connected,
+        reports_status: outputs.contains(STATUS),
+        to_compute,
+        working: BTreeSet::new(),
     };
-    let mut assembler = Assembler::new(connected.clone());
-    let mut working: BTreeSet<(i64, i64)> = BTreeSet::new();
+    let turns = Turns::new(stage.network(), node.dataflow_id());
+    let mut computing = Computing { stage, outputs, turns, to_io };
+    thread::Builder::new().name("compute".into()).spawn(move || computing.serve(&windows))?;
     serve(node, events, results, |node, happening| {
         match happening {
-            Happening::Input { id, parameters, array } => {
-                let Some(input) = connected.iter().find(|input| input.name == id) else {
-                    return Ok(Flow::Continue);
-                };
-                let header = match SliceHeader::parse(&parameters) {
-                    Ok(header) => header,
-                    Err(error) => {
-                        // The window of this message is unknown. If it was one of this run, it is missed and sent
-                        // again.
-                        tracing::error!("input `{id}`: {error}");
-                        return Ok(Flow::Continue);
-                    }
-                };
-                let (segment, case_id) = (header.segment_id, header.case_id.clone());
-                match assembler.add(input, header, &array) {
-                    Ok(None) => {}
-                    Ok(Some(window)) => {
-                        working.insert((window.header.segment_id, window.header.attempt));
-                        to_compute.send(window).map_err(|_| eyre!("the compute thread has ended"))?;
-                    }
-                    Err(error) => refuse(node, segment, &eyre!("input `{id}`, case {case_id}: {error}"))?,
-                }
-            }
-            Happening::Computed(Computed::Output(output)) => output.send(node)?,
-            Happening::Computed(Computed::Done { segment, attempt }) => {
-                working.remove(&(segment, attempt));
-            }
-            Happening::Computed(Computed::Failed { segment, attempt, error }) => {
-                working.remove(&(segment, attempt));
-                refuse(node, segment, &error)?;
-            }
-            Happening::Tick => {
-                if reports_status && !working.is_empty() {
-                    let segments = working.iter().map(|&(segment, _)| segment).collect();
-                    let json = to_json(&Status { segments, failed: Vec::new() })?;
-                    send(node, STATUS, MetadataParameters::new(), encode_text(&json))?;
-                }
-            }
+            Happening::Input { id, parameters, array } => desk.on_input(node, &id, &parameters, &array)?,
+            Happening::Computed(computed) => desk.on_computed(node, computed)?,
+            Happening::Tick => desk.on_tick(node)?,
             Happening::ComputeEnded => bail!("the compute thread has ended"),
             Happening::InputClosed(_) | Happening::NodeFailed { .. } => {}
             Happening::InputsClosed => {
-                let incomplete = assembler.incomplete().len();
-                if incomplete + working.len() > 0 {
-                    tracing::warn!(
-                        "input ended with {incomplete} windows incomplete and {} unfinished",
-                        working.len()
-                    );
-                }
+                desk.warn_of_unfinished();
                 return Ok(Flow::Finish);
             }
             Happening::Stopped => return Ok(Flow::Finish),
         }
         Ok(Flow::Continue)
     })
+}
+
+/// The inputs of a stage that the dataflow connects.
+fn connected_inputs(node: &DoraNode, stage: &impl Stage) -> Result<Vec<Input>> {
+    let is_connected =
+        |input: &&Input| node.node_config().inputs.keys().any(|id| id.as_ref() as &str == input.name);
+    let connected: Vec<Input> = stage.inputs().iter().filter(is_connected).copied().collect();
+    if connected.is_empty() {
+        let names: Vec<_> = stage.inputs().iter().map(|input| input.name).collect();
+        bail!("the dataflow connects none of the inputs {names:?}");
+    }
+    Ok(connected)
+}
+
+/// The compute thread.
+struct Computing<S> {
+    stage: S,
+    outputs: BTreeSet<String>,
+    turns: Turns,
+    to_io: UnboundedSender<Computed>,
+}
+
+impl<S: Stage> Computing<S> {
+    fn serve(&mut self, windows: &mpsc::Receiver<Window>) {
+        if self.stage.network().is_some() {
+            compute_here();
+        }
+        for window in windows {
+            let computed = self.compute(window);
+            if self.to_io.send(computed).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Computes a window and passes its results on.
+    fn compute(&mut self, window: Window) -> Computed {
+        let (segment, attempt) = (window.header.segment_id, window.header.attempt);
+        let case_id = window.header.case_id.clone();
+        let Self { stage, outputs, turns, to_io } = self;
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            // The I/O loop outlives this thread, except at exit, when no results are needed.
+            let mut sink = |output| drop(to_io.send(Computed::Output(output)));
+            let _turn = turns.take()?;
+            tch::no_grad(|| stage.process(window, &mut Emit::new(outputs, &mut sink)))
+        }));
+        let error = match outcome {
+            Ok(Ok(())) => return Computed::Done { segment, attempt },
+            Ok(Err(error)) => error.wrap_err(format!("case {case_id}")),
+            Err(panic) => eyre!("case {case_id}: {}", panic_text(&*panic)),
+        };
+        Computed::Failed { segment, attempt, error }
+    }
+}
+
+/// The state of the event loop.
+struct Desk {
+    connected: Vec<Input>,
+    assembler: Assembler,
+    reports_status: bool,
+    to_compute: mpsc::Sender<Window>,
+    /// Segments and attempts of the windows that are waiting or being computed.
+    working: BTreeSet<(i64, i64)>,
+}
+
+impl Desk {
+    fn on_input(
+        &mut self,
+        node: &mut DoraNode,
+        id: &str,
+        parameters: &MetadataParameters,
+        array: &ArrayRef,
+    ) -> Result<()> {
+        let Some(input) = self.connected.iter().find(|input| input.name == id) else { return Ok(()) };
+        let header = match SliceHeader::parse(parameters) {
+            Ok(header) => header,
+            Err(error) => {
+                // The window of this message is unknown. If it was one of this run, it is missed and sent again.
+                tracing::error!("input `{id}`: {error}");
+                return Ok(());
+            }
+        };
+        let (segment, case_id) = (header.segment_id, header.case_id.clone());
+        match self.assembler.add(input, header, array) {
+            Ok(None) => Ok(()),
+            Ok(Some(window)) => {
+                self.working.insert((window.header.segment_id, window.header.attempt));
+                self.to_compute.send(window).map_err(|_| eyre!("the compute thread has ended"))
+            }
+            Err(error) => self.refuse(node, segment, &eyre!("input `{id}`, case {case_id}: {error}")),
+        }
+    }
+
+    fn on_computed(&mut self, node: &mut DoraNode, computed: Computed) -> Result<()> {
+        match computed {
+            Computed::Output(output) => output.send(node),
+            Computed::Done { segment, attempt } => {
+                self.working.remove(&(segment, attempt));
+                Ok(())
+            }
+            Computed::Failed { segment, attempt, error } => {
+                self.working.remove(&(segment, attempt));
+                self.refuse(node, segment, &error)
+            }
+        }
+    }
+
+    /// A window that cannot be computed fails its case, not the node: the loader is told and names the case.
+    fn refuse(&self, node: &mut DoraNode, segment: i64, error: &eyre::Report) -> Result<()> {
+        let error = one_line(&format!("{}: {error:#}", node.id()));
+        if !self.reports_status {
+            bail!("{error}");
+        }
+        tracing::error!("{error}");
+        report(node, &Status { segments: Vec::new(), failed: vec![(segment, error)] })
+    }
+
+    fn on_tick(&self, node: &mut DoraNode) -> Result<()> {
+        if !self.reports_status || self.working.is_empty() {
+            return Ok(());
+        }
+        let segments = self.working.iter().map(|&(segment, _)| segment).collect();
+        report(node, &Status { segments, failed: Vec::new() })
+    }
+
+    fn warn_of_unfinished(&self) {
+        let (incomplete, unfinished) = (self.assembler.incomplete().len(), self.working.len());
+        if incomplete + unfinished > 0 {
+            tracing::warn!("input ended with {incomplete} windows incomplete and {unfinished} unfinished");
+        }
+    }
+}
+
+fn report(node: &mut DoraNode, status: &Status) -> Result<()> {
+    send(node, STATUS, MetadataParameters::new(), encode_text(&to_json(status)?))
 }
 
 /// Outputs that the dataflow declares.

@@ -5,44 +5,32 @@
 //! gets at most four times as many ahead of it, in at most three cases. For each case the writer holds the label map
 //! and the slices of logits that a later window still covers. At most `MAX_EARLY` windows of unknown cases wait.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod desk;
+
+use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
 
+use arrow::array::ArrayRef;
 use dora_node_api::{DoraNode, EventStream, MetadataParameters};
 use eyre::{Result, WrapErr, bail, eyre};
-use ndarray::ArrayView4;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use uuid::Uuid;
 
-use super::assembly::{Assembler, Window};
+use super::assembly::Assembler;
 use super::events::{Flow, Happening, send, serve};
 use super::export::{Export, Exporter, Told};
 use super::input::{Input, InputKind};
 use super::join::{Leave, join};
-use super::notice::{Notice, Progress, tell};
 use super::settings::{Settings, variable};
-use super::stage::panic_text;
 use crate::bundle::Bundle;
-use crate::message::control::{Ack, AckMessage, CaseMessage, CaseOpen, from_json, to_json};
+use crate::message::control::{Ack, AckMessage, from_json, to_json};
 use crate::message::{SliceHeader, encode_text, text};
 use crate::report::Results;
-use crate::tensor::view_values;
-use crate::volume::LabelAssembler;
+use desk::{Desk, Job};
 
 const LOGITS: Input = Input { name: "logits", kind: InputKind::Floats };
 const CASES: &str = "cases";
-/// How often progress is logged while windows arrive.
-const PROGRESS_EVERY: Duration = Duration::from_secs(5);
-/// Most windows kept until their case is announced; further ones are dropped, and sent again.
-const MAX_EARLY: usize = 16;
-
-enum Job {
-    Case(CaseMessage),
-    Window(Box<Window>),
-}
 
 /// The writer's task, checked before it joins the dataflow.
 pub struct Writer {
@@ -71,304 +59,139 @@ impl Writer {
     }
 
     fn serve(self, node: &mut DoraNode, events: &mut EventStream) -> Result<()> {
-        let writer_id = Uuid::new_v4().to_string();
-        let acknowledge = |node: &mut DoraNode, ack: Ack| -> Result<()> {
-            let json = to_json(&AckMessage { writer_id: writer_id.clone(), ack })?;
-            send(node, "ack", MetadataParameters::new(), encode_text(&json))
-        };
-        acknowledge(node, Ack::Hello)?;
-        let (to_compute, jobs) = mpsc::channel::<Job>();
-        let (to_io, told) = unbounded_channel::<Told>();
-        let (to_export, exports) = mpsc::channel::<Export>();
-        let mut exporter = Exporter::new(self.results, to_io.clone());
-        thread::Builder::new().name("exporter".into()).spawn(move || {
-            for export in exports {
-                exporter.take(export);
-            }
-        })?;
-        let mut desk = Desk::new(to_export, to_io);
-        thread::Builder::new().name("writer".into()).spawn(move || {
-            for job in jobs {
-                desk.take(job);
-            }
-        })?;
-        let mut assembler = Assembler::new(vec![LOGITS]);
-        let mut ended = false;
-        let mut end_error: Option<String> = None;
-        let mut waiting: BTreeSet<i64> = BTreeSet::new();
+        let (to_io, told) = unbounded_channel();
+        let (to_desk, jobs) = mpsc::channel();
+        let mut front = Front::new(to_desk);
+        front.acknowledge(node, Ack::Hello)?;
+        start_threads(self.results, jobs, to_io)?;
         serve(node, events, told, |node, happening| {
             match happening {
-                Happening::Input { id, array, .. } if id == CASES => {
-                    let message = from_json(text(&array)?).wrap_err("input `cases`")?;
-                    to_compute.send(Job::Case(message)).map_err(|_| eyre!("the writing thread has ended"))?;
-                }
+                Happening::Input { id, array, .. } if id == CASES => front.on_case(&array)?,
                 Happening::Input { id, parameters, array } if id == LOGITS.name => {
-                    // A message that violates the contract is dropped: the loader misses its window, and in the end
-                    // names the case.
-                    let window = SliceHeader::parse(&parameters)
-                        .and_then(|header| assembler.add(&LOGITS, header, &array))
-                        .unwrap_or_else(|error| {
-                            tracing::error!("input `logits`: {error}");
-                            None
-                        });
-                    if let Some(window) = window {
-                        waiting.insert(window.header.segment_id);
-                        let job = Job::Window(Box::new(window));
-                        to_compute.send(job).map_err(|_| eyre!("the writing thread has ended"))?;
-                    }
+                    front.on_logits(&parameters, &array)?;
                 }
-                Happening::Computed(Told::SetAside(segment)) => {
-                    waiting.remove(&segment);
-                }
-                Happening::Computed(Told::Ack(ack)) => {
-                    match &ack {
-                        Ack::Segment(segment) => {
-                            waiting.remove(segment);
-                        }
-                        Ack::End => ended = true,
-                        Ack::EndFailed(error) => end_error = Some(error.clone()),
-                        _ => {}
-                    }
-                    acknowledge(node, ack)?;
-                }
-                Happening::Tick if !waiting.is_empty() => {
-                    acknowledge(node, Ack::Working(waiting.iter().copied().collect()))?;
-                }
+                Happening::Computed(told) => front.on_told(node, told)?,
+                Happening::Tick => front.on_tick(node)?,
                 Happening::ComputeEnded => bail!("the writing thread has ended"),
-                Happening::InputsClosed if ended => return Ok(Flow::Finish),
-                Happening::InputsClosed if end_error.is_some() => {
-                    bail!("{}", end_error.take().unwrap_or_default());
-                }
                 Happening::InputsClosed => {
-                    bail!(Leave::EndedEarly(
-                        "the input closed before the end-of-input message: results are incomplete".into()
-                    ))
+                    front.outcome()?;
+                    return Ok(Flow::Finish);
                 }
                 Happening::Stopped => {
                     bail!(Leave::EndedEarly("stopped before the end: results are incomplete".into()))
                 }
-                Happening::Input { .. }
-                | Happening::InputClosed(_)
-                | Happening::NodeFailed { .. }
-                | Happening::Tick => {}
+                Happening::Input { .. } | Happening::InputClosed(_) | Happening::NodeFailed { .. } => {}
             }
             Ok(Flow::Continue)
         })
     }
 }
 
-struct OpenCase {
-    open: CaseOpen,
-    assembler: LabelAssembler,
-    /// Time spent on its windows so far.
-    blending: Duration,
+/// Starts the thread that blends windows, and the one that writes files.
+fn start_threads(results: Results, jobs: mpsc::Receiver<Job>, to_io: UnboundedSender<Told>) -> Result<()> {
+    let (to_export, exports) = mpsc::channel::<Export>();
+    let mut exporter = Exporter::new(results, to_io.clone());
+    thread::Builder::new().name("exporter".into()).spawn(move || {
+        for export in exports {
+            exporter.take(export);
+        }
+    })?;
+    let mut desk = Desk::new(to_export, to_io);
+    thread::Builder::new().name("writer".into()).spawn(move || {
+        for job in jobs {
+            desk.take(job);
+        }
+    })?;
+    Ok(())
 }
 
-/// The state of the writing thread. Another thread writes files: meanwhile, windows of the next cases are blended
-/// and acknowledged. The loader's limit on open cases bounds the number of waiting cases.
-struct Desk {
-    to_export: mpsc::Sender<Export>,
-    to_io: UnboundedSender<Told>,
-    open: HashMap<String, OpenCase>,
-    /// Cases that are complete or failed and have been passed to the exporter.
-    closed: BTreeSet<String>,
-    /// Windows that arrived before their case was announced, by segment.
-    early: BTreeMap<i64, Window>,
-    slices: usize,
-    started: Option<Instant>,
-    progress: Instant,
+/// The state of the event loop.
+struct Front {
+    writer_id: String,
+    to_desk: mpsc::Sender<Job>,
+    assembler: Assembler,
+    /// Segments of the windows that are waiting or being blended.
+    waiting: BTreeSet<i64>,
+    /// Whether everything is written.
+    ended: bool,
+    /// Why the end has failed.
+    end_error: Option<String>,
 }
 
-impl Desk {
-    fn new(to_export: mpsc::Sender<Export>, to_io: UnboundedSender<Told>) -> Self {
+impl Front {
+    fn new(to_desk: mpsc::Sender<Job>) -> Self {
         Self {
-            to_export,
-            to_io,
-            open: HashMap::new(),
-            closed: BTreeSet::new(),
-            early: BTreeMap::new(),
-            slices: 0,
-            started: None,
-            progress: Instant::now(),
+            writer_id: Uuid::new_v4().to_string(),
+            to_desk,
+            assembler: Assembler::new(vec![LOGITS]),
+            waiting: BTreeSet::new(),
+            ended: false,
+            end_error: None,
         }
     }
 
-    fn answer(&self, ack: Ack) {
-        // The I/O loop ends only at exit.
-        let _ = self.to_io.send(Told::Ack(ack));
+    fn acknowledge(&self, node: &mut DoraNode, ack: Ack) -> Result<()> {
+        let json = to_json(&AckMessage { writer_id: self.writer_id.clone(), ack })?;
+        send(node, "ack", MetadataParameters::new(), encode_text(&json))
     }
 
-    fn export(&self, export: Export) {
-        // The exporting thread ends only when this one does.
-        let _ = self.to_export.send(export);
+    fn give(&self, job: Job) -> Result<()> {
+        self.to_desk.send(job).map_err(|_| eyre!("the writing thread has ended"))
     }
 
-    fn take(&mut self, job: Job) {
-        match job {
-            Job::Case(CaseMessage::Open(open)) => self.open_case(*open),
-            Job::Case(CaseMessage::Failed { case_id, error }) => {
-                self.open.remove(&case_id);
-                self.early.retain(|_, window| window.header.case_id != case_id);
-                self.closed.insert(case_id.clone());
-                self.export(Export::GivenUp { case_id, error });
+    fn on_case(&self, array: &ArrayRef) -> Result<()> {
+        self.give(Job::Case(from_json(text(array)?).wrap_err("input `cases`")?))
+    }
+
+    fn on_logits(&mut self, parameters: &MetadataParameters, array: &ArrayRef) -> Result<()> {
+        // A message that violates the contract is dropped: the loader misses its window, and in the end names the
+        // case.
+        let window = SliceHeader::parse(parameters)
+            .and_then(|header| self.assembler.add(&LOGITS, header, array))
+            .unwrap_or_else(|error| {
+                tracing::error!("input `logits`: {error}");
+                None
+            });
+        let Some(window) = window else { return Ok(()) };
+        self.waiting.insert(window.header.segment_id);
+        self.give(Job::Window(Box::new(window)))
+    }
+
+    fn on_told(&mut self, node: &mut DoraNode, told: Told) -> Result<()> {
+        let ack = match told {
+            Told::Ack(ack) => ack,
+            Told::SetAside(segment) => {
+                self.waiting.remove(&segment);
+                return Ok(());
             }
-            Job::Case(CaseMessage::End { .. }) => self.export(Export::End),
-            Job::Window(window) => self.add_window(*window),
-        }
-    }
-
-    fn open_case(&mut self, open: CaseOpen) {
-        let case_id = open.plan.files.case_id.clone();
-        if self.closed.contains(&case_id) {
-            return self.export(Export::AnswerAgain { case_id });
-        }
-        if self.open.contains_key(&case_id) {
-            return;
-        }
-        self.started.get_or_insert_with(Instant::now);
-        let assembler = LabelAssembler::new(&open.plan, open.classes.len());
-        self.open.insert(case_id.clone(), OpenCase { open, assembler, blending: Duration::ZERO });
-        let (early, others): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.early)
-            .into_iter()
-            .partition(|(_, window)| window.header.case_id == case_id);
-        self.early = others;
-        for window in early.into_values() {
-            self.add_window(window);
-        }
-    }
-
-    fn add_window(&mut self, window: Window) {
-        let case_id = window.header.case_id.clone();
-        if self.closed.contains(&case_id) {
-            return self.answer(Ack::Segment(window.header.segment_id));
-        }
-        let segment = window.header.segment_id;
-        if !self.open.contains_key(&case_id) {
-            if self.early.len() < MAX_EARLY || self.early.contains_key(&segment) {
-                self.early.insert(segment, window);
-            }
-            // As in `answer`.
-            let _ = self.to_io.send(Told::SetAside(segment));
-            return;
-        }
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.blend(&case_id, &window)))
-            .unwrap_or_else(|panic| Err(eyre!("{}", panic_text(&*panic))));
-        self.answer(Ack::Segment(segment));
-        match outcome {
-            Ok(false) => {}
-            Ok(true) => self.close_case(case_id),
-            Err(error) => {
-                self.open.remove(&case_id);
-                self.closed.insert(case_id.clone());
-                let error = format!("case {case_id}: {error:#}");
-                self.export(Export::Failed { case_id, error });
-            }
-        }
-    }
-
-    fn close_case(&mut self, case_id: String) {
-        let Some(OpenCase { open, assembler, blending }) = self.open.remove(&case_id) else { return };
-        self.closed.insert(case_id);
-        let labels = assembler.finish();
-        self.export(Export::Write { open: Box::new(open), labels, blending, slices: self.slices });
-    }
-
-    /// Blends a window into its case; returns true if the case is complete.
-    fn blend(&mut self, case_id: &str, window: &Window) -> Result<bool> {
-        let Some(case) = self.open.get_mut(case_id) else { return Ok(false) };
-        let OpenCase { open, assembler, blending } = case;
-        let started = Instant::now();
-        let index = usize::try_from(window.header.segment_id - open.first_segment)?;
-        let windows = open.plan.windows().len();
-        if window.header.session_id != open.session_id || index >= windows {
-            bail!("a window of another run arrived");
-        }
-        let logits = window.tensor(LOGITS.name, 0); // [D, N, H, W]
-        let [depth, height, width] = open.plan.patch();
-        let expected = [depth, open.classes.len(), height, width].map(|size| size as i64);
-        if logits.size() != expected {
-            bail!("logits have the shape {:?}, expected {expected:?}", logits.size());
-        }
-        view_values(&logits, |values: &[f32]| -> Result<()> {
-            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-                bail!("the logits of window {index} contain {value}");
-            }
-            let by_slice = ArrayView4::from_shape((depth, open.classes.len(), height, width), values)?;
-            assembler.push(index, by_slice.permuted_axes([1, 0, 2, 3]))?;
-            Ok(())
-        })?;
-        *blending += started.elapsed();
-        let missing = assembler.missing().len();
-        self.slices += depth;
-        self.report_progress(case_id, windows - missing, windows);
-        Ok(missing == 0)
-    }
-
-    fn report_progress(&mut self, case_id: &str, arrived: usize, windows: usize) {
-        let Some(case) = self.open.get(case_id) else { return };
-        let seconds = self.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
-        let rate = self.slices as f64 / seconds.max(1e-3);
-        // The remaining time follows from the cases done and the part of this one, as a fraction of all cases.
-        let share = (self.closed.len() as f64 + arrived as f64 / windows as f64) / case.open.cases as f64;
-        let remaining = (seconds / share.max(1e-6) * (1.0 - share)).max(0.0) as u64;
-        tell(&Notice::Progress(Progress {
-            case_id: case_id.into(),
-            cases_done: self.closed.len(),
-            cases: case.open.cases,
-            windows_done: arrived,
-            windows,
-            slices_per_second: rate,
-            seconds_left: remaining,
-        }));
-        if arrived < windows && self.progress.elapsed() < PROGRESS_EVERY {
-            return;
-        }
-        self.progress = Instant::now();
-        tracing::info!(
-            "case {}/{} {case_id}: window {arrived}/{windows}, {rate:.1} slices/s, {:02}:{:02} left",
-            self.closed.len() + 1,
-            case.open.cases,
-            remaining / 60,
-            remaining % 60
-        );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::{WireKind, encode_tensor};
-
-    fn window(segment_id: i64) -> Window {
-        let header = SliceHeader {
-            session_id: "s".into(),
-            segment_id,
-            attempt: 0,
-            seq: 0,
-            count: 1,
-            case_id: "unknown".into(),
-            classes: 2,
-            level: None,
-            slices: None,
-            covered: None,
-            shape: vec![2, 1, 1],
         };
-        let logits = encode_tensor(&tch::Tensor::from_slice(&[1.0f32, 0.0]), WireKind::Float32);
-        Assembler::new(vec![LOGITS]).add(&LOGITS, header, &logits).unwrap().unwrap()
+        match &ack {
+            Ack::Segment(segment) => {
+                self.waiting.remove(segment);
+            }
+            Ack::End => self.ended = true,
+            Ack::EndFailed(error) => self.end_error = Some(error.clone()),
+            _ => {}
+        }
+        self.acknowledge(node, ack)
     }
 
-    #[test]
-    fn windows_of_unknown_cases_take_bounded_room_and_do_not_count_as_work() {
-        let (to_io, mut told) = unbounded_channel();
-        let (to_export, _exports) = mpsc::channel();
-        let mut desk = Desk::new(to_export, to_io);
-        let count = 2 * MAX_EARLY as i64;
-        for segment in (0..count).chain(0..count) {
-            desk.take(Job::Window(Box::new(window(segment))));
-            assert!(matches!(told.try_recv(), Ok(Told::SetAside(aside)) if aside == segment));
+    fn on_tick(&self, node: &mut DoraNode) -> Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
         }
-        assert_eq!(desk.early.len(), MAX_EARLY);
-        desk.take(Job::Case(CaseMessage::Failed { case_id: "unknown".into(), error: "gone".into() }));
-        assert!(desk.early.is_empty());
+        self.acknowledge(node, Ack::Working(self.waiting.iter().copied().collect()))
+    }
+
+    /// The outcome once the inputs have closed.
+    fn outcome(&self) -> Result<()> {
+        match &self.end_error {
+            _ if self.ended => Ok(()),
+            Some(error) => bail!("{error}"),
+            None => {
+                let why = "the input closed before the end-of-input message: results are incomplete";
+                bail!(Leave::EndedEarly(why.into()))
+            }
+        }
     }
 }

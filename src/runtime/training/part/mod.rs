@@ -45,9 +45,8 @@ pub fn run_part(run: &TrainingRun, mut learner: impl Learner) -> Result<()> {
     }
     let (mut node, mut events) = join()?;
     let config = run.config.clone();
+    let joins = Joins::new(&config, [Stage::GeneratorOnly, Stage::Full].map(|stage| learner.tasks(stage)));
     let windows = config.schedule.windows_per_step as i64;
-    let mut joins =
-        Joins::new(&config, [Stage::GeneratorOnly, Stage::Full].map(|stage| learner.tasks(stage)));
     let (to_compute, work) = mpsc::channel();
     let (to_io, results) = unbounded_channel();
     let outputs = declared_outputs(&node);
@@ -56,58 +55,79 @@ pub fn run_part(run: &TrainingRun, mut learner: impl Learner) -> Result<()> {
         Learning::new(learner, config, outputs, to_io, turns, first).serve(&work);
     })?;
 
-    let mut working = 0usize;
-    let mut closed = Closed::default();
-    let mut is_over = false;
+    let mut desk = Desk { joins, windows, to_compute, working: 0, closed: Closed::default(), is_over: false };
     serve(&mut node, &mut events, results, |node, happening| {
-        let mut give = |work| {
-            working += 1;
-            to_compute.send(work).map_err(|_| eyre!("the compute thread has ended"))
-        };
         match happening {
-            Happening::Input { id, array, .. } if id == "control" => {
-                let command = from_json(text(&array)?)?;
-                is_over |= command == Command::End;
-                give(match command {
-                    Command::Save(step) => Work::Save(step),
-                    Command::End => Work::End,
-                })?;
-            }
+            Happening::Input { id, array, .. } if id == "control" => desk.on_command(text(&array)?)?,
             Happening::Input { id, parameters, array } => match SliceHeader::parse(&parameters) {
                 Err(error) => tracing::error!("input `{id}`: {error}"),
-                Ok(header) => {
-                    let step = header.segment_id / windows;
-                    let complete = joins
-                        .add(&id, u64::try_from(step)?, header, &array)
-                        .wrap_err_with(|| format!("input `{id}`"))?;
-                    for (task, window) in complete {
-                        give(Work::Window(task, Box::new(window)))?;
-                    }
-                }
+                Ok(header) => desk.on_slice(&id, header, &array)?,
             },
-            Happening::Computed(Done::Output(output)) => output.send(node)?,
-            Happening::Computed(Done::Report(progress)) => report(node, &progress)?,
-            Happening::Computed(Done::Work) => working -= 1,
-            Happening::Computed(Done::Ended(outcome)) => {
-                outcome?;
-                return Ok(Flow::Finish);
-            }
-            Happening::Tick => {
-                if working > 0 {
-                    report(node, &Progress::Working)?;
-                }
-                if !is_over {
-                    closed.check()?;
-                }
-            }
+            Happening::Computed(done) => return desk.on_done(node, done),
+            Happening::Tick => desk.on_tick(node)?,
             Happening::ComputeEnded => bail!("the compute thread has ended"),
             Happening::NodeFailed { .. } => {}
-            Happening::InputClosed(id) => closed.note(id),
-            Happening::InputsClosed => closed.note("control".into()),
+            Happening::InputClosed(id) => desk.closed.note(id),
+            Happening::InputsClosed => desk.closed.note("control".into()),
             Happening::Stopped => return Ok(Flow::Finish),
         }
         Ok(Flow::Continue)
     })
+}
+
+/// The state of the event loop.
+struct Desk {
+    joins: Joins,
+    /// Windows per step.
+    windows: i64,
+    to_compute: mpsc::Sender<Work>,
+    /// Number of jobs that the compute thread has not done.
+    working: usize,
+    closed: Closed,
+    /// Whether the end of the run has been announced.
+    is_over: bool,
+}
+
+impl Desk {
+    fn give(&mut self, work: Work) -> Result<()> {
+        self.working += 1;
+        self.to_compute.send(work).map_err(|_| eyre!("the compute thread has ended"))
+    }
+
+    fn on_command(&mut self, json: &str) -> Result<()> {
+        let command = from_json(json)?;
+        self.is_over |= command == Command::End;
+        self.give(match command {
+            Command::Save(step) => Work::Save(step),
+            Command::End => Work::End,
+        })
+    }
+
+    fn on_slice(&mut self, id: &str, header: SliceHeader, array: &ArrayRef) -> Result<()> {
+        let step = u64::try_from(header.segment_id / self.windows)?;
+        let complete = self.joins.add(id, step, header, array).wrap_err_with(|| format!("input `{id}`"))?;
+        complete.into_iter().try_for_each(|(task, window)| self.give(Work::Window(task, Box::new(window))))
+    }
+
+    fn on_done(&mut self, node: &mut DoraNode, done: Done) -> Result<Flow> {
+        match done {
+            Done::Output(output) => output.send(node)?,
+            Done::Report(progress) => report(node, &progress)?,
+            Done::Work => self.working -= 1,
+            Done::Ended(outcome) => {
+                outcome?;
+                return Ok(Flow::Finish);
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn on_tick(&self, node: &mut DoraNode) -> Result<()> {
+        if self.working > 0 {
+            report(node, &Progress::Working)?;
+        }
+        if self.is_over { Ok(()) } else { self.closed.check() }
+    }
 }
 
 fn report(node: &mut DoraNode, progress: &Progress) -> Result<()> {
