@@ -90,6 +90,14 @@ pub struct Class {
     pub cases: usize,
 }
 
+/// A channel for tests, with -100 to 200 within the classes.
+#[cfg(test)]
+pub(crate) fn channel(looks_like: &'static str) -> Channel {
+    let within = Within { percentile_0_5: -100.0, mean: 50.0, std: 40.0, percentile_99_5: 200.0 };
+    let [min, percentile_0_5, median, percentile_99_5, max] = [-1000.0, -900.0, 0.0, 900.0, 1000.0];
+    Channel { min, percentile_0_5, median, percentile_99_5, max, looks_like, within_classes: Some(within) }
+}
+
 impl Fingerprint {
     pub(super) fn of(examined: &[Examined], expected: &Expected) -> Self {
         let facts: Vec<&CaseFacts> = examined.iter().filter_map(|case| case.facts.as_ref()).collect();

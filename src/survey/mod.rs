@@ -25,6 +25,8 @@ pub use case::{CaseFacts, Intensities};
 pub use dataset_json::DatasetJson;
 pub use find::{Found, find};
 pub use fingerprint::Fingerprint;
+#[cfg(test)]
+pub(crate) use fingerprint::channel;
 
 /// Severity of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

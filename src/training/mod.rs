@@ -17,6 +17,7 @@ mod data;
 mod error;
 mod optimise;
 mod parts;
+mod plan;
 mod prompts;
 mod record;
 mod state;
@@ -32,6 +33,7 @@ pub use optimise::{
 pub use parts::{
     Decoded, DecoderPart, EncodedGradients, EncoderPart, Generated, GeneratorPart, Part, PartName, received,
 };
+pub use plan::{Plan, Request as PlanRequest, seconds_per_step};
 pub use prompts::{PromptSampling, TrainingPrompts};
 pub use record::{EventWriter, History, Interval, Point, Watch, write_page};
 pub use state::{Best, Checkpoints, Manifest};

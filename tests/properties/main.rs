@@ -12,6 +12,7 @@ mod hostile;
 mod nifti;
 #[path = "../support/parsers.rs"]
 mod parsers;
+mod plan;
 mod prompts;
 mod report;
 mod sam_prompts;

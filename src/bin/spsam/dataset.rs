@@ -44,7 +44,7 @@ impl Dataset {
                 config.data.labels = self.labels.clone().or(config.data.labels.take());
                 of_config(&config)?.0
             }
-            None => self.survey(path)?,
+            None => self.survey_of(path)?.0,
         };
         if self.json {
             println!("{}", serde_json::to_string_pretty(&survey)?);
@@ -57,7 +57,14 @@ impl Dataset {
         }
     }
 
-    fn survey(&self, path: &Path) -> Result<Survey> {
+    /// Without expectations of its own.
+    pub fn of(labels: Option<PathBuf>) -> Self {
+        let (classes, config, ignore) = (Vec::new(), None, None);
+        Self { config, labels, classes, ignore, resample_labels: false, json: false }
+    }
+
+    /// The survey of a dataset, and the names of its modalities as far as dataset.json has them.
+    pub fn survey_of(&self, path: &Path) -> Result<(Survey, Vec<String>)> {
         let mut found = find(path, self.labels.as_deref(), None)?;
         if self.labels.is_none() {
             found.allow_no_labels(path);
@@ -79,12 +86,12 @@ impl Dataset {
             classes,
             ignore: self.ignore.clone().unwrap_or(of_json),
             regrid: if self.resample_labels { Regrid::Resample } else { Regrid::Refuse },
-            modalities: json.map(|json| json.modalities.len()).filter(|&count| count > 0),
+            modalities: json.as_ref().map(|json| json.modalities.len()).filter(|&count| count > 0),
         };
         let bar = progress(cases.len());
         let survey = Survey::of(path.into(), &cases, &expected, problems, || bar.inc(1));
         bar.finish_and_clear();
-        Ok(survey)
+        Ok((survey, json.map(|json| json.modalities).unwrap_or_default()))
     }
 }
 

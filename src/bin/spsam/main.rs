@@ -10,6 +10,7 @@ mod evaluate;
 mod infer;
 mod init;
 mod inspect;
+mod plan;
 mod progress;
 mod train;
 
@@ -39,6 +40,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Make a model bundle with untrained adapters, from which training can start.
     Init(init::Init),
+    /// Write a training configuration for a dataset and a time.
+    Plan(plan::PlanCommand),
     /// Train a model and make its bundle.
     Train(train::Train),
     /// Train the variants of the paper's ablation with the same seed and schedule, and write the table.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
             Command::Doctor => doctor::run(),
             Command::Inspect(inspect) => inspect.run(),
             Command::Init(init) => init.run(),
+            Command::Plan(plan) => plan.run(),
             Command::Train(train) => train.run(),
             Command::Ablate(ablate) => ablate.run(),
         }

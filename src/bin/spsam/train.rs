@@ -1,7 +1,7 @@
 //! `spsam train`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -15,12 +15,23 @@ use super::check;
 use super::dataflow::{Dataflow, Ended, Flow, signals_to_end};
 use super::dataset::checked;
 use super::infer::failed;
+use super::plan::{self, PlanOptions};
 
 #[derive(Args)]
 pub struct Train {
-    /// Configuration of the run, such as configs/hippocampus.yml.
-    #[arg(long)]
-    config: PathBuf,
+    /// Configuration of the run, such as configs/hippocampus.yml. Without it, a training on --data for --hours is planned
+    /// (`spsam plan`), and its plan.yml is in the output folder.
+    #[arg(long, required_unless_present = "data")]
+    config: Option<PathBuf>,
+    /// Time for the training, without --config: a few steps are timed.
+    #[arg(long, default_value_t = 4.0, conflicts_with = "config")]
+    hours: f64,
+    /// Validation fold, from 0, without --config.
+    #[arg(long, default_value_t = 0, conflicts_with = "config")]
+    fold: usize,
+    /// Number of folds, without --config.
+    #[arg(long, default_value_t = 5, conflicts_with = "config")]
+    folds: usize,
     /// Resume from the newest checkpoint in the output folder.
     #[arg(long)]
     resume: bool,
@@ -43,8 +54,8 @@ pub struct Train {
 
 impl Train {
     pub fn run(self) -> Result<()> {
-        let mut config = TrainingConfig::open(&self.config)?;
         let absolute = |path: PathBuf| std::path::absolute(path).wrap_err("a path of the command line");
+        let mut config = TrainingConfig::open(&self.configuration()?)?;
         if let Some(output) = self.output.clone() {
             config.output = absolute(output)?;
         }
@@ -61,6 +72,23 @@ impl Train {
             config.check_resumed(Some(&cases))?;
         }
         if self.in_process { in_process(&config, self.resume) } else { self.dataflow(&config) }
+    }
+
+    /// The file of the configuration; planned now if there is none yet.
+    fn configuration(&self) -> Result<PathBuf> {
+        let data = match (&self.config, &self.data) {
+            (Some(config), _) => return Ok(config.clone()),
+            (None, Some(data)) => data,
+            (None, None) => bail!("--config or --data is needed"),
+        };
+        let output = std::path::absolute(self.output.as_deref().unwrap_or(Path::new(plan::OUTPUT)))?;
+        let file = output.join("plan.yml");
+        if !(self.resume && file.exists()) {
+            let options = PlanOptions::new(self.hours, [self.fold, self.folds]);
+            plan::write(data, &options, &output, &file)?;
+            println!("{}: the plan of this training", file.display());
+        }
+        Ok(file)
     }
 
     fn dataflow(&self, config: &TrainingConfig) -> Result<()> {

@@ -198,8 +198,15 @@ impl TrainingConfig {
     /// # Errors
     /// [`TrainingError::Io`], [`TrainingError::Parse`] and [`TrainingError::Config`].
     pub fn open(path: &Path) -> Result<Self, TrainingError> {
-        let text = fs::read_to_string(path).map_err(TrainingError::io(path))?;
-        let mut config: Self = serde_yaml::from_str(&text)
+        Self::parse(&fs::read_to_string(path).map_err(TrainingError::io(path))?, path)
+    }
+
+    /// Reads and checks the text of the file `path`, which need not exist.
+    ///
+    /// # Errors
+    /// [`TrainingError::Parse`] and [`TrainingError::Config`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, TrainingError> {
+        let mut config: Self = serde_yaml::from_str(text)
             .map_err(|source| TrainingError::Parse { path: path.into(), source })?;
         config.check().map_err(|reason| TrainingError::Config { path: path.into(), reason })?;
         let folder = path.parent().unwrap_or(Path::new(""));
