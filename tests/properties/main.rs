@@ -8,6 +8,7 @@ mod delivery;
 mod devices;
 mod evaluate;
 mod hostile;
+mod messages;
 #[path = "../support/nifti.rs"]
 mod nifti;
 #[path = "../support/parsers.rs"]

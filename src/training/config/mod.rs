@@ -16,7 +16,8 @@ use super::error::TrainingError;
 use super::optimise::{LearningRate, LossConfig, OptimiserConfig, Schedule};
 use super::prompts::PromptSampling;
 use crate::bundle::{
-    Bundle, BundleConfig, GeneratorKind, NetworkConfig, Normalisation, Patch, SliceAxis, WeightFile,
+    Bundle, BundleConfig, Dataflow, GeneratorKind, LEAST_FLOAT_BYTES, NetworkConfig, Normalisation, Patch,
+    SliceAxis, WeightFile,
 };
 use crate::compute::Precision;
 use crate::volume::{IgnoreValues, Regrid};
@@ -238,6 +239,13 @@ impl TrainingConfig {
         } else if prefetch.threads == 0 || prefetch.queue == 0 {
             Err("prefetch.threads and prefetch.queue must be at least 1".into())
         } else {
+            // The nodes decide what `auto` is, and check again.
+            let is_fp32 = self.precision == Precision::Fp32;
+            let float_bytes = if is_fp32 { size_of::<f32>() } else { LEAST_FLOAT_BYTES };
+            model
+                .without_files()
+                .check_edges(Dataflow::Training, float_bytes)
+                .map_err(|reason| format!("model: {reason}"))?;
             self.check_values()?;
             self.schedule.check()?;
             self.optimiser.check()?;
@@ -357,5 +365,8 @@ mod tests {
         assert!(error(&format!("{text}\nepochs: 3\n")).contains("epochs"));
         assert!(error(&text.replace("foreground: 0.33", "foreground: 2.0")).contains("data.foreground"));
         assert!(error(&text.replace("epochs:", "epoch:")).contains("epoch"));
+        let large = text.replace("image_size: 64", "image_size: 512");
+        assert!(error(&large.replace("precision: auto", "precision: fp32")).contains("model: features: "));
+        assert!(error(&large.replace("image_size: 512", "image_size: 1024")).contains("model: features: "));
     }
 }
