@@ -242,8 +242,10 @@ impl TrainingConfig {
             // The nodes decide what `auto` is, and check again.
             let is_fp32 = self.precision == Precision::Fp32;
             let float_bytes = if is_fp32 { size_of::<f32>() } else { LEAST_FLOAT_BYTES };
-            model
-                .without_files()
+            let mut bundle = model.without_files();
+            // Prompts that are drawn may have masks which the model's own do not have.
+            bundle.network.prompts.mask |= self.prompts.is_some_and(|prompts| prompts.mask > 0.0);
+            bundle
                 .check_edges(Dataflow::Training, float_bytes)
                 .map_err(|reason| format!("model: {reason}"))?;
             self.check_values()?;
