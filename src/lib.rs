@@ -4,6 +4,7 @@
 pub mod array;
 pub mod bundle;
 pub mod compute;
+pub mod dicom;
 pub mod files;
 mod kernel;
 pub mod message;

@@ -13,6 +13,9 @@ pub enum VolumeError {
     /// The file is not a NIfTI file.
     #[error("{path}: not a NIfTI file ({reason})")]
     NotNifti { path: PathBuf, reason: &'static str },
+    /// A DICOM file or series cannot be used.
+    #[error(transparent)]
+    Dicom(#[from] crate::dicom::DicomError),
     /// The file ends before its last voxel, or is too short for what its header says.
     #[error("{path}: truncated, the header announces {expected} bytes of voxels")]
     Truncated { path: PathBuf, expected: u64 },
@@ -90,7 +93,7 @@ pub enum VolumeError {
     #[error("{path}: a voxel has class {label}, there are {classes} classes")]
     NoClass { path: PathBuf, label: usize, classes: usize },
     /// There is no case.
-    #[error("{path}: no .nii or .nii.gz volume found")]
+    #[error("{path}: no .nii or .nii.gz volume and no DICOM series found")]
     NoCases { path: PathBuf },
     /// The region of interest, or a prompt's box, is not a box or does not touch the volume.
     #[error("{path}: {what} lies outside the volume")]

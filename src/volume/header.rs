@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 use super::affine::{Affine, column_norms};
 use super::error::VolumeError;
 use super::forms::world_from_voxel;
+use super::from_dicom;
 use super::gzip::GzipMembers;
 use super::raw_header::{Field, RawHeader, Version};
+use crate::dicom;
 
 /// Deflate cannot compress by a larger factor.
 const DEFLATE_MAX_RATIO: u64 = 1032;
@@ -84,17 +86,22 @@ impl VoxelType {
 }
 
 impl Header {
-    /// Reads the header of `path`, but no voxels. Either file of a pair may be given.
+    /// Reads the header of `path`, but no voxels. Either file of a pair may be given. A DICOM series (a path of
+    /// [`crate::dicom::Found`]) has the header of its NIfTI.
     ///
     /// # Errors
     /// [`VolumeError::Io`], [`VolumeError::NotNifti`], [`VolumeError::Truncated`], [`VolumeError::Header`],
-    /// [`VolumeError::ZeroDimension`] and [`VolumeError::Dimensions`] (more than four dimensions).
+    /// [`VolumeError::ZeroDimension`], [`VolumeError::Dimensions`] (more than four dimensions) and
+    /// [`VolumeError::Dicom`].
     pub fn read(path: &Path) -> Result<Self, VolumeError> {
         Ok(Self::open(path)?.0)
     }
 
     /// The header, and the file positioned at its first voxel.
     pub(super) fn open(path: &Path) -> Result<(Self, Box<dyn Read>), VolumeError> {
+        if let Some(volume) = dicom::locate(path)? {
+            return from_dicom::open(path, volume);
+        }
         let header_path = header_of_pair(path).unwrap_or_else(|| path.to_path_buf());
         let (mut source, mut most_bytes) = open_bytes(&header_path)?;
         let raw = read_raw(&mut source, &header_path)?;
@@ -136,6 +143,13 @@ impl Header {
         let path = path.to_path_buf();
         let header = Self { path, raw, extension, voxel_type, shape, channels, world_from_voxel };
         Ok((header, source))
+    }
+
+    /// A little-endian header for voxels that follow it without an extension.
+    pub(super) fn new(path: &Path, raw: RawHeader, voxel_type: VoxelType, shape: [usize; 3]) -> Self {
+        let world_from_voxel = world_from_voxel(&raw, shape, path);
+        let extension = vec![0; EXTENDER_BYTES];
+        Self { path: path.into(), raw, extension, voxel_type, shape, channels: 1, world_from_voxel }
     }
 
     /// Path of the file.

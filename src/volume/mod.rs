@@ -1,4 +1,4 @@
-//! Input and output of volumes: finding cases, reading and writing NIfTI, orientation, resampling, intensity
+//! Input and output of volumes: finding cases, reading and writing NIfTI, reading DICOM, orientation, resampling, intensity
 //! normalisation, windows, and assembling labels from windows.
 //!
 //! ```text
@@ -20,6 +20,7 @@ pub mod dataset;
 mod error;
 mod extension;
 mod forms;
+mod from_dicom;
 mod grid;
 mod grid_difference;
 mod gzip;

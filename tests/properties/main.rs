@@ -6,6 +6,7 @@ mod datasets;
 mod delivery;
 #[path = "../support/devices.rs"]
 mod devices;
+mod dicom;
 mod evaluate;
 mod hostile;
 mod messages;

@@ -24,7 +24,7 @@ enum Prompts {
 
 #[derive(Args)]
 pub struct Infer {
-    /// Volume (.nii, .nii.gz), folder of volumes, dataset folder (MSD, nnU-Net, ACDC, Synapse) or .txt list.
+    /// Volume (.nii, .nii.gz), folder of volumes or DICOM series, dataset folder (MSD, nnU-Net, ACDC, Synapse) or .txt list.
     #[arg(long)]
     input: PathBuf,
     /// Model bundle: a folder with model.yml. Without it: plain LiteMedSAM with prompts from --labels or --box.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use eyre::{Result, bail};
 use self_prompt_sam::bundle::Bundle;
+use self_prompt_sam::dicom::{is_dicom, locate};
 use self_prompt_sam::volume::Image;
 
 use super::dataset::Dataset;
@@ -31,7 +32,9 @@ impl Inspect {
             bundle(&self.path)
         } else if self.path.is_dir() || name == "dataset.json" || is(&[".txt"]) {
             self.dataset.inspect(&self.path)
-        } else if is(&[".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz"]) {
+        } else if is(&[".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz"])
+            || is_dicom_volume(&self.path)
+        {
             volume(&self.path)
         } else if is(&[".pth", ".pt", ".safetensors"]) {
             checkpoint(&self.path, self.keys)
@@ -42,6 +45,11 @@ impl Inspect {
             )
         }
     }
+}
+
+/// A DICOM file, or one of the volumes of a folder.
+fn is_dicom_volume(path: &Path) -> bool {
+    is_dicom(path).unwrap_or(false) || (!path.exists() && !matches!(locate(path), Ok(None)))
 }
 
 fn bundle(path: &Path) -> Result<()> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::left_out::{LeftOut, Reason};
 use super::names::{is_labels_of_one_of, stem};
 use super::{Entries, MOST_LEVELS, entries, list, metadata, parent};
+use crate::dicom::{self, DicomError, Found};
 use crate::volume::VolumeError;
 
 /// Image folders of datasets; the first that exists is used.
@@ -16,7 +17,7 @@ pub(super) const MASK_FOLDERS: [&str; 2] = ["segmentations", "masks"];
 #[derive(Debug, Default)]
 pub(super) struct Images {
     pub files: Vec<PathBuf>,
-    /// Unusable entries of a list: a name, and the reason.
+    /// Unusable entries of a list and DICOM series: a name, and the reason.
     pub unusable: Vec<(String, VolumeError)>,
     pub left_out: Vec<LeftOut>,
 }
@@ -46,7 +47,10 @@ impl Images {
     /// `levels` limits the depth of lists in lists and of nested folders.
     fn add_input(&mut self, input: &Path, levels: usize) -> Result<(), VolumeError> {
         let is_list = input.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
-        if metadata(input)?.is_dir() {
+        if is_dicom_part(input)? {
+            self.files.push(input.into());
+            Ok(())
+        } else if metadata(input)?.is_dir() {
             self.add_dataset(input)
         } else if input.file_name().is_some_and(|name| name == "dataset.json") {
             self.add_dataset(&parent(input))
@@ -71,8 +75,12 @@ impl Images {
     /// Images of a folder or, if it has none, of its subfolders.
     fn add_folder(&mut self, folder: &Path, levels: usize) -> Result<(), VolumeError> {
         let found = entries(folder)?;
-        self.left_out_formats(&found);
         let before = self.files.len();
+        if found.volumes.is_empty() && self.add_dicom(folder)? {
+            self.leave_out_folders(found.folders, Reason::BesideVolumes);
+            return Ok(());
+        }
+        self.left_out_formats(&found);
         let stems: Vec<String> = found.volumes.iter().map(|path| stem(path)).collect();
         for (path, name) in found.volumes.into_iter().zip(&stems) {
             match not_an_image(name, &stems) {
@@ -101,6 +109,32 @@ impl Images {
         Ok(())
     }
 
+    /// The DICOM volumes of a folder; false if it has none. Those that cannot be used do not concern the others.
+    fn add_dicom(&mut self, folder: &Path) -> Result<bool, VolumeError> {
+        let folder = match folder.file_name() {
+            Some(_) => folder.to_path_buf(),
+            None => folder.canonicalize().unwrap_or_else(|_| folder.into()), // its name is that of the case
+        };
+        let study = match dicom::study(&folder) {
+            Ok(study) => study,
+            Err(error @ DicomError::Io { .. }) => return Err(error.into()),
+            Err(error) => {
+                self.unusable.push((stem(&folder), error.into()));
+                return Ok(true);
+            }
+        };
+        let others = study.others.into_iter().map(|path| LeftOut { path, reason: Reason::NoImage });
+        self.left_out.extend(others);
+        let is_found = !study.volumes.is_empty();
+        for Found { path, volume } in study.volumes {
+            match volume {
+                Ok(_) => self.files.push(path),
+                Err(error) => self.unusable.push((stem(&path), error.into())),
+            }
+        }
+        Ok(is_found)
+    }
+
     /// Records the folders that contain volumes as left out.
     fn leave_out_folders(&mut self, folders: Vec<PathBuf>, reason: Reason) {
         let with_volumes = folders.into_iter().filter(|folder| has_volumes(folder, MOST_LEVELS));
@@ -125,7 +159,7 @@ impl Images {
             };
             let reason = match outcome {
                 Ok(()) if self.files.len() > before => continue,
-                Ok(()) => "no .nii or .nii.gz volume in it".to_owned(),
+                Ok(()) => "no .nii or .nii.gz volume and no DICOM series in it".to_owned(),
                 Err(reason) => reason,
             };
             let written = entry.text.to_string_lossy();
@@ -139,7 +173,7 @@ impl Images {
     /// A line of a list: a folder, a volume, or a volume without its extension.
     fn add_entry(&mut self, folder: &Path, entry: &list::Entry, levels: usize) -> Result<(), String> {
         let path = folder.join(&entry.text);
-        if path.exists() {
+        if path.exists() || matches!(is_dicom_part(&path), Ok(true)) {
             return self.add_input(&path, levels).map_err(|error| error.to_string());
         }
         let with_ending = |ending: &str| {
@@ -158,6 +192,11 @@ impl Images {
             None => Err("no such file".into()),
         }
     }
+}
+
+/// Whether this is the path of one of several volumes of a DICOM folder.
+fn is_dicom_part(path: &Path) -> Result<bool, VolumeError> {
+    Ok(!path.exists() && dicom::locate(path)?.is_some())
 }
 
 /// Excludes labels of a volume beside them, and ACDC's cine series (`patient001_4d` beside `patient001_frame01`).

@@ -33,6 +33,8 @@ pub enum Reason {
     OtherPart,
     /// A medical image in an unsupported format.
     OtherFormat,
+    /// A DICOM file that is no image.
+    NoImage,
 }
 
 impl Display for Reason {
@@ -45,6 +47,7 @@ impl Display for Reason {
             Self::BesideVolumes => "a folder beside volumes, which are used instead",
             Self::OtherPart => "another part of the dataset; give the folder itself to use it",
             Self::OtherFormat => "not a NIfTI file",
+            Self::NoImage => "a DICOM file without an image",
         })
     }
 }

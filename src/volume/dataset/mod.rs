@@ -1,6 +1,7 @@
 //! Finds the files of each case: single files, folders, lists, and the layouts of the Medical Segmentation
 //! Decathlon (`imagesTr`, `labelsTr`, 4D files), nnU-Net (`<case>_0000.nii.gz` for each modality), ACDC
-//! (`patient001/patient001_frame01.nii.gz` with `_gt`) and Synapse (`img0001.nii.gz`, `label0001.nii.gz`).
+//! (`patient001/patient001_frame01.nii.gz` with `_gt`) and Synapse (`img0001.nii.gz`, `label0001.nii.gz`); folders of
+//! DICOM files.
 //!
 //! ```text
 //! input ─ images ─► files ─ group ─► cases ─ labels ─► cases with labels        truth, predictions ─ pairs ─► pairs
@@ -48,7 +49,7 @@ pub struct CaseFiles {
 pub struct Discovery {
     /// The cases in natural order of their names.
     pub cases: Vec<CaseFiles>,
-    /// Unusable entries of a list: a name for results, and the reason. The cases do not depend on them.
+    /// Unusable entries of a list and DICOM series: a name for results, and the reason. The cases do not depend on them.
     pub unusable: Vec<(String, VolumeError)>,
     /// Names of cases whose labels are required but missing or ambiguous. They are in `cases` without labels.
     pub without_labels: Vec<(String, VolumeError)>,
@@ -59,7 +60,7 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// Finds the cases in `input`: a volume, a folder of a known layout, a `dataset.json`, or a `.txt` file with one
+    /// Finds the cases in `input`: a volume, a folder of a known layout or with DICOM series, a `dataset.json`, or a `.txt` file with one
     /// volume or folder per line, relative to the list's folder. With `labels` (a folder, which may be `input`
     /// itself, or a file) finds the labels of every case.
     ///

@@ -30,16 +30,24 @@ fn lower_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default()
 }
 
-/// File name without `.nii`, `.hdr` or `.img`, compressed or not.
+/// File name without `.nii`, `.hdr` or `.img`, compressed or not, or else without `.dcm` or `.ima`.
 pub(super) fn stem(path: &Path) -> String {
     let mut name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let whole = name.len();
     for ending in [".gz", ".nii", ".hdr", ".img"] {
-        let length = name.len().saturating_sub(ending.len());
-        if name.is_char_boundary(length) && name[length..].eq_ignore_ascii_case(ending) && length > 0 {
-            name.truncate(length);
-        }
+        cut(&mut name, ending);
+    }
+    if name.len() == whole {
+        [".dcm", ".ima"].into_iter().for_each(|ending| cut(&mut name, ending));
     }
     name
+}
+
+fn cut(name: &mut String, ending: &str) {
+    let length = name.len().saturating_sub(ending.len());
+    if name.is_char_boundary(length) && name[length..].eq_ignore_ascii_case(ending) && length > 0 {
+        name.truncate(length);
+    }
 }
 
 /// nnU-Net's modality number: `("prostate_03", 1)` for `prostate_03_0001`.

@@ -1,0 +1,161 @@
+//! The voxels of a volume, decoded frame by frame while they are read.
+
+use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use dicom_core::Tag;
+use dicom_dictionary_std::tags;
+use dicom_object::{DefaultDicomObject, OpenFileOptions};
+use dicom_pixeldata::PixelDecoder;
+
+use super::error::DicomError;
+use super::geometry::{Numbers, Volume};
+use super::instance::{Bits, one_line};
+use super::slice::Slice;
+use super::syntax::Syntax;
+
+/// The element behind the pixel data.
+const BEHIND_PIXELS: Tag = Tag(0x7fe0, 0x0011);
+/// Start of a JPEG 2000 code stream with its size: markers SOC and SIZ.
+const CODE_STREAM: [u8; 4] = [0xff, 0x4f, 0xff, 0x51];
+
+/// Gives the voxels in the order of the volume, x fastest; see [`Numbers`] for their type.
+pub struct FrameReader {
+    volume: Volume,
+    next: usize,
+    bytes: Vec<u8>,
+    at: usize,
+    opened: Option<(PathBuf, Pixels)>,
+}
+
+enum Pixels {
+    Native(Vec<u8>),
+    Encapsulated(Box<DefaultDicomObject>),
+}
+
+impl FrameReader {
+    pub fn new(volume: Volume) -> Self {
+        Self { volume, next: 0, bytes: Vec::new(), at: 0, opened: None }
+    }
+
+    fn load(&mut self, index: usize) -> Result<(), DicomError> {
+        let slice = &self.volume.slices[index];
+        let path = &slice.source.path;
+        let error = |reason: String| DicomError::file(path, reason);
+        let pixels = match self.opened.take() {
+            Some((opened, pixels)) if opened == *path => pixels,
+            _ => open(slice).map_err(error)?,
+        };
+        let stored = pixels.frame(slice).map_err(error)?;
+        self.opened = Some((path.clone(), pixels));
+        self.bytes.clear();
+        let bits = slice.source.bits;
+        for row in stored.chunks_exact(slice.source.columns * bits.bytes()).rev() {
+            let values = row.chunks_exact(bits.bytes()).map(|pixel| value(pixel, bits));
+            match self.volume.numbers() {
+                Numbers::Stored { .. } => {
+                    self.bytes.extend(values.flat_map(|value| (value as u16).to_le_bytes()));
+                }
+                Numbers::Real => {
+                    let (slope, intercept) = slice.rescale;
+                    let real = |value: i32| (f64::from(value) * slope + intercept) as f32;
+                    self.bytes.extend(values.flat_map(|value| real(value).to_le_bytes()));
+                }
+            }
+        }
+        self.at = 0;
+        Ok(())
+    }
+}
+
+impl Read for FrameReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.bytes.len() {
+            if self.next == self.volume.slices.len() {
+                return Ok(0);
+            }
+            self.load(self.next).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            self.next += 1;
+        }
+        let count = out.len().min(self.bytes.len() - self.at);
+        out[..count].copy_from_slice(&self.bytes[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
+/// The stored value of a pixel; bits that are not used may hold anything.
+fn value(pixel: &[u8], bits: Bits) -> i32 {
+    let raw = match *pixel {
+        [low] => u32::from(low),
+        [low, high, ..] => u32::from(u16::from_ne_bytes([low, high])),
+        [] => 0,
+    };
+    let unused = u32::BITS - bits.stored;
+    match bits.is_signed {
+        true => (raw << unused) as i32 >> unused,
+        false => (raw << unused >> unused) as i32,
+    }
+}
+
+fn open(slice: &Slice) -> Result<Pixels, String> {
+    let object = OpenFileOptions::new()
+        .read_until(BEHIND_PIXELS)
+        .open_file(&slice.source.path)
+        .map_err(|error| one_line(&error))?;
+    let element = object.get(tags::PIXEL_DATA).ok_or("no pixel data")?;
+    if slice.source.syntax == Syntax::Native {
+        let bytes = element.to_bytes().map_err(|error| one_line(&error))?;
+        return Ok(Pixels::Native(bytes.into_owned()));
+    }
+    let fragments = element.fragments().ok_or("its pixel data are not encapsulated")?;
+    if slice.source.syntax == Syntax::Jpeg2000 {
+        check_code_streams(fragments.iter().map(|fragment| &fragment[..]), slice)?;
+    }
+    Ok(Pixels::Encapsulated(Box::new(object)))
+}
+
+/// The decoder trusts that images have the size that the file says.
+fn check_code_streams<'a>(fragments: impl Iterator<Item = &'a [u8]>, slice: &Slice) -> Result<(), String> {
+    let size = [slice.source.columns as u32, slice.source.rows as u32];
+    for stream in fragments.filter(|fragment| fragment.starts_with(&CODE_STREAM)) {
+        let long = |at: usize| stream.get(at..at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
+        let side = |axis: usize| Some(long(8 + 4 * axis)?.wrapping_sub(long(16 + 4 * axis)?));
+        let components = stream.get(40..42).map(|b| u16::from_be_bytes([b[0], b[1]]));
+        let [columns, rows] = [side(0).unwrap_or(0), side(1).unwrap_or(0)];
+        if [columns, rows] != size || components != Some(1) {
+            return Err(format!(
+                "its JPEG 2000 image has {rows} × {columns} pixels, the file says {} × {}",
+                size[1], size[0]
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Pixels {
+    /// The bytes of a frame.
+    fn frame(&self, slice: &Slice) -> Result<Vec<u8>, String> {
+        let source = &slice.source;
+        let length = source.rows * source.columns * source.bits.bytes();
+        let start = slice.frame * length;
+        let frame = match self {
+            Self::Native(bytes) => bytes.get(start..start + length).unwrap_or_default().to_vec(),
+            Self::Encapsulated(object) => decode(object, slice.frame, &source.path)?,
+        };
+        match frame.len() {
+            found if found == length => Ok(frame),
+            found => Err(format!("frame {} has {found} bytes instead of {length}", slice.frame + 1)),
+        }
+    }
+}
+
+fn decode(object: &DefaultDicomObject, frame: usize, path: &Path) -> Result<Vec<u8>, String> {
+    let decoded = catch_unwind(AssertUnwindSafe(|| object.decode_pixel_data_frame(frame as u32)));
+    match decoded {
+        Ok(Ok(pixels)) => Ok(pixels.into_data()),
+        Ok(Err(error)) => Err(format!("frame {}: {}", frame + 1, one_line(&error))),
+        Err(_) => Err(format!("frame {}: the decoder failed in {}", frame + 1, path.display())),
+    }
+}

@@ -1,0 +1,25 @@
+//! DICOM images in: CT and MR series, one image a file or enhanced multi-frame, as volumes on a regular grid.
+//!
+//! ```text
+//! folder → Source (a file, checked by scan) → Slice (an image with its position) → split → Volume → FrameReader
+//! ```
+//!
+//! Source: DICOM PS3.3 (C.7.6.2 image plane, C.7.6.16 functional groups, C.11.1 modality LUT) and PS3.5 (encoding).
+//! Voxels and geometry are those that dcm2niix gives to the NIfTI of the same series. No attribute that identifies a
+//! patient is read.
+
+mod error;
+mod folder;
+mod frames;
+mod geometry;
+mod groups;
+mod instance;
+mod scan;
+mod slice;
+mod split;
+mod syntax;
+
+pub use error::DicomError;
+pub use folder::{Found, Study, is_dicom, locate, study};
+pub use frames::FrameReader;
+pub use geometry::{Numbers, Volume};

@@ -1,0 +1,287 @@
+//! A look at the element headers of a file before it is parsed: dicom-object allocates the lengths that a file
+//! announces, and descends into sequences without a limit. Values are skipped, so this costs little.
+//!
+//! Source: PS3.5, sections 7.1 (elements), 7.5 (sequences), A.4 (encapsulated pixel data), and PS3.10 7.1 (file meta
+//! information).
+
+use std::io::{BufReader, Read, Seek, SeekFrom};
+
+use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
+use dicom_core::{Tag, VR};
+use dicom_dictionary_std::StandardDataDictionary;
+
+use super::syntax::Encoding;
+
+/// Sequences within sequences.
+const MOST_LEVELS: usize = 32;
+const UNDEFINED: u32 = u32::MAX;
+const ITEM: Tag = Tag(0xfffe, 0xe000);
+const ITEM_END: Tag = Tag(0xfffe, 0xe00d);
+const SEQUENCE_END: Tag = Tag(0xfffe, 0xe0dd);
+const TRANSFER_SYNTAX: Tag = Tag(0x0002, 0x0010);
+const PIXEL_DATA: Tag = Tag(0x7fe0, 0x0010);
+/// Longest text of an UID.
+const LONGEST_UID: u32 = 64;
+/// Preamble and prefix.
+pub(super) const PREFIX_BYTES: u64 = 132;
+
+/// What the headers say.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Scanned {
+    /// UID of the transfer syntax.
+    pub transfer_syntax: String,
+    /// Number of bytes of pixels that are not encapsulated.
+    pub pixel_bytes: Option<u64>,
+}
+
+/// An item, or a sequence.
+struct Level {
+    /// Where it ends; `None` if a delimiter ends it.
+    end: Option<u64>,
+    is_implicit: bool,
+    /// The items of encapsulated pixel data are no data sets.
+    is_pixels: bool,
+}
+
+struct Element {
+    tag: Tag,
+    /// Two letters; zeros in implicit encoding.
+    vr: [u8; 2],
+    length: u32,
+}
+
+/// Walks over the headers of a file of `length` bytes up to the end of its pixel data.
+///
+/// # Errors
+/// Says what is wrong.
+pub(super) fn scan<S: Read + Seek>(source: S, length: u64) -> Result<Scanned, String> {
+    let mut walk = Walk { source: BufReader::new(source), at: 0, length };
+    walk.skip(PREFIX_BYTES)?;
+    let transfer_syntax = walk.file_meta()?;
+    if super::syntax::Syntax::of_uid(&transfer_syntax).is_err() {
+        return Ok(Scanned { transfer_syntax, pixel_bytes: None }); // refused, and may be compressed as a whole
+    }
+    let encoding = Encoding::of_uid(&transfer_syntax);
+    let pixel_bytes = walk.data_set(encoding)?;
+    Ok(Scanned { transfer_syntax, pixel_bytes })
+}
+
+struct Walk<S> {
+    source: BufReader<S>,
+    at: u64,
+    length: u64,
+}
+
+impl<S: Read + Seek> Walk<S> {
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let mut bytes = [0; N];
+        self.source.read_exact(&mut bytes).map_err(|_| "it ends within an element".to_owned())?;
+        self.at += N as u64;
+        Ok(bytes)
+    }
+
+    fn skip(&mut self, bytes: u64) -> Result<(), String> {
+        if bytes > self.length.saturating_sub(self.at) {
+            return Err(format!("truncated: an element announces {bytes} bytes, but the file ends before"));
+        }
+        self.at += bytes;
+        self.source.seek_relative(bytes as i64).map_err(|error| error.to_string())
+    }
+
+    fn number(&mut self, is_big_endian: bool) -> Result<u16, String> {
+        let bytes = self.bytes()?;
+        Ok(if is_big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) })
+    }
+
+    fn long(&mut self, is_big_endian: bool) -> Result<u32, String> {
+        let bytes = self.bytes()?;
+        Ok(if is_big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
+    }
+
+    fn element(&mut self, is_implicit: bool, is_big_endian: bool) -> Result<Element, String> {
+        let tag = Tag(self.number(is_big_endian)?, self.number(is_big_endian)?);
+        if is_implicit || tag.0 == ITEM.0 {
+            return Ok(Element { tag, vr: [0; 2], length: self.long(is_big_endian)? });
+        }
+        let vr: [u8; 2] = self.bytes()?;
+        if !vr.iter().all(u8::is_ascii_uppercase) {
+            return Err(format!("element {tag} has no valid value representation"));
+        }
+        let is_long = matches!(
+            &vr,
+            b"OB"
+                | b"OD"
+                | b"OF"
+                | b"OL"
+                | b"OV"
+                | b"OW"
+                | b"SQ"
+                | b"SV"
+                | b"UC"
+                | b"UN"
+                | b"UR"
+                | b"UT"
+                | b"UV"
+        );
+        let length = match is_long {
+            true => {
+                self.number(is_big_endian)?;
+                self.long(is_big_endian)?
+            }
+            false => u32::from(self.number(is_big_endian)?),
+        };
+        Ok(Element { tag, vr, length })
+    }
+
+    /// Reads group 2, which is explicit little-endian, and returns the transfer syntax.
+    fn file_meta(&mut self) -> Result<String, String> {
+        let mut uid = None;
+        loop {
+            let start = self.at;
+            let mut group = [0; 2];
+            match self.source.read(&mut group) {
+                Ok(0) => break,
+                Ok(_) => self.rewind(start)?,
+                Err(error) => return Err(error.to_string()),
+            }
+            if u16::from_le_bytes(group) != TRANSFER_SYNTAX.0 {
+                break;
+            }
+            let element = self.element(false, false)?;
+            if element.tag == TRANSFER_SYNTAX && element.length <= LONGEST_UID {
+                let mut text = vec![0; element.length as usize];
+                self.source.read_exact(&mut text).map_err(|_| "it ends within an element".to_owned())?;
+                self.at += u64::from(element.length);
+                let text = String::from_utf8_lossy(&text);
+                uid = Some(text.trim_matches(['\0', ' ']).to_owned());
+            } else {
+                self.skip(u64::from(element.length))?;
+            }
+        }
+        uid.ok_or_else(|| "no transfer syntax".into())
+    }
+
+    fn rewind(&mut self, to: u64) -> Result<(), String> {
+        self.at = to;
+        self.source.seek(SeekFrom::Start(to)).map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// The number of bytes of native pixel data.
+    fn data_set(&mut self, encoding: Encoding) -> Result<Option<u64>, String> {
+        let mut levels: Vec<Level> = Vec::new();
+        while self.at < self.length {
+            while let Some(end) = levels.last().and_then(|level| level.end).filter(|&end| self.at >= end) {
+                if self.at > end {
+                    return Err("an element reaches beyond its sequence".into());
+                }
+                levels.pop();
+            }
+            if self.at >= self.length {
+                break;
+            }
+            let is_implicit = levels.last().map_or(encoding.is_implicit, |level| level.is_implicit);
+            let is_pixels = levels.last().is_some_and(|level| level.is_pixels);
+            let element = self.element(is_implicit, encoding.is_big_endian)?;
+            if levels.is_empty() && element.tag == PIXEL_DATA && element.length != UNDEFINED {
+                self.skip(u64::from(element.length))?;
+                return Ok(Some(u64::from(element.length)));
+            }
+            match element.tag {
+                SEQUENCE_END if is_pixels => return Ok(None),
+                ITEM_END | SEQUENCE_END => {
+                    levels.pop().ok_or("a delimiter without a sequence")?;
+                }
+                ITEM if is_pixels => self.skip(u64::from(element.length))?,
+                _ => match self.level(&element, is_implicit, levels.is_empty())? {
+                    Some(level) if levels.len() < MOST_LEVELS => levels.push(level),
+                    Some(_) => return Err(format!("more than {MOST_LEVELS} sequences within each other")),
+                    None => self.skip(u64::from(element.length))?,
+                },
+            }
+        }
+        match levels.is_empty() {
+            true => Ok(None),
+            false => Err("truncated: it ends within a sequence".into()),
+        }
+    }
+
+    /// The item or sequence that this element begins.
+    fn level(&self, element: &Element, is_implicit: bool, is_top: bool) -> Result<Option<Level>, String> {
+        let Element { tag, vr, length } = *element;
+        let is_sequence_by_tag =
+            || StandardDataDictionary.by_tag(tag).is_some_and(|entry| entry.vr() == VirtualVr::Exact(VR::SQ));
+        let is_sequence =
+            tag == ITEM || &vr == b"SQ" || length == UNDEFINED || (is_implicit && is_sequence_by_tag());
+        if !is_sequence {
+            return Ok(None);
+        }
+        let left = self.length - self.at;
+        if length != UNDEFINED && u64::from(length) > left {
+            return Err(format!("truncated: a sequence announces {length} bytes, but the file ends before"));
+        }
+        let end = (length != UNDEFINED).then(|| self.at + u64::from(length));
+        let is_implicit = is_implicit || &vr == b"UN";
+        Ok(Some(Level { end, is_implicit, is_pixels: is_top && tag == PIXEL_DATA }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    /// A file in this transfer syntax with this data set.
+    fn file(transfer_syntax: &str, data_set: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; 128];
+        bytes.extend(b"DICM\x02\0\x10\0UI");
+        bytes.extend((transfer_syntax.len() as u16).to_le_bytes());
+        bytes.extend(transfer_syntax.as_bytes());
+        bytes.extend(data_set);
+        bytes
+    }
+
+    fn scanned(transfer_syntax: &str, data_set: &[u8]) -> Result<Option<u64>, String> {
+        let bytes = file(transfer_syntax, data_set);
+        scan(Cursor::new(&bytes), bytes.len() as u64).map(|scanned| scanned.pixel_bytes)
+    }
+
+    const EXPLICIT: &str = "1.2.840.10008.1.2.1\0";
+    const IMPLICIT: &str = "1.2.840.10008.1.2\0";
+    /// Patient comments of 2 GB in 12 bytes, and pixel data of 4 bytes.
+    const LONG: &[u8] = b"\x10\0\0\x40UT\0\0\0\0\0\x80";
+    const PIXELS: &[u8] = b"\xe0\x7f\x10\0OW\0\0\x04\0\0\0\x01\x02\x03\x04";
+
+    #[test]
+    fn lengths_beyond_the_end_are_refused() {
+        assert_eq!(scanned(EXPLICIT, PIXELS), Ok(Some(4)));
+        assert!(scanned(EXPLICIT, &PIXELS[..PIXELS.len() - 1]).unwrap_err().contains("truncated"));
+        assert!(scanned(EXPLICIT, &[LONG, PIXELS].concat()).unwrap_err().contains("truncated"));
+        assert!(scanned(IMPLICIT, b"\x10\0\x10\0\xf0\xff\xff\xffA^").unwrap_err().contains("truncated"));
+    }
+
+    #[test]
+    fn deep_nesting_is_refused() {
+        for (syntax, sequence) in [
+            (IMPLICIT, &b"\x08\0\x40\x11\xff\xff\xff\xff"[..]),
+            (EXPLICIT, b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff"),
+        ] {
+            let nested = [sequence, b"\xfe\xff\0\xe0\xff\xff\xff\xff"].concat().repeat(1000);
+            assert!(scanned(syntax, &nested).unwrap_err().contains("32 sequences"));
+        }
+    }
+
+    #[test]
+    fn sequences_of_both_kinds_are_left_at_their_end() {
+        let item = b"\xfe\xff\0\xe0\0\0\0\0";
+        let defined = [&b"\x08\0\x40\x11SQ\0\0\x08\0\0\0"[..], item].concat();
+        let delimited = [
+            &b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff"[..],
+            b"\xfe\xff\x0d\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0",
+        ]
+        .concat();
+        assert_eq!(scanned(EXPLICIT, &[&defined[..], &delimited, PIXELS].concat()), Ok(Some(4)));
+        let rle = b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\0\0\0\0\xfe\xff\0\xe0\x02\0\0\0ab\xfe\xff\xdd\xe0\0\0\0\0";
+        assert_eq!(scanned("1.2.840.10008.1.2.5\0", rle), Ok(None));
+        assert!(scanned("1.2.840.10008.1.2.5\0", &rle[..rle.len() - 9]).unwrap_err().contains("truncated"));
+    }
+}
