@@ -14,7 +14,7 @@ use self_prompt_sam::weights::list;
 
 #[derive(Args)]
 pub struct Inspect {
-    /// Dataset (folder, dataset.json or .txt list), volume (.nii, .nii.gz), model bundle (folder or model.yml) or checkpoint
+    /// Dataset (folder, dataset.json or .txt list), volume (.nii, .nii.gz, DICOM), model bundle (folder or model.yml) or checkpoint
     /// (.pth, .pt, .safetensors).
     path: PathBuf,
     /// List every tensor of a checkpoint.
