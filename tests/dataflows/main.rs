@@ -7,6 +7,7 @@
 mod bad_input;
 mod bundles;
 mod cluster;
+mod dicom;
 mod examples;
 mod golden;
 mod harness;

@@ -1,0 +1,54 @@
+//! A DICOM series is segmented as its NIfTI is.
+
+use std::process::Command;
+
+use self_prompt_sam::volume::{Header, read_labels};
+
+use super::harness::{Bench, project, python};
+use super::skip::shortened;
+
+#[test]
+fn a_dicom_series_has_the_labels_of_its_nifti() {
+    let bench = Bench::new(1, 6);
+    let image = bench.path("images/case_0.nii.gz");
+    let (series, converted) = (bench.path("study/head"), bench.path("converted"));
+    let status = Command::new(python())
+        .arg(project().join("tests/python/dicom_of_nifti.py"))
+        .args([&image, &series, &converted])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let nifti = match converted.is_dir() {
+        true => converted.join("head.nii"),
+        false => {
+            shortened(
+                "dcm2niix is not installed: the series is compared with the volume that it was made from",
+            );
+            std::fs::create_dir(&converted).unwrap();
+            std::fs::copy(&image, converted.join("head.nii.gz")).unwrap();
+            converted.join("head.nii.gz")
+        }
+    };
+    let flow = bench.dataflow("dataflows/infer.yml", |text| text);
+    let segmented = |input: &std::path::Path, output: &str| {
+        let input = input.to_str().unwrap();
+        let mut run = bench.start(&flow, output, &[("SPSAM_INPUT", input), ("SPSAM_LABELS", "")]);
+        assert!(run.finish().success(), "{}", run.log());
+        assert!(!run.log().to_lowercase().contains("secret"), "{}", run.log());
+        let path = bench.path(output).join("head.nii.gz");
+        (read_labels(&path).unwrap().0, Header::read(&path).unwrap().world_from_voxel(), run.label_maps())
+    };
+    let (found, world, maps) = segmented(&bench.path("study"), "of_dicom");
+    assert_eq!(maps.len(), 1);
+    let (expected, expected_world, _) = segmented(&nifti, "of_nifti");
+    assert!(expected.iter().any(|&label| label != 0), "nothing to compare");
+    if converted.join("head.nii").exists() {
+        assert_eq!(world, expected_world);
+        assert_eq!(found, expected);
+    } else {
+        // The volume's rows are stored from the first to the last, those of a series from the last to the first.
+        let mut flipped = expected;
+        flipped.invert_axis(ndarray::Axis(1));
+        assert_eq!(found, flipped);
+    }
+}
