@@ -29,7 +29,7 @@ pub(super) struct Slice {
 
 /// What distinguishes images at the same place. Texts are compared only.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Kind {
+pub struct Kind {
     /// Codes such as `ORIGINAL\PRIMARY\M`.
     pub image_type: String,
     pub echo_time: Option<f64>,

@@ -164,21 +164,21 @@ impl SliceHeader {
     }
 }
 
-fn integer(parameters: &MetadataParameters, key: &'static str) -> Result<i64, MessageError> {
+pub(super) fn integer(parameters: &MetadataParameters, key: &'static str) -> Result<i64, MessageError> {
     match parameters.get(key) {
         Some(Parameter::Integer(value)) => Ok(*value),
         _ => Err(MessageError::Key { key, expected: "an integer" }),
     }
 }
 
-fn string(parameters: &MetadataParameters, key: &'static str) -> Result<String, MessageError> {
+pub(super) fn string(parameters: &MetadataParameters, key: &'static str) -> Result<String, MessageError> {
     match parameters.get(key) {
         Some(Parameter::String(value)) => Ok(value.clone()),
         _ => Err(MessageError::Key { key, expected: "a string" }),
     }
 }
 
-fn in_range(key: &'static str, value: i64, low: i64, high: i64) -> Result<(), MessageError> {
+pub(super) fn in_range(key: &'static str, value: i64, low: i64, high: i64) -> Result<(), MessageError> {
     if (low..=high).contains(&value) {
         Ok(())
     } else {

@@ -7,6 +7,7 @@
 
 pub mod control;
 mod header;
+pub mod live;
 mod payload;
 mod prompts;
 mod wire_kind;

@@ -20,6 +20,7 @@ mod parts;
 mod plan;
 mod prompts;
 mod record;
+mod sampling;
 mod state;
 mod trainer;
 
@@ -34,8 +35,9 @@ pub use parts::{
     Decoded, DecoderPart, EncodedGradients, EncoderPart, Generated, GeneratorPart, Part, PartName, received,
 };
 pub use plan::{Plan, Request as PlanRequest, seconds_per_step};
-pub use prompts::{PromptSampling, TrainingPrompts};
+pub use prompts::TrainingPrompts;
 pub use record::{EventWriter, History, Interval, Point, Watch, write_page};
+pub use sampling::PromptSampling;
 pub use state::{Best, Checkpoints, Manifest};
 pub use trainer::{
     DiceFigures, Segmented, StepReport, Trainer, Validated, Validation, Validator, by_class, export_bundle,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use eyre::{Result, WrapErr, bail, eyre};
+use self_prompt_sam::files::write_atomically;
 use self_prompt_sam::runtime::compute_in;
 use self_prompt_sam::training::{Plan, PlanRequest, TrainingConfig, seconds_per_step};
 use tch::Device;
@@ -93,7 +94,7 @@ pub fn write(dataset: &Path, options: &PlanOptions, output: &Path, file: &Path) 
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder).wrap_err_with(|| folder.display().to_string())?;
     }
-    fs::write(file, plan.configuration(options.hours, seconds))
+    write_atomically(file, |to| to.write_all(plan.configuration(options.hours, seconds).as_bytes()))
         .wrap_err_with(|| file.display().to_string())?;
     TrainingConfig::open(file)?;
     Ok(())

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::augment::AugmentationConfig;
 use super::error::TrainingError;
 use super::optimise::{LearningRate, LossConfig, OptimiserConfig, Schedule};
-use super::prompts::PromptSampling;
+use super::sampling::PromptSampling;
 use crate::bundle::{
     Bundle, BundleConfig, Dataflow, GeneratorKind, LEAST_FLOAT_BYTES, NetworkConfig, Normalisation, Patch,
     SliceAxis, WeightFile,

@@ -6,8 +6,8 @@ use ndarray::{Array3, ArrayView2, Axis, Zip};
 use rand::RngExt;
 use rand_pcg::Pcg64;
 
-use super::PromptSampling;
 use crate::prompt::{SlicePrompts, resize_bilinear};
+use crate::training::PromptSampling;
 
 /// A corner is moved by at most so many standard deviations.
 const MOST_DEVIATIONS: f32 = 2.0;

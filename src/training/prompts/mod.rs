@@ -2,7 +2,6 @@
 //! for itself. So the kinds of prompt, their source and their accuracy can be drawn anew for every window.
 
 mod disturb;
-mod sampling;
 
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, ArrayViewD, Ix4};
 use rand::{RngExt, SeedableRng};
@@ -10,11 +9,10 @@ use rand_pcg::Pcg64;
 use rayon::prelude::*;
 use tch::Tensor;
 
-pub use sampling::PromptSampling;
-
 use self::disturb::{disturb_boxes, disturb_masks, disturb_presence};
 use super::config::TrainingConfig;
 use super::optimise::IGNORED;
+use super::sampling::PromptSampling;
 use crate::bundle::{Bundle, PointRule, PromptConfig};
 use crate::network::segmenter::{SegmenterError, prompt_strategy, prompts_from_masks};
 use crate::prompt::{
