@@ -285,6 +285,7 @@ fn in_process() -> Result<()> {
             started_unix_ms: 0,
             commanded_unix_ms: None,
             plan,
+            live: None,
         };
         let clock = Instant::now();
         results.add_case(&open, &labels, slices)?;

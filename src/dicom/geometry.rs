@@ -153,7 +153,7 @@ fn check_distances(slices: &[Slice], normal: [f64; 3], mean: f64) -> Result<(), 
 }
 
 /// The affine of a volume whose first slice is `first`; `step` leads to the next one.
-fn world_from_voxel(first: &Slice, step: [f64; 3]) -> [[f64; 4]; 3] {
+pub(super) fn world_from_voxel(first: &Slice, step: [f64; 3]) -> [[f64; 4]; 3] {
     let [along_row, along_column] = first.orientation;
     let [between_rows, between_columns] = first.pixel_spacing;
     let to_last_row = between_rows * (first.source.rows - 1) as f64;

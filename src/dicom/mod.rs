@@ -24,5 +24,5 @@ pub use error::DicomError;
 pub use folder::{Found, Study, is_dicom, locate, study};
 pub use frames::FrameReader;
 pub use geometry::{Numbers, Volume};
-pub use placement::{Arranged, Placement, arrange};
+pub use placement::{Arranged, Placement, arrange, world_from_voxel};
 pub use slice::Kind;

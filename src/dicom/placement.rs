@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::error::DicomError;
-use super::geometry::Volume;
+use super::geometry::{self, Volume};
 use super::instance::{Bits, Source};
-use super::slice::{Kind, Slice};
-use super::split::split;
+use super::slice::{Kind, Slice, dot, normal};
+use super::split::{has_same_direction, split};
 use super::syntax::Syntax;
 
 /// Size of an image, its place in space, and what distinguishes it from others at the same place.
@@ -38,6 +38,17 @@ pub struct Arranged {
 }
 
 impl Placement {
+    /// Whether the other image has the same size and directions, so that both may belong to one volume.
+    pub fn is_parallel(&self, other: &Self) -> bool {
+        (self.rows, self.columns) == (other.rows, other.columns)
+            && has_same_direction(&self.orientation, &other.orientation)
+    }
+
+    /// Place along the normal of the image, mm.
+    pub fn place(&self) -> f64 {
+        dot(self.position, normal(&self.orientation))
+    }
+
     fn slice(&self, index: usize) -> Slice {
         let source = Source {
             path: format!("image {}", index + 1).into(),
@@ -74,6 +85,20 @@ impl From<&Slice> for Placement {
             kind: slice.kind.clone(),
         }
     }
+}
+
+/// Maps voxel indices of a stack of parallel images, in the order of their places, to world millimetres (RAS), as
+/// [`Volume::world_from_voxel`]. Images are taken as evenly spaced between the first and the last.
+///
+/// # Panics
+/// If there is no image.
+pub fn world_from_voxel(images: &[&Placement]) -> [[f64; 4]; 3] {
+    let (first, last) = (images[0], images[images.len() - 1]);
+    let step = match images.len() {
+        1 => normal(&first.orientation).map(|part| part * first.thickness),
+        count => [0, 1, 2].map(|axis| (last.position[axis] - first.position[axis]) / (count - 1) as f64),
+    };
+    geometry::world_from_voxel(&first.slice(0), step)
 }
 
 /// Divides the images of a series into volumes, as [`super::study`] does with those of files. Images are named by their

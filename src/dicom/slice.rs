@@ -85,8 +85,7 @@ impl Slice {
 
     /// Direction from slice to slice.
     pub fn normal(&self) -> [f64; 3] {
-        let [[a, b, c], [d, e, f]] = self.orientation;
-        [b * f - c * e, c * d - a * f, a * e - b * d]
+        normal(&self.orientation)
     }
 
     /// The file, and the frame if it has several.
@@ -131,6 +130,11 @@ impl Kind {
             ),
         }
     }
+}
+
+/// Direction perpendicular to the directions of rows and columns.
+pub(super) fn normal(&[[a, b, c], [d, e, f]]: &[[f64; 3]; 2]) -> [f64; 3] {
+    [b * f - c * e, c * d - a * f, a * e - b * d]
 }
 
 pub(super) fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {

@@ -27,7 +27,7 @@ pub(super) fn split(slices: Vec<Slice>) -> Vec<Part> {
     for (index, slices) in series.into_iter().enumerate() {
         let number = numbers[index].filter(|_| is_numbered).unwrap_or(index as i64 + 1);
         let labels = if count > 1 { vec![format!("s{number}")] } else { Vec::new() };
-        let directions = grouped(slices, has_same_direction);
+        let directions = grouped(slices, |a, b| has_same_direction(&a.orientation, &b.orientation));
         for (labels, slices) in labelled(&labels, "o", directions) {
             divide(labels, slices, &mut parts);
         }
@@ -35,8 +35,8 @@ pub(super) fn split(slices: Vec<Slice>) -> Vec<Part> {
     parts
 }
 
-fn has_same_direction(a: &Slice, b: &Slice) -> bool {
-    let pairs = a.orientation.as_flattened().iter().zip(b.orientation.as_flattened());
+pub(super) fn has_same_direction(a: &[[f64; 3]; 2], b: &[[f64; 3]; 2]) -> bool {
+    let pairs = a.as_flattened().iter().zip(b.as_flattened());
     pairs.into_iter().all(|(a, b)| (a - b).abs() < SAME_DIRECTION)
 }
 

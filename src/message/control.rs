@@ -20,6 +20,15 @@ pub enum CaseMessage {
         /// One line naming the file and the cause.
         error: String,
     },
+    /// Images of a live series of which no part is to be segmented: their masks are background.
+    Background {
+        /// Name of the case.
+        case_id: String,
+        /// Number of classes, background included.
+        classes: usize,
+        /// The images.
+        live: LiveCase,
+    },
     /// No case follows.
     End {
         /// Cases found in the input, failed ones included.
@@ -47,6 +56,37 @@ pub struct CaseOpen {
     pub commanded_unix_ms: Option<u64>,
     /// Geometry and files.
     pub plan: CasePlan,
+    /// The images of a live series in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<LiveCase>,
+}
+
+/// Images of a live series whose masks the writer sends when the case is complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveCase {
+    /// The series.
+    pub series_id: String,
+    /// Revision of the series.
+    pub revision: i64,
+    /// Whether the series goes on: then only masks are sent, and nothing is written.
+    pub provisional: bool,
+    /// Rows and columns of its images.
+    pub shape: [usize; 2],
+    /// The images whose masks are sent.
+    pub images: Vec<LiveImage>,
+    /// When the loader made the case, nanoseconds since 1970.
+    pub planned_ns: i64,
+}
+
+/// An image of a live series.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveImage {
+    /// Its place in the order of arrival.
+    pub index: i64,
+    /// Its slice in the volume as stored; `None` if it lies outside the region of interest, where all is background.
+    pub slice: Option<usize>,
+    /// When its last byte arrived, nanoseconds since 1970.
+    pub received_ns: i64,
 }
 
 /// Writer to loader.
@@ -59,6 +99,13 @@ pub enum Ack {
     Segment(i64),
     /// The files of a case are on disk, its failure is noted, or the end is reached.
     Case(String),
+    /// The masks of a provisional case are sent.
+    Shown {
+        /// Name of the case.
+        case_id: String,
+        /// Columns and rows of the foreground, `[first, end]` each, if there is any.
+        bounds: Option<[[usize; 2]; 2]>,
+    },
     /// A case cannot be written; the loader need not send it again.
     CaseFailed {
         /// Name of the case.

@@ -74,6 +74,8 @@ pub enum SeriesMessage {
 pub enum FrameAck {
     /// The loader has started and holds no images: unfinished series are sent again.
     Hello,
+    /// The loader is there; sent from time to time.
+    Waiting,
     /// These images have arrived and are in the loader's memory.
     Images { series_id: String, revision: i64, indices: Vec<i64> },
     /// Everything about the series is written, or it failed: it need not be kept.

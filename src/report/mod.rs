@@ -2,6 +2,7 @@
 
 mod case_section;
 mod html;
+mod latency;
 mod markup;
 mod montage;
 mod montage_input;
@@ -19,6 +20,7 @@ use thiserror::Error;
 
 pub use case_section::{CaseSection, ClassRow};
 pub use html::Report;
+pub use latency::{Latencies, LiveFigures, Percentiles, Wait};
 pub use markup::page_head;
 pub use montage::{Montage, Panel};
 pub use montage_input::{MontageConfig, MontageInput};

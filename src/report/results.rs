@@ -8,8 +8,8 @@ use eyre::{Result, WrapErr};
 use ndarray::Array3;
 
 use super::{
-    CaseSection, ClassRow, FailedCase, ModelInfo, Montage, MontageConfig, MontageInput, OutputRecord, Report,
-    RunSummary, Timings, Versions, now_utc, write_metrics, write_summary,
+    CaseSection, ClassRow, FailedCase, Latencies, ModelInfo, Montage, MontageConfig, MontageInput,
+    OutputRecord, Report, RunSummary, Timings, Versions, Wait, now_utc, write_metrics, write_summary,
 };
 use crate::bundle::Bundle;
 use crate::message::control::CaseOpen;
@@ -38,6 +38,7 @@ pub struct Results {
     /// From the loader's start, and from the command, to the first label map.
     first_result: Option<(Duration, Option<Duration>)>,
     export: Duration,
+    latencies: Latencies,
 }
 
 impl Results {
@@ -74,6 +75,7 @@ impl Results {
                 tch: versions::TCH.into(),
             },
             timings: Timings::default(),
+            live: None,
         };
         Ok(Self {
             folder: folder.to_path_buf(),
@@ -84,7 +86,13 @@ impl Results {
             measured: Vec::new(),
             first_result: None,
             export: Duration::ZERO,
+            latencies: Latencies::default(),
         })
+    }
+
+    /// Counts the times of live images.
+    pub fn add_latencies(&mut self, provisional: bool, waits: Vec<Wait>) {
+        self.latencies.add(provisional, waits);
     }
 
     /// Counts time that was spent between logits and files.
@@ -195,6 +203,7 @@ impl Results {
         self.summary.dice_mean = means.dice_mean;
         self.summary.classes =
             names.filter_map(|name| Some((name.clone(), *means.classes.get(name)?))).collect();
+        self.summary.live = self.latencies.figures();
         write_metrics(&self.folder.join("metrics.csv"), &self.measured)?;
         Ok(write_summary(&self.folder.join("summary.json"), &self.summary)?)
     }

@@ -7,7 +7,7 @@ use chrono::{SecondsFormat, Utc};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::ReportError;
+use super::{LiveFigures, ReportError};
 use crate::files::write_atomically;
 use crate::metrics::{ABSENT_CLASS_CONVENTION, ClassSummary};
 
@@ -35,6 +35,9 @@ pub struct RunSummary {
     pub versions: Versions,
     /// How long it took.
     pub timings: Timings,
+    /// How long the masks of live images took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<LiveFigures>,
 }
 
 /// A case without a result.
@@ -192,6 +195,7 @@ pub(super) mod tests {
                 command_to_first_result_s: f64::NAN,
                 seconds_export: 0.5,
             },
+            live: None,
         }
     }
 

@@ -95,6 +95,13 @@ impl Dispatcher {
         self.cases.insert(first, CaseState { windows, acked: BTreeSet::new(), complete_since: None });
     }
 
+    /// As [`Dispatcher::open_case`], before the windows that are queued.
+    pub fn open_urgent_case(&mut self, first: i64, windows: usize) {
+        let queued = std::mem::take(&mut self.pending);
+        self.open_case(first, windows);
+        self.pending.extend(queued);
+    }
+
     /// Whether this window belongs to an open case.
     pub fn is_open(&self, segment: i64) -> bool {
         let case = self.cases.range(..=segment).next_back();
@@ -156,8 +163,7 @@ impl Dispatcher {
         }
         // Do not run far ahead of a window that is late, because the writer must keep windows that arrive out of
         // order.
-        let late = self.in_flight.first_key_value().map(|(&segment, _)| segment);
-        let ahead = late.zip(self.pending.front().copied()).map_or(0, |(late, next)| next - late);
+        let ahead = self.pending.front().map_or(0, |&next| self.ahead_of_late(next));
         if self.in_flight.len() >= self.timing.credits || ahead > 4 * self.timing.credits as i64 {
             return Action::Wait;
         }
@@ -165,6 +171,12 @@ impl Dispatcher {
             Some(segment) => self.send(segment, now),
             None => Action::Wait,
         }
+    }
+
+    /// How many windows of the same case lie between the oldest one in flight and this one.
+    fn ahead_of_late(&self, next: i64) -> i64 {
+        let Some((&first, _)) = self.cases.range(..=next).next_back() else { return 0 };
+        self.in_flight.range(first..=next).next().map_or(0, |(&late, _)| next - late)
     }
 
     fn send(&mut self, segment: i64, now: Instant) -> Action {

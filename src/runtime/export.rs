@@ -11,8 +11,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::stage::panic_text;
 use super::startup::one_line;
+use super::writer::live::{self, ImageMask};
 use crate::message::control::{Ack, CaseOpen};
-use crate::report::Results;
+use crate::report::{Results, Wait};
 
 /// A job for the exporter.
 pub(super) enum Export {
@@ -46,6 +47,8 @@ pub(super) enum Export {
         /// Name of the case.
         case_id: String,
     },
+    /// Count the times of provisional masks.
+    Latencies(Vec<Wait>),
     /// No case follows: write the report.
     End,
 }
@@ -54,6 +57,8 @@ pub(super) enum Export {
 pub(super) enum Told {
     /// Send this acknowledgement.
     Ack(Ack),
+    /// Send these masks.
+    Masks(Vec<ImageMask>),
     /// This window is not being worked on, because its case is unknown. If the announcement was lost, the loader
     /// must not get a report of work, so that it sends both again.
     SetAside(i64),
@@ -90,6 +95,7 @@ impl Exporter {
                     self.answer(ack.clone());
                 }
             }
+            Export::Latencies(waits) => self.results.add_latencies(true, waits),
             Export::End => match self.results.finish() {
                 Ok(()) => self.answer(Ack::End),
                 Err(error) => self.answer(Ack::EndFailed(one_line(&format!("{error:#}")))),
@@ -104,13 +110,23 @@ impl Exporter {
         let outcome = catch_unwind(AssertUnwindSafe(|| results.add_case(open, labels, slices)))
             .unwrap_or_else(|panic| Err::<(), Report>(eyre!("{}", panic_text(&*panic))));
         self.results.exported(started.elapsed());
-        match outcome {
+        match outcome.and_then(|()| self.complete_live(open, labels)) {
             Ok(()) => self.close(case_id.clone(), Ack::Case(case_id)),
             Err(error) => {
                 let error = format!("case {case_id}: {error:#}");
                 self.fail(case_id, error);
             }
         }
+    }
+
+    /// Sends the masks of a complete live series. A receiver has no end, so the report is written with each series.
+    fn complete_live(&mut self, open: &CaseOpen, labels: &Array3<u8>) -> Result<(), Report> {
+        let Some(live) = &open.live else { return Ok(()) };
+        let (masks, waits) = live::masks(live, Some(labels), open.classes.len());
+        // As in `answer`.
+        let _ = self.to_io.send(Told::Masks(masks));
+        self.results.add_latencies(false, waits);
+        self.results.finish()
     }
 
     fn fail(&mut self, case_id: String, error: String) {

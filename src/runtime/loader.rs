@@ -2,7 +2,8 @@
 //! again, and ends when the writer has written every case.
 
 mod classes;
-mod guard;
+pub(super) mod delivery;
+pub(super) mod guard;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,7 @@ use crate::bundle::{Bundle, BundleConfig};
 use crate::volume::{
     BoxMm, CaseFiles, CasePlan, ClassTable, Discovery, PlanOptions, PreparedCase, masks_of_classes,
 };
+use delivery::Delivery;
 use guard::refuse_to_overwrite;
 use run::Run;
 
@@ -141,8 +143,9 @@ impl Loader {
         let (to_io, prepared) = unbounded_channel();
         let reader = Arc::new(self);
         let sends_labels = node.node_config().outputs.iter().any(|output| output.as_ref() as &str == LABELS);
-        let mut run = Run::new(reader.clone(), to_reader, sends_labels);
-        run.commanded_unix_ms = command_start(node.dataflow_id());
+        let mut delivery = Delivery::new(&reader.settings, reader.classes.clone(), sends_labels);
+        delivery.commanded_unix_ms = command_start(node.dataflow_id());
+        let mut run = Run::new(reader.clone(), to_reader, delivery);
         thread::Builder::new().name("reader".into()).spawn(move || read_cases(&reader, &requests, &to_io))?;
         serve(node, events, prepared, |node, happening| {
             match happening {

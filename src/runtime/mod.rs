@@ -13,6 +13,7 @@ mod events;
 mod export;
 mod input;
 mod join;
+pub mod live;
 pub mod loader;
 mod notice;
 mod prompt_stage;

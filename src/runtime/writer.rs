@@ -6,12 +6,13 @@
 //! and the slices of logits that a later window still covers. At most `MAX_EARLY` windows of unknown cases wait.
 
 mod desk;
+pub(super) mod live;
 
 use std::collections::BTreeSet;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, UInt8Array};
 use dora_node_api::{DoraNode, EventStream, MetadataParameters};
 use eyre::{Result, WrapErr, bail, eyre};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -22,19 +23,25 @@ use super::events::{Flow, Happening, send, serve};
 use super::export::{Export, Exporter, Told};
 use super::input::{Input, InputKind};
 use super::join::{Leave, join};
+use super::live::LiveLoader;
 use super::settings::{Settings, variable};
 use crate::bundle::Bundle;
 use crate::message::control::{Ack, AckMessage, from_json, to_json};
 use crate::message::{SliceHeader, encode_text, text};
 use crate::report::Results;
 use desk::{Desk, Job};
+use live::ImageMask;
 
 const LOGITS: Input = Input { name: "logits", kind: InputKind::Floats };
 const CASES: &str = "cases";
+/// Output of the masks of live series.
+const MASKS: &str = "masks";
 
 /// The writer's task, checked before it joins the dataflow.
 pub struct Writer {
     results: Results,
+    /// Whether the dataflow has no end, so that it may be stopped at any time.
+    is_live: bool,
 }
 
 impl Writer {
@@ -46,7 +53,8 @@ impl Writer {
         crate::volume::mute_warnings(); // the loader reads the same files first
         let asked = |name| variable(name).unwrap_or_else(|| "auto".into());
         let device = format!("{}, {}", asked("SPSAM_DEVICE"), asked("SPSAM_PRECISION"));
-        Ok(Self { results: Results::new(&settings.output, bundle, device, settings.ignore.clone())? })
+        let results = Results::new(&settings.output, bundle, device, settings.ignore.clone())?;
+        Ok(Self { results, is_live: LiveLoader::is_asked_for()? })
     }
 
     /// Joins the dataflow and runs until everything is written.
@@ -61,7 +69,8 @@ impl Writer {
     fn serve(self, node: &mut DoraNode, events: &mut EventStream) -> Result<()> {
         let (to_io, told) = unbounded_channel();
         let (to_desk, jobs) = mpsc::channel();
-        let mut front = Front::new(to_desk);
+        let sends_masks = node.node_config().outputs.iter().any(|output| output.as_ref() as &str == MASKS);
+        let mut front = Front::new(to_desk, sends_masks);
         front.acknowledge(node, Ack::Hello)?;
         start_threads(self.results, jobs, to_io)?;
         serve(node, events, told, |node, happening| {
@@ -73,6 +82,7 @@ impl Writer {
                 Happening::Computed(told) => front.on_told(node, told)?,
                 Happening::Tick => front.on_tick(node)?,
                 Happening::ComputeEnded => bail!("the writing thread has ended"),
+                Happening::InputsClosed | Happening::Stopped if self.is_live => return Ok(Flow::Finish),
                 Happening::InputsClosed => {
                     front.outcome()?;
                     return Ok(Flow::Finish);
@@ -112,6 +122,8 @@ struct Front {
     assembler: Assembler,
     /// Segments of the windows that are waiting or being blended.
     waiting: BTreeSet<i64>,
+    /// Whether the dataflow declares the output for masks.
+    sends_masks: bool,
     /// Whether everything is written.
     ended: bool,
     /// Why the end has failed.
@@ -119,8 +131,9 @@ struct Front {
 }
 
 impl Front {
-    fn new(to_desk: mpsc::Sender<Job>) -> Self {
+    fn new(to_desk: mpsc::Sender<Job>, sends_masks: bool) -> Self {
         Self {
+            sends_masks,
             writer_id: Uuid::new_v4().to_string(),
             to_desk,
             assembler: Assembler::new(vec![LOGITS]),
@@ -160,6 +173,12 @@ impl Front {
     fn on_told(&mut self, node: &mut DoraNode, told: Told) -> Result<()> {
         let ack = match told {
             Told::Ack(ack) => ack,
+            Told::Masks(masks) => {
+                for ImageMask { mask, pixels } in masks.into_iter().filter(|_| self.sends_masks) {
+                    send(node, MASKS, mask.to_parameters(), Arc::new(UInt8Array::from(pixels)))?;
+                }
+                return Ok(());
+            }
             Told::SetAside(segment) => {
                 self.waiting.remove(&segment);
                 return Ok(());

@@ -47,20 +47,29 @@ impl PreparedCase {
                 Some(oriented(&plan.grid, labels.view()))
             }
         };
+        Ok(Self { labels, ..Self::of_images(plan, config, images) })
+    }
+
+    /// A case without files: `images` are `[M, slice, row, column]`, cropped as planned and normalised.
+    ///
+    /// # Panics
+    /// If they have another shape than the plan's grid.
+    pub fn of_images(plan: &CasePlan, config: &BundleConfig, images: Array4<f32>) -> Self {
+        assert_eq!(images.shape()[1..], plan.grid.shape(), "images on another grid than planned");
         let to_network = |interpolations: [Interpolation; 3]| {
             [0, 1, 2].map(|axis| interpolations[axis].taps(plan.grid.shape()[axis], plan.network_shape[axis]))
         };
         let in_plane = Interpolation::Linear;
-        Ok(Self {
+        Self {
             images,
-            labels,
+            labels: None,
             image_taps: to_network([plan.slice_interpolation, in_plane, in_plane]),
             image_blends: config
                 .prepares_as_sam()
                 .then(|| [1, 2].map(|axis| blends(plan.grid.shape()[axis], plan.network_shape[axis]))),
             label_taps: to_network([Interpolation::Nearest; 3]),
             plan: plan.clone(),
-        })
+        }
     }
 
     /// As [`PreparedCase::open`], with labels made from named boxes in world millimetres (RAS) instead of a label

@@ -53,7 +53,11 @@ impl Grid {
 
     /// The grid cropped to the voxels that `region` touches; `None` if it touches none.
     pub fn cropped(&self, region: &BoxMm) -> Option<Self> {
-        let stored = self.voxel_range(region)?;
+        self.cropped_to(self.voxel_range(region)?)
+    }
+
+    /// The grid cropped to a range of voxels, `[start, end)` along the stored axes; `None` if nothing is left.
+    pub fn cropped_to(&self, stored: [[usize; 2]; 3]) -> Option<Self> {
         let mut crop = self.crop;
         for (network_axis, [kept_start, kept_end]) in crop.iter_mut().enumerate() {
             let axis = self.axes[network_axis];

@@ -9,48 +9,76 @@ use crate::bundle::Normalisation;
 /// Smallest divisor, so that a constant volume becomes zero and not infinite.
 const LEAST_STD: f64 = 1e-8;
 
+/// What a normalisation does to each voxel, once the statistics of a volume are known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rescaling {
+    /// Clips to a range, then subtracts `mean` and divides by `std`.
+    Standard { low: f64, high: f64, mean: f64, std: f64 },
+    /// Clips to a range and maps `[first, last]` to `[0, 1]`; voxels with the value `background` become 0.
+    Unit { low: f64, high: f64, first: f64, last: f64, background: Option<f32> },
+}
+
 /// Normalises all voxels of one modality.
 pub fn normalise(voxels: &mut [f32], normalisation: &Normalisation) {
-    match *normalisation {
-        Normalisation::ZScore | Normalisation::ZScoreRegion => {
-            let (mean, std) = mean_and_std(voxels);
-            let std = std.max(LEAST_STD);
-            change(voxels, |value| (value - mean) / std);
+    Rescaling::of(voxels, normalisation).apply(voxels);
+}
+
+impl Rescaling {
+    /// The rescaling that a normalisation means for these voxels.
+    pub fn of(voxels: &[f32], normalisation: &Normalisation) -> Self {
+        let everything = (f64::NEG_INFINITY, f64::INFINITY);
+        match *normalisation {
+            Normalisation::ZScore | Normalisation::ZScoreRegion => {
+                let (mean, std) = mean_and_std(voxels);
+                let (low, high) = everything;
+                Self::Standard { low, high, mean, std: std.max(LEAST_STD) }
+            }
+            Normalisation::Clip { low, high, mean, std } => {
+                Self::Standard { low, high, mean, std: std.max(LEAST_STD) }
+            }
+            Normalisation::Percentile { low, high } => of_percentiles(voxels, low, high),
+            Normalisation::Window { low, high } => {
+                Self::Unit { low, high, first: low, last: high, background: None }
+            }
         }
-        Normalisation::Clip { low, high, mean, std } => {
-            let std = std.max(LEAST_STD);
-            change(voxels, |value| (value.max(low).min(high) - mean) / std);
+    }
+
+    /// Rescales voxels.
+    pub fn apply(&self, voxels: &mut [f32]) {
+        match *self {
+            Self::Standard { low, high, mean, std } => {
+                change(voxels, |value| (f64::from(value).max(low).min(high) - mean) / std);
+            }
+            Self::Unit { low, high, first, last, background } => {
+                let scale = scale(first, last);
+                let is_background = |value: f32| background == Some(value);
+                change(voxels, |value| match is_background(value) {
+                    true => 0.0,
+                    false => (f64::from(value).max(low).min(high) - first) * scale,
+                });
+            }
         }
-        Normalisation::Percentile { low, high } => percentiles(voxels, low, high),
-        Normalisation::Window { low, high } => to_unit_range(voxels, low, high),
     }
 }
 
 /// MedSAM's `pre_MR.py`: clips to percentiles of what is not background, scales to `[0, 1]` by minimum and maximum, and
 /// makes the background 0.
-fn percentiles(voxels: &mut [f32], low: f64, high: f64) {
+fn of_percentiles(voxels: &[f32], low: f64, high: f64) -> Rescaling {
     let background = background(voxels);
     let is_background = |value: f32| background == Some(value);
     let mut foreground: Vec<f32> = voxels.iter().copied().filter(|&value| !is_background(value)).collect();
     if foreground.is_empty() {
-        voxels.fill(0.0);
-        return;
+        return Rescaling::Unit { low: 0.0, high: 0.0, first: 0.0, last: 0.0, background };
     }
-    let (low, high) = (percentile(&mut foreground, low), percentile(&mut foreground, high));
+    let [low, high] = [low, high].map(|percent| percentile(&mut foreground, percent) as f32);
     drop(foreground);
-    let clipped = |value: f32| f64::from(value).max(low).min(high) as f32;
-    let (low, high) = voxels
+    let clipped = |value: f32| value.max(low).min(high);
+    let (first, last) = voxels
         .par_iter()
         .map(|&value| (clipped(value), clipped(value)))
         .reduce(|| (f32::INFINITY, f32::NEG_INFINITY), |a, b| (a.0.min(b.0), a.1.max(b.1)));
-    let (low, high) = (f64::from(low), f64::from(high));
-    let scale = scale(low, high);
-    voxels.par_iter_mut().for_each(|value| {
-        *value = match is_background(*value) {
-            true => 0.0,
-            false => ((f64::from(clipped(*value)) - low) * scale) as f32,
-        };
-    });
+    let [low, high, first, last] = [low, high, first, last].map(f64::from);
+    Rescaling::Unit { low, high, first, last, background }
 }
 
 /// The value of what lies around the body, if it is a constant.
@@ -75,19 +103,13 @@ fn background(voxels: &[f32]) -> Option<f32> {
     }
 }
 
-/// Clips to `[low, high]` and maps this range to `[0, 1]`; an empty range gives 0.
-fn to_unit_range(voxels: &mut [f32], low: f64, high: f64) {
-    let scale = scale(low, high);
-    change(voxels, |value| (value.max(low).min(high) - low) * scale);
-}
-
 /// What maps `high - low` to 1; 0 of an empty range.
 fn scale(low: f64, high: f64) -> f64 {
     if high > low { 1.0 / (high - low) } else { 0.0 }
 }
 
-fn change(voxels: &mut [f32], to: impl Fn(f64) -> f64 + Sync) {
-    voxels.par_iter_mut().for_each(|value| *value = to(f64::from(*value)) as f32);
+fn change(voxels: &mut [f32], to: impl Fn(f32) -> f64 + Sync) {
+    voxels.par_iter_mut().for_each(|value| *value = to(*value) as f32);
 }
 
 /// Mean and population standard deviation. Blocks have a fixed length, so the sums, and with them every voxel, do

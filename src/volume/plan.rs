@@ -206,14 +206,27 @@ impl CasePlan {
                 what: "the region of interest".into(),
             })?,
         };
-        let too_large = |reason: String| VolumeError::Header { path: header.path().into(), reason };
-        let network_shape = network_shape(&grid, config).map_err(too_large)?;
+        Self::on_grid(files, grid, config, options.regrid)
+            .map_err(|reason| VolumeError::Header { path: header.path().into(), reason })
+    }
+
+    /// Plans a case whose first image has this grid.
+    ///
+    /// # Errors
+    /// An unreasonably large resampled grid or number of windows.
+    pub fn on_grid(
+        files: &CaseFiles,
+        grid: Grid,
+        config: &BundleConfig,
+        regrid: Regrid,
+    ) -> Result<Self, String> {
+        let network_shape = network_shape(&grid, config)?;
         let [height, width] = config.patch.plane.size();
         let depth = match config.depth_is_fixed() {
             true => config.patch.depth,
             false => config.patch.depth.min(network_shape[0]),
         };
-        let record = PlanRecord {
+        Self::try_from(PlanRecord {
             files: files.clone(),
             network_shape,
             patch: [depth, height, width],
@@ -221,10 +234,9 @@ impl CasePlan {
             mirror: config.patch.mirror,
             largest_component: config.largest_component,
             slice_interpolation: slice_interpolation(&grid, config),
-            regrid: options.regrid,
+            regrid,
             grid,
-        };
-        Self::try_from(record).map_err(too_large)
+        })
     }
 
     /// First slice, row and column of each window in the network's grid, ordered by slice, row, column and mirrored

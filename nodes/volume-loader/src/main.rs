@@ -1,10 +1,10 @@
 //! Volume loader: reads cases, divides them into windows and sends the slices until every case is written; in
-//! training, draws windows for every step.
+//! training, draws windows for every step; live, takes images as they arrive.
 
 use std::process::ExitCode;
 
 use self_prompt_sam::runtime::training::{TrainingRun, run_loader};
-use self_prompt_sam::runtime::{Settings, loader::Loader, node_main};
+use self_prompt_sam::runtime::{Settings, live::LiveLoader, loader::Loader, node_main};
 
 fn main() -> ExitCode {
     node_main(|| {
@@ -13,6 +13,9 @@ fn main() -> ExitCode {
         }
         let settings = Settings::from_env()?;
         let bundle = settings.bundle()?;
+        if LiveLoader::is_asked_for()? {
+            return LiveLoader::new(settings, &bundle)?.run();
+        }
         Loader::new(settings, &bundle)?.run()
     })
 }

@@ -11,7 +11,11 @@ use crate::volume::{CaseFiles, LabelFiles};
 ///
 /// # Errors
 /// Names the file.
-pub(super) fn refuse_to_overwrite(cases: &[CaseFiles], output: &Path, overwrite: bool) -> Result<()> {
+pub(in crate::runtime) fn refuse_to_overwrite(
+    cases: &[CaseFiles],
+    output: &Path,
+    overwrite: bool,
+) -> Result<()> {
     let results: Vec<String> = cases.iter().map(|case| label_map_name(&case.case_id)).collect();
     let existing: Vec<PathBuf> =
         results.iter().filter_map(|name| output.join(name).canonicalize().ok()).collect();

@@ -1,17 +1,18 @@
 //! The thread that blends windows into label maps. Another thread writes files: meanwhile, windows of the next cases
 //! are blended and acknowledged. The loader's limit on open cases bounds the number of waiting cases.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use eyre::{Result, bail, eyre};
-use ndarray::ArrayView4;
+use ndarray::{Array3, ArrayView4};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::LOGITS;
-use crate::message::control::{Ack, CaseMessage, CaseOpen};
+use super::live;
+use crate::message::control::{Ack, CaseMessage, CaseOpen, LiveCase};
 use crate::runtime::assembly::Window;
 use crate::runtime::export::{Export, Told};
 use crate::runtime::notice::{Notice, Progress, tell};
@@ -23,6 +24,8 @@ use crate::volume::LabelAssembler;
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// Most windows kept until their case is announced; further ones are dropped, and sent again.
 const MAX_EARLY: usize = 16;
+/// Provisional cases that are remembered. The loader has at most one for each open series.
+const MAX_SHOWN: usize = 256;
 
 /// A message for the thread.
 pub(super) enum Job {
@@ -46,6 +49,8 @@ pub(super) struct Desk {
     closed: BTreeSet<String>,
     /// Windows that arrived before their case was announced, by segment.
     early: BTreeMap<i64, Window>,
+    /// The newest provisional cases whose masks are sent, with their answers.
+    shown: VecDeque<(String, Ack)>,
     slices: usize,
     started: Option<Instant>,
     progress: Instant,
@@ -59,6 +64,7 @@ impl Desk {
             open: HashMap::new(),
             closed: BTreeSet::new(),
             early: BTreeMap::new(),
+            shown: VecDeque::new(),
             slices: 0,
             started: None,
             progress: Instant::now(),
@@ -84,6 +90,11 @@ impl Desk {
                 self.closed.insert(case_id.clone());
                 self.export(Export::GivenUp { case_id, error });
             }
+            Job::Case(CaseMessage::Background { case_id, classes, live }) => {
+                if !self.answer_again(&case_id) {
+                    self.show(case_id, &live, None, classes);
+                }
+            }
             Job::Case(CaseMessage::End { .. }) => self.export(Export::End),
             Job::Window(window) => self.add_window(*window),
         }
@@ -94,7 +105,9 @@ impl Desk {
         if self.closed.contains(&case_id) {
             return self.export(Export::AnswerAgain { case_id });
         }
-        if self.open.contains_key(&case_id) {
+        // A loader that was restarted announces its cases anew.
+        let is_known = |known: &OpenCase| known.open.session_id == open.session_id;
+        if self.answer_again(&case_id) || self.open.get(&case_id).is_some_and(is_known) {
             return;
         }
         self.started.get_or_insert_with(Instant::now);
@@ -111,7 +124,9 @@ impl Desk {
 
     fn add_window(&mut self, window: Window) {
         let case_id = window.header.case_id.clone();
-        if self.closed.contains(&case_id) {
+        let is_closed =
+            self.closed.contains(&case_id) || self.shown.iter().any(|(shown, _)| *shown == case_id);
+        if is_closed {
             return self.answer(Ack::Segment(window.header.segment_id));
         }
         let segment = window.header.segment_id;
@@ -140,9 +155,34 @@ impl Desk {
 
     fn close_case(&mut self, case_id: String) {
         let Some(OpenCase { open, assembler, blending }) = self.open.remove(&case_id) else { return };
-        self.closed.insert(case_id);
         let labels = assembler.finish();
+        if let Some(live) = open.live.as_ref().filter(|live| live.provisional) {
+            return self.show(case_id, live, Some(&labels), open.classes.len());
+        }
+        self.closed.insert(case_id);
         self.export(Export::Write { open: Box::new(open), labels, blending, slices: self.slices });
+    }
+
+    /// Sends the masks of a provisional case.
+    fn show(&mut self, case_id: String, live: &LiveCase, labels: Option<&Array3<u8>>, classes: usize) {
+        let (masks, waits) = live::masks(live, labels, classes);
+        // As in `answer`.
+        let _ = self.to_io.send(Told::Masks(masks));
+        self.export(Export::Latencies(waits));
+        let bounds = labels.and_then(|labels| live::foreground_bounds(labels.view()));
+        let ack = Ack::Shown { case_id: case_id.clone(), bounds };
+        self.answer(ack.clone());
+        self.shown.push_back((case_id, ack));
+        self.shown.drain(..self.shown.len().saturating_sub(MAX_SHOWN));
+    }
+
+    /// Answers again for a provisional case whose masks are sent; false if they are not.
+    fn answer_again(&self, case_id: &str) -> bool {
+        let shown = self.shown.iter().find(|(shown, _)| shown == case_id);
+        if let Some((_, ack)) = shown {
+            self.answer(ack.clone());
+        }
+        shown.is_some()
     }
 
     /// Blends a window into its case; returns true if the case is complete.

@@ -1,0 +1,398 @@
+//! The live loader's event loop: images in, provisional cases while they come, complete cases afterwards.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use arrow::array::ArrayRef;
+use dora_node_api::{DoraNode, MetadataParameters};
+use eyre::{Result, WrapErr, bail, eyre};
+use uuid::Uuid;
+
+use super::LiveLoader;
+use super::complete::Complete;
+use super::image::Image;
+use super::provisional::{Provisional, Request};
+use super::series::Series;
+use super::work::{Job, Made};
+use crate::message::control::{CaseMessage, from_json, to_json};
+use crate::message::live::{FrameAck, FrameAckMessage, SeriesMessage};
+use crate::message::{encode_text, text};
+use crate::runtime::events::send;
+use crate::runtime::loader::delivery::{Delivery, News, REPEAT_AFTER, send_case};
+use crate::runtime::startup::reason;
+
+/// Most complete cases in memory at the same time.
+const MAX_COMPLETE: usize = 2;
+/// Every so many provisional cases of a series look at whole images, for what appears away from the last masks.
+const WHOLE_EVERY: u64 = 8;
+/// Finished series that are remembered, to answer the source again.
+const MAX_DONE: usize = 1024;
+/// Most series that are open at the same time.
+const MAX_SERIES: usize = 64;
+/// dora ends a dataflow in which no node says anything for long.
+const ALIVE_EVERY: Duration = Duration::from_secs(60);
+
+/// A revision of a series.
+type Key = (String, i64);
+
+/// The state of the loop.
+pub(super) struct LiveRun {
+    loader: Arc<LiveLoader>,
+    pub delivery: Delivery,
+    /// For provisional cases, and for complete ones.
+    workers: [mpsc::Sender<Job>; 2],
+    loader_id: String,
+    series: BTreeMap<Key, Series>,
+    done: VecDeque<(Key, Option<String>)>,
+    /// Series of the open cases.
+    owners: BTreeMap<String, Key>,
+    /// Complete cases being prepared or segmented.
+    in_work: usize,
+    finished: usize,
+    failed: Vec<String>,
+    end_sent: Option<Instant>,
+    pub end_is_acknowledged: bool,
+    alive: Instant,
+}
+
+impl LiveRun {
+    pub fn new(loader: Arc<LiveLoader>, delivery: Delivery, workers: [mpsc::Sender<Job>; 2]) -> Self {
+        Self {
+            loader,
+            delivery,
+            workers,
+            loader_id: Uuid::new_v4().to_string(),
+            series: BTreeMap::new(),
+            done: VecDeque::new(),
+            owners: BTreeMap::new(),
+            in_work: 0,
+            finished: 0,
+            failed: Vec::new(),
+            end_sent: None,
+            end_is_acknowledged: false,
+            alive: Instant::now(),
+        }
+    }
+
+    /// Tells the source that this loader has started.
+    ///
+    /// # Errors
+    /// dora takes no messages.
+    pub fn hello(&self, node: &mut DoraNode) -> Result<()> {
+        self.acknowledge(node, FrameAck::Hello)
+    }
+
+    fn acknowledge(&self, node: &mut DoraNode, ack: FrameAck) -> Result<()> {
+        let json = to_json(&FrameAckMessage { loader_id: self.loader_id.clone(), ack })?;
+        send(node, "frame_ack", MetadataParameters::new(), encode_text(&json))
+    }
+
+    /// An image has arrived.
+    ///
+    /// # Errors
+    /// dora takes no messages.
+    pub fn on_frame(
+        &mut self,
+        node: &mut DoraNode,
+        parameters: &MetadataParameters,
+        array: &ArrayRef,
+    ) -> Result<()> {
+        let image = match Image::receive(parameters, array) {
+            Ok(image) => image,
+            // Without an acknowledgement the source sends it again, and says in the end that it is lost.
+            Err(error) => {
+                tracing::error!("input `frames`: {error}");
+                return Ok(());
+            }
+        };
+        let (series_id, revision) = (image.frame.series_id.clone(), image.frame.revision);
+        let indices = vec![image.frame.index];
+        let key = (series_id.clone(), revision);
+        if self.is_done(&key) {
+            return self.say_done(node, &key);
+        }
+        if !self.series.contains_key(&key) && self.series.len() >= MAX_SERIES {
+            tracing::warn!("{MAX_SERIES} series are open: images of another wait");
+            return Ok(());
+        }
+        self.series.entry(key).or_default().add(image);
+        self.acknowledge(node, FrameAck::Images { series_id, revision, indices })
+    }
+
+    /// A series begins, ends or fails.
+    ///
+    /// # Errors
+    /// A message that violates the contract.
+    pub fn on_series(&mut self, node: &mut DoraNode, array: &ArrayRef) -> Result<()> {
+        let message = from_json(text(array)?).wrap_err("input `series`")?;
+        match message {
+            SeriesMessage::Open { series_id, revision, name, .. } => {
+                let key = (series_id, revision);
+                if self.is_done(&key) {
+                    return self.say_done(node, &key);
+                }
+                tracing::info!("series {name} begins");
+                self.series.entry(key).or_default().name = Some(name);
+            }
+            SeriesMessage::Closed { series_id, revision, images } => {
+                let key = (series_id, revision);
+                if self.is_done(&key) {
+                    return self.say_done(node, &key);
+                }
+                self.series.entry(key).or_default().closed = Some(images);
+            }
+            SeriesMessage::Failed { series_id, revision, error } => {
+                let key = (series_id, revision);
+                if self.is_done(&key) {
+                    return self.say_done(node, &key);
+                }
+                let series = self.series.entry(key.clone()).or_default();
+                let name = series.name.clone().unwrap_or_else(|| key.0.clone());
+                series.errors.push(error.clone());
+                self.delivery.fail(node, name, error)?;
+                self.finish(node, &key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The writer, or a node between, says something about cases.
+    ///
+    /// # Errors
+    /// A message that violates the contract.
+    pub fn on_input(&mut self, node: &mut DoraNode, id: &str, array: &ArrayRef) -> Result<()> {
+        for news in self.delivery.on_input(node, id, array)? {
+            match news {
+                News::Shown { case_id, bounds } => self.on_shown(&case_id, bounds),
+                News::Written(case_id) => self.on_written(node, &case_id, None)?,
+                News::Refused { case_id, error } => self.on_written(node, &case_id, Some(error))?,
+                News::Unsegmentable { case_id, error } => self.give_up(node, case_id, error)?,
+                News::WriterRestarted => {}
+                News::End(error) => {
+                    self.failed.extend(error);
+                    self.end_is_acknowledged = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_shown(&mut self, case_id: &str, bounds: Option<[[usize; 2]; 2]>) {
+        let Some(key) = self.owners.remove(case_id) else { return };
+        let Some(series) = self.series.get_mut(&key) else { return };
+        series.provisional.remove(case_id);
+        series.saw(bounds);
+    }
+
+    /// A complete case is written or has failed.
+    fn on_written(&mut self, node: &mut DoraNode, case_id: &str, error: Option<String>) -> Result<()> {
+        let Some(key) = self.owners.remove(case_id) else { return Ok(()) };
+        let Some(series) = self.series.get_mut(&key) else { return Ok(()) };
+        if series.unwritten.remove(case_id) {
+            self.in_work -= 1;
+            series.errors.extend(error);
+        }
+        if series.is_done() { self.finish(node, &key) } else { Ok(()) }
+    }
+
+    /// A case cannot be segmented. A provisional one is only logged.
+    fn give_up(&mut self, node: &mut DoraNode, case_id: String, error: String) -> Result<()> {
+        let Some(key) = self.owners.get(&case_id).cloned() else { return Ok(()) };
+        let is_provisional =
+            self.series.get_mut(&key).is_some_and(|series| series.provisional.remove(&case_id));
+        if is_provisional {
+            tracing::warn!("no provisional masks: {error}");
+            self.owners.remove(&case_id);
+            return self.delivery.drop_case(node, case_id, error);
+        }
+        self.delivery.fail(node, case_id.clone(), error.clone())?;
+        self.on_written(node, &case_id, Some(error))
+    }
+
+    /// A worker has made something.
+    ///
+    /// # Errors
+    /// dora takes no messages.
+    pub fn on_made(&mut self, node: &mut DoraNode, made: Made) -> Result<()> {
+        match made {
+            Made::Provisional(key, cases) => self.on_provisional(node, &key, cases),
+            Made::Divided(key, volumes) => self.on_divided(node, &key, volumes),
+            Made::Prepared(files, live, outcome) => match outcome {
+                Ok(case) => {
+                    tracing::info!("case {}: {} windows", files.case_id, case.0.windows().len());
+                    self.delivery.open_case(node, *case, (0, 1), Some(live))
+                }
+                Err(error) => self.give_up(node, files.case_id, reason(&error)),
+            },
+        }
+    }
+
+    fn on_provisional(&mut self, node: &mut DoraNode, key: &Key, cases: Vec<Provisional>) -> Result<()> {
+        let Some(series) = self.series.get_mut(key) else { return Ok(()) };
+        series.is_making = false;
+        series.next_bounds = None;
+        for case in cases {
+            match case {
+                Provisional::Case(case, live) => {
+                    let case_id = case.0.files.case_id.clone();
+                    series.provisional.insert(case_id.clone());
+                    self.owners.insert(case_id, key.clone());
+                    self.delivery.open_case(node, *case, (0, 1), Some(live))?;
+                }
+                Provisional::Background(case_id, live) => {
+                    series.provisional.insert(case_id.clone());
+                    self.owners.insert(case_id.clone(), key.clone());
+                    let classes = self.loader.classes.len();
+                    let message = CaseMessage::Background { case_id: case_id.clone(), classes, live };
+                    self.delivery.announce(node, case_id, message)?;
+                }
+                Provisional::Impossible(error) => tracing::warn!("no provisional masks: {error}"),
+            }
+        }
+        Ok(())
+    }
+
+    fn on_divided(
+        &mut self,
+        node: &mut DoraNode,
+        key: &Key,
+        volumes: Vec<Result<Complete, (String, String)>>,
+    ) -> Result<()> {
+        let Some(series) = self.series.get_mut(key) else { return Ok(()) };
+        series.is_divided = true;
+        series.release();
+        for volume in volumes {
+            match volume {
+                Ok(complete) => series.waiting.push_back(complete),
+                Err((case_id, error)) => {
+                    series.errors.push(error.clone());
+                    self.delivery.fail(node, case_id, error)?;
+                }
+            }
+        }
+        if series.is_done() { self.finish(node, key) } else { Ok(()) }
+    }
+
+    fn finish(&mut self, node: &mut DoraNode, key: &Key) -> Result<()> {
+        let Some(series) = self.series.remove(key) else { return Ok(()) };
+        for case_id in series.provisional {
+            self.owners.remove(&case_id);
+            self.delivery.drop_case(node, case_id, "the series has ended".into())?;
+        }
+        let error = (!series.errors.is_empty()).then(|| series.errors.join("; "));
+        match &error {
+            None => tracing::info!("series {} is written", series.name.as_ref().unwrap_or(&key.0)),
+            Some(_) => self.failed.push(series.name.clone().unwrap_or_else(|| key.0.clone())),
+        }
+        self.finished += 1;
+        self.done.push_back((key.clone(), error));
+        self.done.drain(..self.done.len().saturating_sub(MAX_DONE));
+        self.say_done(node, key)
+    }
+
+    fn is_done(&self, key: &Key) -> bool {
+        self.done.iter().any(|(done, _)| done == key)
+    }
+
+    fn say_done(&self, node: &mut DoraNode, key: &Key) -> Result<()> {
+        let Some((_, error)) = self.done.iter().find(|(done, _)| done == key) else { return Ok(()) };
+        let (series_id, revision) = key.clone();
+        self.acknowledge(node, FrameAck::Done { series_id, revision, error: error.clone() })
+    }
+
+    /// Called every second.
+    ///
+    /// # Errors
+    /// dora takes no messages.
+    pub fn on_tick(&mut self, node: &mut DoraNode) -> Result<()> {
+        self.delivery.on_tick(node)?;
+        if self.end_sent.is_some_and(|sent| sent.elapsed() > REPEAT_AFTER) {
+            self.end_sent = None;
+        }
+        if self.alive.elapsed() > ALIVE_EVERY {
+            self.alive = Instant::now();
+            self.acknowledge(node, FrameAck::Waiting)?;
+        }
+        Ok(())
+    }
+
+    /// Starts what can be started, and sends windows.
+    ///
+    /// # Errors
+    /// dora takes no messages; a worker that has ended.
+    pub fn proceed(&mut self, node: &mut DoraNode) -> Result<()> {
+        self.ask_for_provisional()?;
+        self.ask_for_complete()?;
+        for (case_id, error) in self.delivery.send_windows(node)? {
+            self.give_up(node, case_id, error)?;
+        }
+        let wanted = self.loader.series;
+        if wanted > 0 && self.finished >= wanted && self.delivery.is_complete() && self.end_sent.is_none() {
+            send_case(node, &CaseMessage::End { cases: self.finished })?;
+            self.end_sent = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn ask_for_provisional(&mut self) -> Result<()> {
+        for ((series_id, revision), series) in &mut self.series {
+            let is_busy = series.is_making || !series.provisional.is_empty();
+            if is_busy || series.new.is_empty() || series.is_full() {
+                continue;
+            }
+            series.bounds = if series.asked % WHOLE_EVERY == 0 { None } else { series.next_bounds };
+            let session = self.delivery.session_id();
+            let name = format!("{series_id}.{revision} {session} {}", series.asked);
+            series.asked += 1;
+            series.is_making = true;
+            let request = Request {
+                series_id: series_id.clone(),
+                revision: *revision,
+                name,
+                images: series.images(),
+                new: std::mem::take(&mut series.new),
+                bounds: series.bounds,
+            };
+            give(&self.workers[0], Job::Provisional(request))?;
+        }
+        Ok(())
+    }
+
+    fn ask_for_complete(&mut self) -> Result<()> {
+        for (key, series) in &mut self.series {
+            if series.is_full() && !series.is_complete {
+                series.is_complete = true;
+                let name = series.name.clone().unwrap_or_else(|| key.0.clone());
+                let images = series.images();
+                give(&self.workers[1], Job::Divide { key: key.clone(), name, images })?;
+            }
+            while self.in_work < MAX_COMPLETE
+                && let Some(complete) = series.waiting.pop_front()
+            {
+                self.in_work += 1;
+                let case_id = complete.files.case_id.clone();
+                series.unwritten.insert(case_id.clone());
+                self.owners.insert(case_id, key.clone());
+                give(&self.workers[1], Job::Prepare(complete))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The outcome of a run with an end.
+    ///
+    /// # Errors
+    /// Names the series that failed.
+    pub fn outcome(self) -> Result<()> {
+        let names: BTreeSet<&String> = self.failed.iter().collect();
+        match names.len() {
+            0 => Ok(()),
+            _ => bail!("failed: {}", names.into_iter().cloned().collect::<Vec<_>>().join(", ")),
+        }
+    }
+}
+
+fn give(worker: &mpsc::Sender<Job>, job: Job) -> Result<()> {
+    worker.send(job).map_err(|_| eyre!("a working thread has ended"))
+}

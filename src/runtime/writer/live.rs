@@ -1,0 +1,97 @@
+//! Masks of the images of a live series, on the pixels of the images.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ndarray::{Array3, ArrayView3, Axis, s};
+
+use crate::message::control::LiveCase;
+use crate::message::live::Mask;
+use crate::report::Wait;
+
+/// A mask with its metadata.
+pub(in crate::runtime) struct ImageMask {
+    pub mask: Mask,
+    /// Class of each pixel, row by row from the first.
+    pub pixels: Vec<u8>,
+}
+
+/// Nanoseconds since 1970.
+pub(in crate::runtime) fn now_ns() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// The masks of the images of a case, from its labels `[x, y, z]`, and how long they took. Volumes hold the rows of an
+/// image from the last to the first, as [`crate::dicom`] does.
+pub(in crate::runtime) fn masks(
+    live: &LiveCase,
+    labels: Option<&Array3<u8>>,
+    classes: usize,
+) -> (Vec<ImageMask>, Vec<Wait>) {
+    let [rows, columns] = live.shape;
+    let sent_ns = now_ns();
+    let mask = |image: &crate::message::control::LiveImage| ImageMask {
+        mask: Mask {
+            series_id: live.series_id.clone(),
+            revision: live.revision,
+            index: image.index,
+            provisional: live.provisional,
+            classes: classes as i64,
+            shape: [rows as i64, columns as i64],
+            received_ns: image.received_ns,
+            sent_ns,
+        },
+        pixels: match labels.zip(image.slice) {
+            Some((labels, slice)) => {
+                let rows = labels.index_axis(Axis(2), slice).reversed_axes();
+                rows.slice(s![..;-1, ..]).iter().copied().collect()
+            }
+            None => vec![0; rows * columns],
+        },
+    };
+    let seconds = |from: i64, to: i64| to.saturating_sub(from).max(0) as f64 * 1e-9;
+    let wait = |image: &crate::message::control::LiveImage| Wait {
+        waiting: seconds(image.received_ns, live.planned_ns),
+        segmenting: seconds(live.planned_ns, sent_ns),
+    };
+    (live.images.iter().map(mask).collect(), live.images.iter().map(wait).collect())
+}
+
+/// Columns and rows of the foreground in labels `[x, y, z]`, `[first, end]` each.
+pub(in crate::runtime) fn foreground_bounds(labels: ArrayView3<u8>) -> Option<[[usize; 2]; 2]> {
+    let mut bounds: Option<[[usize; 2]; 2]> = None;
+    for ((x, y, _), _) in labels.indexed_iter().filter(|(_, label)| **label != 0) {
+        let [[x0, x1], [y0, y1]] = bounds.unwrap_or([[x, x + 1], [y, y + 1]]);
+        bounds = Some([[x0.min(x), x1.max(x + 1)], [y0.min(y), y1.max(y + 1)]]);
+    }
+    bounds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::control::LiveImage;
+
+    #[test]
+    fn masks_have_the_rows_of_the_images_from_the_first_on() {
+        // Two images of 2 rows and 3 columns; the volume has the last row first.
+        let mut labels = Array3::<u8>::zeros((3, 2, 2));
+        labels[[2, 1, 0]] = 1; // column 2, first row
+        labels[[0, 0, 1]] = 2; // column 0, last row
+        let image = |index, slice| LiveImage { index, slice, received_ns: 0 };
+        let live = LiveCase {
+            series_id: "a".into(),
+            revision: 0,
+            provisional: true,
+            shape: [2, 3],
+            images: vec![image(4, Some(1)), image(3, Some(0)), image(9, None)],
+            planned_ns: 0,
+        };
+        let (masks, _) = masks(&live, Some(&labels), 3);
+        let pixels: Vec<_> = masks.iter().map(|mask| (mask.mask.index, &*mask.pixels)).collect();
+        let expected: [(i64, &[u8]); 3] = [(4, &[0, 0, 0, 2, 0, 0]), (3, &[0, 0, 1, 0, 0, 0]), (9, &[0; 6])];
+        assert_eq!(pixels, expected);
+        assert_eq!(foreground_bounds(labels.view()), Some([[0, 3], [0, 2]]));
+        assert_eq!(foreground_bounds(Array3::zeros((2, 2, 2)).view()), None);
+    }
+}
