@@ -10,6 +10,7 @@ pub fn plain(backbone: Backbone, image_size: i64, depth: usize, classes: usize) 
     BundleConfig {
         name: "bench".into(),
         classes: (0..classes).map(|class| format!("class {class}")).collect(),
+        codes: Default::default(),
         modalities: ["red", "green", "blue"].map(String::from).to_vec(),
         slice_axis: SliceAxis::Axial,
         spacing_mm: None,

@@ -1,13 +1,17 @@
 //! Model bundle: a folder with `model.yml`, which describes a trained model completely (classes, modalities,
 //! spacing, patch, normalisation, network, weight files and their hashes).
 
+mod codes;
 mod edges;
 mod network;
 
+pub(crate) use codes::plain_text;
+pub use codes::{ClassCodes, Code};
 pub use edges::{Dataflow, Edge, MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_WINDOW_BYTES};
 pub(crate) use edges::{LEAST_FLOAT_BYTES, most_slices, slices_per_message};
 pub use network::{AdapterKind, Backbone, GeneratorKind, NetworkConfig, PointRule, PromptConfig};
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -40,6 +44,10 @@ pub struct BundleConfig {
     pub name: String,
     /// Class names; index 0 is the background.
     pub classes: Vec<String>,
+    /// Codes of classes in DICOM segmentations, by class name. A class without codes is an anatomical structure of the
+    /// private scheme `99SPSAM`, with its name as meaning. Default none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub codes: BTreeMap<String, ClassCodes>,
     /// Image channels in the order that the network expects, such as `[MR]` or `[T1, FLAIR]`.
     pub modalities: Vec<String>,
     /// Anatomical axis along which slices are stacked, the same for every volume. Default `axial`.
@@ -235,6 +243,7 @@ impl Bundle {
         let config = BundleConfig {
             name: "lite_medsam (plain)".into(),
             classes: vec!["background".into(), "foreground".into()],
+            codes: BTreeMap::new(),
             modalities: vec!["any".into()],
             slice_axis: SliceAxis::Axial,
             spacing_mm: None,
@@ -288,6 +297,8 @@ impl BundleConfig {
         let overlap_is_valid = |overlap: f64| (0.0..1.0).contains(&overlap);
         if self.classes.len() < 2 || self.classes.len() > 255 {
             Err("classes must name the background and 1 to 254 classes".into())
+        } else if let Err(reason) = codes::check(&self.codes, &self.classes) {
+            Err(reason)
         } else if self.modalities.is_empty() {
             Err("modalities must not be empty".into())
         } else if self.patch.depth == 0 || height == 0 || width == 0 {

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::error::DicomError;
+use super::seg::ImageFile;
 use super::slice::{Slice, dot};
 use super::split::by_place;
 
@@ -73,6 +74,12 @@ impl Volume {
     /// Maps voxel indices to world millimetres (RAS: +x right, +y front, +z top).
     pub fn world_from_voxel(&self) -> [[f64; 4]; 3] {
         self.world_from_voxel
+    }
+
+    /// The images in the order of the slices.
+    pub fn images(&self) -> Vec<ImageFile> {
+        let image = |slice: &Slice| ImageFile { path: slice.source.path.clone(), frame: slice.frame };
+        self.slices.iter().map(image).collect()
     }
 
     /// How the voxels are given.

@@ -38,6 +38,12 @@ impl<'a> Groups<'a> {
         of_group(self.frame).or_else(|| of_group(self.shared)).or_else(|| self.file.get(plain))
     }
 
+    /// Texts as they are in the file.
+    pub fn texts(&self, group: Tag, tag: Tag) -> Vec<String> {
+        let texts = self.element(group, tag, tag).and_then(|element| element.to_multi_str().ok());
+        texts.map(|texts| texts.into_owned()).unwrap_or_default()
+    }
+
     /// `N` numbers.
     pub fn numbers<const N: usize>(&self, group: Tag, tag: Tag) -> Option<[f64; N]> {
         let numbers = self.element(group, tag, tag)?.to_multi_float64().ok()?;

@@ -65,6 +65,14 @@ pub fn is_dicom(path: &Path) -> std::io::Result<bool> {
 /// # Errors
 /// Names the file.
 pub(super) fn slices(path: &Path) -> Result<Vec<Slice>, DicomError> {
+    Ok(header(path)?.1)
+}
+
+/// The attributes of a file before its pixels, and its slices.
+///
+/// # Errors
+/// Names the file.
+pub(super) fn header(path: &Path) -> Result<(InMemDicomObject, Vec<Slice>), DicomError> {
     let io = |source| DicomError::io(path, source);
     let file = File::open(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
@@ -72,14 +80,24 @@ pub(super) fn slices(path: &Path) -> Result<Vec<Slice>, DicomError> {
     read(path, &scanned).map_err(|reason| DicomError::file(path, reason))
 }
 
-fn read(path: &Path, scanned: &Scanned) -> Result<Vec<Slice>, String> {
+fn read(path: &Path, scanned: &Scanned) -> Result<(InMemDicomObject, Vec<Slice>), String> {
     // What follows may be compressed as a whole, and then cannot be parsed.
     let syntax = Syntax::of_uid(&scanned.transfer_syntax)?;
     let object = OpenFileOptions::new()
         .read_until(tags::PIXEL_DATA)
         .open_file(path)
-        .map_err(|error| one_line(&error))?;
-    let file: &InMemDicomObject = &object;
+        .map_err(|error| one_line(&error))?
+        .into_inner();
+    let slices = images(path, &object, syntax, scanned)?;
+    Ok((object, slices))
+}
+
+fn images(
+    path: &Path,
+    file: &InMemDicomObject,
+    syntax: Syntax,
+    scanned: &Scanned,
+) -> Result<Vec<Slice>, String> {
     if file.get(tags::ROWS).is_none() || text(file, tags::MODALITY) == "SEG" {
         return Ok(Vec::new());
     }
@@ -148,7 +166,8 @@ fn source(path: &Path, file: &InMemDicomObject, syntax: Syntax) -> Result<Source
     })
 }
 
-fn text(file: &InMemDicomObject, tag: Tag) -> String {
+/// A text; empty if there is none.
+pub(super) fn text(file: &InMemDicomObject, tag: Tag) -> String {
     let text = file.get(tag).and_then(|element| element.to_str().ok());
     text.map(|text| text.trim_matches(['\0', ' ']).to_owned()).unwrap_or_default()
 }

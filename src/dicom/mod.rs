@@ -1,4 +1,5 @@
 //! DICOM images in: CT and MR series, one image a file or enhanced multi-frame, as volumes on a regular grid.
+//! Segmentations of them out (`seg`).
 //!
 //! ```text
 //! folder → Source (a file, checked by scan) → Slice (an image with its position) → split → Volume → FrameReader
@@ -6,7 +7,7 @@
 //!
 //! Source: DICOM PS3.3 (C.7.6.2 image plane, C.7.6.16 functional groups, C.11.1 modality LUT) and PS3.5 (encoding).
 //! Voxels and geometry are those that dcm2niix gives to the NIfTI of the same series. No attribute that identifies a
-//! patient is read.
+//! patient is used, except that `seg` copies those of the source into the segmentation.
 
 mod error;
 mod folder;
@@ -16,6 +17,7 @@ mod groups;
 mod instance;
 mod placement;
 mod scan;
+pub mod seg;
 mod slice;
 mod split;
 mod syntax;

@@ -74,6 +74,7 @@ impl Bench {
         let mut config = BundleConfig {
             name: "test".into(),
             classes: ["background", "one", "two"].map(String::from).to_vec(),
+            codes: Default::default(),
             modalities: vec!["MR".into()],
             slice_axis: SliceAxis::Axial,
             spacing_mm: None,

@@ -20,6 +20,7 @@ fn config(mirror: [bool; 3]) -> BundleConfig {
     BundleConfig {
         name: "plain SAM".into(),
         classes: vec!["background".into(), "foreground".into()],
+        codes: Default::default(),
         modalities: vec!["any".into()],
         spacing_mm: None,
         slice_axis: SliceAxis::Axial,

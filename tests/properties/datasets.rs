@@ -61,6 +61,7 @@ fn config(data: &Path, output: &Path) -> TrainingConfig {
     let plane = Plane::Window([32, 32]);
     let model = ModelConfig {
         classes: ["background", "one", "two"].map(String::from).to_vec(),
+        codes: Default::default(),
         patch: Patch { depth: 2, plane, depth_overlap: 0.5, plane_overlap: 0.5, mirror: [false; 3] },
         spacing_mm: None,
         normalisation: Normalisation::ZScore,

@@ -7,6 +7,7 @@ mod delivery;
 #[path = "../support/devices.rs"]
 mod devices;
 mod dicom;
+mod dicom_seg;
 mod evaluate;
 mod hostile;
 mod messages;

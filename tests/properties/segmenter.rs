@@ -21,6 +21,7 @@ fn bundle(network: NetworkConfig, modalities: usize) -> (TempDir, Bundle) {
     let mut config = BundleConfig {
         name: "test".into(),
         classes: ["background", "one", "two"].map(String::from).to_vec(),
+        codes: Default::default(),
         modalities: (0..modalities).map(|index| format!("M{index}")).collect(),
         slice_axis: SliceAxis::Axial,
         spacing_mm: None,

@@ -17,6 +17,7 @@ pub fn config(modalities: usize, plane: Plane, depth: usize) -> BundleConfig {
     BundleConfig {
         name: "test".into(),
         classes: ["background", "a", "b", "c"].map(String::from).to_vec(),
+        codes: Default::default(),
         modalities: (0..modalities).map(|index| format!("M{index}")).collect(),
         slice_axis: SliceAxis::Axial,
         spacing_mm: None,
@@ -52,11 +53,16 @@ pub fn identity_segmentation(plan: &CasePlan, case: &PreparedCase, classes: usiz
     assembler.finish()
 }
 
+/// The interpreter that has the packages of the tests.
+pub fn python_program() -> PathBuf {
+    let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join(".spsam/venv/bin/python");
+    std::env::var_os("SPSAM_PYTHON").map_or_else(own, PathBuf::from)
+}
+
 /// Runs a script of `tests/python`; its output where it fails.
 pub fn python(script: &str, folder: &Path) -> Result<String, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python =
-        std::env::var_os("SPSAM_PYTHON").map_or_else(|| root.join(".spsam/venv/bin/python"), PathBuf::from);
+    let python = python_program();
     let output = Command::new(&python)
         .arg(root.join("tests/python").join(script))
         .arg(folder)

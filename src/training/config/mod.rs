@@ -6,6 +6,7 @@ mod split;
 pub use patients::patients;
 pub use split::{Divided, Split};
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,8 +17,8 @@ use super::error::TrainingError;
 use super::optimise::{LearningRate, LossConfig, OptimiserConfig, Schedule};
 use super::sampling::PromptSampling;
 use crate::bundle::{
-    Bundle, BundleConfig, Dataflow, GeneratorKind, LEAST_FLOAT_BYTES, NetworkConfig, Normalisation, Patch,
-    SliceAxis, WeightFile,
+    Bundle, BundleConfig, ClassCodes, Dataflow, GeneratorKind, LEAST_FLOAT_BYTES, NetworkConfig,
+    Normalisation, Patch, SliceAxis, WeightFile,
 };
 use crate::compute::Precision;
 use crate::volume::{IgnoreValues, Regrid};
@@ -73,6 +74,9 @@ pub struct ModelConfig {
     pub name: String,
     /// Class names; index 0 is the background.
     pub classes: Vec<String>,
+    /// Codes of classes in DICOM segmentations, by class name, for the bundle. Default none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub codes: BTreeMap<String, ClassCodes>,
     /// Image channels in the order that the network expects.
     pub modalities: Vec<String>,
     /// Anatomical axis along which slices are stacked: `axial`, `coronal` or `sagittal`. Default `axial`.
@@ -107,6 +111,7 @@ impl ModelConfig {
         BundleConfig {
             name: self.name.clone(),
             classes: self.classes.clone(),
+            codes: self.codes.clone(),
             modalities: self.modalities.clone(),
             slice_axis: self.slice_axis,
             spacing_mm: self.spacing_mm,
