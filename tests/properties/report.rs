@@ -124,6 +124,7 @@ fn a_real_case_becomes_a_page() {
             torch: "2.11.0".into(),
             tch: "0.24.0".into(),
         },
+        live: None,
         timings: Timings {
             seconds_total: 12.5,
             seconds_per_case: 6.25,

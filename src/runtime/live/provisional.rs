@@ -202,8 +202,11 @@ weights: { file: weights.pth, sha256: '0' }
         }
     }
 
-    /// Name, number of windows, images with their slices, and number of slices of each case.
-    fn made(request: &Request, region: Option<&BoxMm>) -> Vec<(usize, Vec<(i64, Option<usize>)>, usize)> {
+    /// Number of windows, images with their slices, and number of slices.
+    type Made = (usize, Vec<(i64, Option<usize>)>, usize);
+
+    /// The cases of a request.
+    fn made(request: &Request, region: Option<&BoxMm>) -> Vec<Made> {
         let cases = provisional(request, &model(), region);
         let images = |live: &LiveCase| live.images.iter().map(|image| (image.index, image.slice)).collect();
         cases
