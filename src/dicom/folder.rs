@@ -111,6 +111,12 @@ pub fn locate(path: &Path) -> Result<Option<Volume>, DicomError> {
     volumes.find(|found| found.path == path).map(|found| found.volume).transpose()
 }
 
+/// Whether an image with this path is one of DICOM files: a folder, a DICOM file, or a path of [`Found`].
+pub fn is_series(path: &Path) -> bool {
+    let is_found = || path.parent().is_some_and(|folder| is_named_after(path, folder));
+    path.is_dir() || if path.exists() { is_dicom(path).unwrap_or(false) } else { is_found() }
+}
+
 /// Whether a path may come from [`named`], so that the folder is worth reading.
 fn is_named_after(path: &Path, folder: &Path) -> bool {
     let [name, folder] = [path, folder].map(|path| path.file_name().unwrap_or_default().to_string_lossy());

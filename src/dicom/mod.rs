@@ -23,7 +23,7 @@ mod split;
 mod syntax;
 
 pub use error::DicomError;
-pub use folder::{Found, Study, is_dicom, locate, study};
+pub use folder::{Found, Study, is_dicom, is_series, locate, study};
 pub use frames::FrameReader;
 pub use geometry::{Numbers, Volume};
 pub use placement::{Arranged, Placement, arrange, world_from_voxel};

@@ -10,6 +10,7 @@ mod palette;
 mod record;
 mod results;
 mod sections;
+mod segmentations;
 mod summary;
 mod table;
 mod view;
@@ -27,6 +28,7 @@ pub use montage_input::{MontageConfig, MontageInput};
 pub use palette::{CLASS_COLOURS, class_colour};
 pub use record::OutputRecord;
 pub use results::{RESULT_FILES, Results, label_map_name};
+pub use segmentations::{Segmentations, segmentation_name};
 pub use summary::{
     CONVENTIONS, Conventions, FailedCase, ModelInfo, RunSummary, Timings, Versions, now_utc, write_summary,
 };

@@ -9,9 +9,11 @@ use ndarray::Array3;
 
 use super::{
     CaseSection, ClassRow, FailedCase, Latencies, ModelInfo, Montage, MontageConfig, MontageInput,
-    OutputRecord, Report, RunSummary, Timings, Versions, Wait, now_utc, write_metrics, write_summary,
+    OutputRecord, Report, RunSummary, Segmentations, Timings, Versions, Wait, now_utc, segmentation_name,
+    write_metrics, write_summary,
 };
 use crate::bundle::Bundle;
+use crate::dicom::is_series;
 use crate::message::control::CaseOpen;
 use crate::metrics::{CaseMetrics, ClassMetrics, DEFAULT_TOLERANCE_MM, Summary, evaluate_case};
 use crate::versions;
@@ -32,6 +34,7 @@ pub struct Results {
     folder: PathBuf,
     record: OutputRecord,
     ignore: IgnoreValues,
+    segmentations: Option<Segmentations>,
     report: Report,
     summary: RunSummary,
     measured: Vec<CaseMetrics>,
@@ -81,6 +84,7 @@ impl Results {
             folder: folder.to_path_buf(),
             record: OutputRecord::read(folder)?,
             ignore,
+            segmentations: None,
             report: Report::new(folder)?,
             summary,
             measured: Vec::new(),
@@ -88,6 +92,12 @@ impl Results {
             export: Duration::ZERO,
             latencies: Latencies::default(),
         })
+    }
+
+    /// With a DICOM segmentation of each case that is a DICOM series.
+    #[must_use]
+    pub fn with_segmentations(self, segmentations: Option<Segmentations>) -> Self {
+        Self { segmentations, ..self }
     }
 
     /// Counts the times of live images.
@@ -106,7 +116,7 @@ impl Results {
         self.summary.failed.push(FailedCase { case: case.into(), error: error.into() });
     }
 
-    /// Writes the label map of a case, given as indices into the table of classes `[x, y, z]`, computes metrics if
+    /// Writes the label map and the DICOM segmentation of a case, given as indices into the table of classes `[x, y, z]`, computes metrics if
     /// there is truth, and updates the other files. `slices` is the number of slices segmented so far.
     ///
     /// # Errors
@@ -116,6 +126,7 @@ impl Results {
         let Some(image_path) = files.images.first() else { eyre::bail!("a case without images") };
         // First of all: whatever goes wrong with the figures, the label map is there.
         self.write_label_map(&files.case_id, labels, &open.classes, image_path)?;
+        self.write_segmentation(&files.case_id, labels, &open.classes, image_path)?;
         let names = open.classes.names();
         let truth = read_truth(&open.plan, &open.classes, &self.ignore)?;
         let spacing_mm = Header::read(image_path)?.spacing_mm();
@@ -194,6 +205,24 @@ impl Results {
         let name = label_map_name(case_id);
         self.record.begin(RESULT_FILES.into_iter().chain([&*name]))?;
         volume::write_labels(&self.folder.join(&name), labels, image, classes)?;
+        Ok(self.record.complete([name])?)
+    }
+
+    fn write_segmentation(
+        &mut self,
+        case_id: &str,
+        labels: &Array3<u8>,
+        classes: &ClassTable,
+        image: &Path,
+    ) -> Result<()> {
+        let Some(segmentations) = self.segmentations.as_ref().filter(|_| is_series(image)) else {
+            return Ok(());
+        };
+        let name = segmentation_name(case_id);
+        self.record.begin([&*name])?;
+        segmentations
+            .write(&self.folder.join(&name), image, labels, classes)
+            .wrap_err("no DICOM segmentation (--no-seg or SPSAM_SEG=0 does without)")?;
         Ok(self.record.complete([name])?)
     }
 

@@ -75,7 +75,7 @@ impl Loader {
         if let Some(twice) = cases.iter().find(|case| !names.insert(&case.case_id)) {
             bail!("SPSAM_ROI: two cases would have the name `{}`", twice.case_id);
         }
-        refuse_to_overwrite(&cases, &settings.output, settings.overwrite)?;
+        refuse_to_overwrite(&cases, &settings)?;
         let oracle = variable("SPSAM_PROMPT_SOURCE").is_some_and(|source| source == "labels");
         if oracle && settings.labels.is_none() && settings.boxes.is_empty() {
             bail!("prompts come from labels in this dataflow: set SPSAM_LABELS or SPSAM_BOXES");

@@ -41,6 +41,8 @@ pub struct Settings {
     pub output: PathBuf,
     /// `SPSAM_OVERWRITE`: whether results may overwrite files that no earlier run has written; 0 by default.
     pub overwrite: bool,
+    /// `SPSAM_SEG`: whether cases that are DICOM series get a DICOM segmentation; 1 by default.
+    pub segmentations: bool,
     /// `SPSAM_IGNORE_LABELS`: label values whose voxels are excluded, separated by commas.
     pub ignore: IgnoreValues,
     /// `SPSAM_WINDOW`: windows in flight, 3 by default.
@@ -110,6 +112,7 @@ impl Settings {
             regrid: if number("SPSAM_RESAMPLE_LABELS", 0)? > 0 { Regrid::Resample } else { Regrid::Refuse },
             output: path("SPSAM_OUTPUT").unwrap_or_else(|| base.join("output")),
             overwrite: number("SPSAM_OVERWRITE", 0)? > 0,
+            segmentations: number("SPSAM_SEG", 1)? > 0,
             ignore: variable("SPSAM_IGNORE_LABELS")
                 .unwrap_or_default()
                 .parse()

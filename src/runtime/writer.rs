@@ -28,7 +28,7 @@ use super::settings::{Settings, variable};
 use crate::bundle::Bundle;
 use crate::message::control::{Ack, AckMessage, from_json, to_json};
 use crate::message::{SliceHeader, encode_text, text};
-use crate::report::Results;
+use crate::report::{Results, Segmentations};
 use desk::{Desk, Job};
 use live::ImageMask;
 
@@ -54,6 +54,9 @@ impl Writer {
         let asked = |name| variable(name).unwrap_or_else(|| "auto".into());
         let device = format!("{}, {}", asked("SPSAM_DEVICE"), asked("SPSAM_PRECISION"));
         let results = Results::new(&settings.output, bundle, device, settings.ignore.clone())?;
+        let is_prompted = variable("SPSAM_PROMPT_SOURCE").is_some_and(|source| source == "labels");
+        let segmentations = settings.segmentations.then(|| Segmentations::new(bundle, is_prompted));
+        let results = results.with_segmentations(segmentations);
         Ok(Self { results, is_live: LiveLoader::is_asked_for()? })
     }
 

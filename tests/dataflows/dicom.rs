@@ -7,6 +7,9 @@ use self_prompt_sam::volume::{Header, read_labels};
 use super::harness::{Bench, project, python};
 use super::skip::shortened;
 
+/// The exit code of the checking script if its program is not installed.
+const NOT_INSTALLED: i32 = 77;
+
 #[test]
 fn a_dicom_series_has_the_labels_of_its_nifti() {
     let bench = Bench::new(1, 6);
@@ -40,8 +43,10 @@ fn a_dicom_series_has_the_labels_of_its_nifti() {
     };
     let (found, world, maps) = segmented(&bench.path("study"), "of_dicom");
     assert_eq!(maps.len(), 1);
+    check_segmentation(&bench);
     let (expected, expected_world, _) = segmented(&nifti, "of_nifti");
     assert!(expected.iter().any(|&label| label != 0), "nothing to compare");
+    assert!(!bench.path("of_nifti/head.seg.dcm").exists());
     if converted.join("head.nii").exists() {
         assert_eq!(world, expected_world);
         assert_eq!(found, expected);
@@ -51,4 +56,23 @@ fn a_dicom_series_has_the_labels_of_its_nifti() {
         flipped.invert_axis(ndarray::Axis(1));
         assert_eq!(found, flipped);
     }
+}
+
+/// The DICOM segmentation beside the label map has its voxels.
+fn check_segmentation(bench: &Bench) {
+    let check = bench.path("check");
+    std::fs::create_dir(&check).unwrap();
+    for (link, to) in [("series", "study"), ("result", "of_dicom")] {
+        std::os::unix::fs::symlink(bench.path(to), check.join(link)).unwrap();
+    }
+    let script = project().join("tests/python/dicom_seg.py");
+    for mode in ["attributes", "highdicom"] {
+        let output = Command::new(python()).arg(&script).arg(mode).arg(&check).output().unwrap();
+        match output.status.code() {
+            Some(NOT_INSTALLED) => shortened(&format!("{mode} is not installed")),
+            code => assert_eq!(code, Some(0), "{}", String::from_utf8_lossy(&output.stdout)),
+        }
+    }
+    let record = std::fs::read_to_string(bench.path("of_dicom/.spsam.json")).unwrap();
+    assert!(record.contains("head.seg.dcm"), "{record}");
 }

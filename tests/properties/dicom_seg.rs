@@ -27,16 +27,16 @@ static CASES: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dicom_seg");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(folder.join("result")).unwrap();
-    assert_eq!(script("series", &folder), (Some(0), String::new()));
+    assert_eq!(script("dicom_seg.py", &["series"], &folder), (Some(0), String::new()));
     for (place, series) in subfolders(&folder.join("series")).iter().enumerate() {
         segment(series, place, &folder.join("result"));
     }
     folder
 });
 
-fn script(mode: &str, folder: &Path) -> (Option<i32>, String) {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/dicom_seg.py");
-    let output = Command::new(python_program()).args([&*program, Path::new(mode), folder]).output().unwrap();
+fn script(name: &str, arguments: &[&str], folder: &Path) -> (Option<i32>, String) {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name);
+    let output = Command::new(python_program()).arg(program).args(arguments).arg(folder).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
@@ -94,28 +94,33 @@ fn segment(series: &Path, place: usize, to: &Path) {
     write_labels(&path(".nii.gz"), &labels, series, &ClassTable::of_values(1..=count as u8)).unwrap();
 }
 
-/// Runs a check of the script over all cases.
-fn check(mode: &str) {
-    let (code, said) = script(mode, &CASES);
+/// Runs a script over all cases that compares them with what `program` reads.
+fn check(name: &str, arguments: &[&str], program: &str) {
+    let (code, said) = script(name, arguments, &CASES);
     match code {
-        Some(NOT_INSTALLED) => skipped(&format!("{mode} is not installed")),
+        Some(NOT_INSTALLED) => skipped(&format!("{program} is not installed")),
         code => assert_eq!(code, Some(0), "{said}"),
     }
 }
 
 #[test]
 fn highdicom_reads_the_labels() {
-    check("highdicom");
+    check("dicom_seg.py", &["highdicom"], "highdicom");
 }
 
 #[test]
 fn dcmqi_reads_the_labels() {
-    check("dcmqi");
+    check("dicom_seg.py", &["dcmqi"], "dcmqi");
+}
+
+#[test]
+fn orthanc_gives_back_the_same_file_in_the_study_of_the_series() {
+    check("orthanc.py", &[], "Orthanc");
 }
 
 #[test]
 fn patient_study_references_and_frames_are_those_of_the_series() {
-    check("attributes");
+    check("dicom_seg.py", &["attributes"], "pydicom");
 }
 
 #[test]

@@ -27,6 +27,8 @@ NAMES = {
     "latin": ("ISO_IR 100", "M\u00fcller^Zo\u00eb"), "unicode": ("ISO_IR 192", "\u5c71\u7530^\u592a\u90ce"),
     "greek": ("ISO_IR 126", "\u0394\u03b9\u03bf\u03bd\u03c5\u03c3\u03b9\u03bf\u03c2"), "chinese": ("GB18030", "\u738b^\u5c0f\u4e1c"),
     "japanese": (["", "ISO 2022 IR 87"], "Yamada^Tarou=\u5c71\u7530^\u592a\u90ce=\u3084\u307e\u3060^\u305f\u308d\u3046"),
+    "katakana": (["ISO 2022 IR 13", "ISO 2022 IR 87"], "\uff94\uff8f\uff80\uff9e^\uff80\uff9b\uff73=\u5c71\u7530^\u592a\u90ce"),
+    "korean": (["", "ISO 2022 IR 149"], "Hong^Gildong=\u6d2a^\u5409\u6d1e=\ud64d^\uae38\ub3d9"),
     "turkish": ("ISO_IR 148", "\u0130\u015f\u0131k^G\u00fcl"),
 }
 

@@ -33,7 +33,7 @@ pub struct Infer {
     /// True labels, for the metrics; with `--prompts labels` also for the prompts.
     #[arg(long)]
     labels: Option<PathBuf>,
-    /// Folder for label maps, metrics.csv, summary.json and report.html.
+    /// Folder for label maps, DICOM segmentations, metrics.csv, summary.json and report.html.
     #[arg(long, default_value = "output")]
     output: PathBuf,
     /// auto (CUDA if there is one), cpu, cuda or cuda:N.
@@ -59,6 +59,9 @@ pub struct Infer {
     /// No mirrored test-time augmentation, even if the model asks for it: each mirrored axis doubles the time.
     #[arg(long)]
     no_mirror: bool,
+    /// No DICOM segmentations (<case>.seg.dcm) of cases that are DICOM series.
+    #[arg(long)]
+    no_seg: bool,
     /// Overwrite files in the output folder even if no earlier run has written them.
     #[arg(long, env = "SPSAM_OVERWRITE", value_parser = clap::builder::FalseyValueParser::new())]
     overwrite: bool,
@@ -111,7 +114,7 @@ impl Infer {
             }
         };
         let text = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
-        let settings: [(_, OsString); 17] = [
+        let settings: [(_, OsString); 18] = [
             ("SPSAM_INPUT", absolute(&self.input)?.into()),
             ("SPSAM_MODEL", text(&self.model)?.unwrap_or_default().into()),
             ("SPSAM_LABELS", text(&self.labels)?.unwrap_or_default().into()),
@@ -122,6 +125,7 @@ impl Infer {
             ("SPSAM_ROI", self.roi.unwrap_or_default().into()),
             ("SPSAM_PROMPTS", self.prompt_kinds.unwrap_or_default().into()),
             ("SPSAM_MIRROR", u8::from(!self.no_mirror).to_string().into()),
+            ("SPSAM_SEG", u8::from(!self.no_seg).to_string().into()),
             ("SPSAM_OVERWRITE", u8::from(self.overwrite).to_string().into()),
             ("SPSAM_IGNORE_LABELS", self.ignore.join(",").into()),
             ("SPSAM_SLICE_AXIS", self.slice_axis.into()),

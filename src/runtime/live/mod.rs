@@ -131,7 +131,7 @@ impl LiveLoader {
 
     /// Plans and reads a volume of a complete series.
     fn prepare(&self, files: &CaseFiles) -> Result<(CasePlan, PreparedCase)> {
-        refuse_to_overwrite(std::slice::from_ref(files), &self.settings.output, self.settings.overwrite)?;
+        refuse_to_overwrite(std::slice::from_ref(files), &self.settings)?;
         let options = PlanOptions { roi_mm: self.region, regrid: self.settings.regrid };
         let plan = CasePlan::with_options(files, &self.config, &options)?;
         let prepared = PreparedCase::open(&plan, &self.config)?;
