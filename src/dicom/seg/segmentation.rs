@@ -16,7 +16,7 @@ pub struct ImageFile {
 /// What is written.
 #[derive(Debug, Clone, Copy)]
 pub struct Segmentation<'a> {
-    /// Images of the volume in its order ([`super::Volume::images`]), all of one series.
+    /// Images of the volume in its order ([`crate::dicom::Volume::images`]), all of one series.
     pub images: &'a [ImageFile],
     /// Labels `[x, y, z]` on the grid of the volume: 0 is the background, k the segment k - 1.
     pub labels: ArrayView3<'a, u8>,
