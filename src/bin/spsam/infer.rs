@@ -59,7 +59,7 @@ pub struct Infer {
     /// No mirrored test-time augmentation, even if the model asks for it: each mirrored axis doubles the time.
     #[arg(long)]
     no_mirror: bool,
-    /// No DICOM segmentations (<case>.seg.dcm) of cases that are DICOM series.
+    /// No DICOM segmentations (`<case>.seg.dcm`) of cases that are DICOM series.
     #[arg(long)]
     no_seg: bool,
     /// Overwrite files in the output folder even if no earlier run has written them.
