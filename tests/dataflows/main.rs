@@ -13,6 +13,7 @@ mod golden;
 mod harness;
 mod installed;
 mod labels;
+mod live;
 mod lossless;
 mod machine;
 #[path = "../support/nifti.rs"]

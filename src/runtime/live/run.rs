@@ -338,7 +338,7 @@ impl LiveRun {
     fn ask_for_provisional(&mut self) -> Result<()> {
         for ((series_id, revision), series) in &mut self.series {
             let is_busy = series.is_making || !series.provisional.is_empty();
-            if is_busy || series.new.is_empty() || series.is_full() {
+            if is_busy || series.new.is_empty() {
                 continue;
             }
             series.bounds = if series.asked % WHOLE_EVERY == 0 { None } else { series.next_bounds };
@@ -361,7 +361,8 @@ impl LiveRun {
 
     fn ask_for_complete(&mut self) -> Result<()> {
         for (key, series) in &mut self.series {
-            if series.is_full() && !series.is_complete {
+            // The last images are shown first, as the complete series takes longer.
+            if series.is_full() && series.new.is_empty() && !series.is_complete {
                 series.is_complete = true;
                 let name = series.name.clone().unwrap_or_else(|| key.0.clone());
                 let images = series.images();
