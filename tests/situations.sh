@@ -72,7 +72,8 @@ else
     skip only-loopback "needs root for a network namespace"
 fi
 nobody="setpriv --reuid 65534 --regid 65534 --clear-groups"
-if $nobody "$spsam" --version > /dev/null 2>&1 && $nobody "$("$spsam" doctor 2> /dev/null | sed -n 's/.*dora.*(\(.*\))/\1/p')" --version > /dev/null 2>&1; then
+dora=$("$spsam" doctor 2> /dev/null | sed -n 's/.* dora: .*(\(.*\))$/\1/p')
+if $nobody "$spsam" --version > /dev/null 2>&1 && $nobody "${dora:-false}" --version > /dev/null 2>&1; then
     line another-user works $nobody $run --output "$out/another-user"
     line memlock-64k either $nobody sh -c "ulimit -l 64 && exec $run --output $out/memlock-64k"
 else

@@ -10,7 +10,7 @@ use ndarray::Array3;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::stage::panic_text;
-use super::startup::one_line;
+use super::startup::reason;
 use super::writer::live::{self, ImageMask};
 use crate::message::control::{Ack, CaseOpen};
 use crate::report::{Results, Wait};
@@ -98,7 +98,7 @@ impl Exporter {
             Export::Latencies(waits) => self.results.add_latencies(true, waits),
             Export::End => match self.results.finish() {
                 Ok(()) => self.answer(Ack::End),
-                Err(error) => self.answer(Ack::EndFailed(one_line(&format!("{error:#}")))),
+                Err(error) => self.answer(Ack::EndFailed(reason(&error))),
             },
         }
     }
@@ -113,7 +113,7 @@ impl Exporter {
         match outcome.and_then(|()| self.complete_live(open, labels)) {
             Ok(()) => self.close(case_id.clone(), Ack::Case(case_id)),
             Err(error) => {
-                let error = format!("case {case_id}: {error:#}");
+                let error = format!("case {case_id}: {}", reason(&error));
                 self.fail(case_id, error);
             }
         }

@@ -88,7 +88,7 @@ fn manifests_say_the_same_as_the_dataflow_and_its_types() {
         serde_yaml::from_str(&fs::read_to_string(&path).unwrap()).unwrap()
     };
     let types = read(root().join("dataflows/types/spsam/v1.yml"));
-    let flows = ["infer", "train"].map(|name| read(root().join(format!("dataflows/{name}.yml"))));
+    let flows = ["infer", "train", "stream"].map(|name| read(root().join(format!("dataflows/{name}.yml"))));
     let oracle = read(root().join("dataflows/oracle.yml"));
     for node in NODES {
         let manifest = read(root().join("nodes").join(node).join("dora-node.yml"));
@@ -106,8 +106,7 @@ fn manifests_say_the_same_as_the_dataflow_and_its_types() {
             }
         }
         for (variable, _) in manifest["env"].as_mapping().unwrap() {
-            let known =
-                [&oracle, &flows[0], &flows[1]].iter().any(|flow| flow["env"].get(variable).is_some());
+            let known = flows.iter().chain([&oracle]).any(|flow| flow["env"].get(variable).is_some());
             assert!(known, "{node}: {}", variable.as_str().unwrap());
         }
     }

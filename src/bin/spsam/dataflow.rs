@@ -8,6 +8,7 @@ mod scratch;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -55,6 +56,14 @@ pub struct Dataflow {
     _scratch: Scratch,
 }
 
+/// Checks that this machine can talk to itself: dora and its nodes do, over TCP.
+fn loopback() -> Result<()> {
+    let connect = || TcpStream::connect(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?);
+    connect()
+        .map(|_| ())
+        .wrap_err("no network, not even 127.0.0.1, over which dora talks to its nodes (`ip link set lo up`)")
+}
+
 impl Dataflow {
     /// Starts `dora run` with settings, in a separate process group: signals reach only this process, which decides
     /// what to do. The log goes to the folder `output`, which must exist.
@@ -64,6 +73,7 @@ impl Dataflow {
         output: &Path,
         verbose: bool,
     ) -> Result<Self> {
+        loopback()?;
         let scratch = Scratch::new(output)?;
         let (path, descriptor) = for_dora(flow, settings, &scratch)?;
         let signal = Arc::new(AtomicBool::new(false));

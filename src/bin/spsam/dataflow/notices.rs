@@ -90,7 +90,11 @@ impl Reasons {
     pub fn lines(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.cases.values().cloned().collect();
         for error in &self.failed {
-            let is_said = |line: &String| line.contains(error.as_str()) || error.contains(line.as_str());
+            let is_said = |line: &String| {
+                line.contains(error.as_str())
+                    || error.contains(line.as_str())
+                    || is_same_full_disk(line, error)
+            };
             if !lines.iter().any(is_said) {
                 lines.push(error.clone());
             }
@@ -103,6 +107,11 @@ impl Reasons {
         }
         lines
     }
+}
+
+/// Whether two files could not be written because the disk or the quota (`EDQUOT`) is used up.
+fn is_same_full_disk(a: &str, b: &str) -> bool {
+    ["(os error 28)", "(os error 122)"].iter().any(|full| a.ends_with(full) && b.ends_with(full))
 }
 
 /// The last line of a log with ERROR, for a run whose nodes have sent no notice.
@@ -139,6 +148,17 @@ mod tests {
         assert_eq!(lines(&[early("metrics-writer"), failed("image-encoder", error)]), [error]);
         let told_by_the_lead = [failed("a", "weights: no space"), failed("b", "encoder: weights: no space")];
         assert_eq!(lines(&told_by_the_lead), ["weights: no space"]);
+    }
+
+    #[test]
+    fn a_full_disk_is_one_cause_and_files_that_are_missing_are_several() {
+        let case = |error: &str| Notice::CaseFailed { case_id: "a".into(), error: error.into() };
+        let full = "case a: out: No space left on device (os error 28)";
+        let report = failed("metrics-writer", "out/metrics.csv: No space left on device (os error 28)");
+        assert_eq!(lines(&[case(full), report]), [full]);
+        let [a, b] =
+            ["a: No such file or directory (os error 2)", "b: No such file or directory (os error 2)"];
+        assert_eq!(lines(&[case(a), failed("mask-decoder", b)]), [a, b]);
     }
 
     #[test]
