@@ -73,7 +73,7 @@ else
 fi
 nobody="setpriv --reuid 65534 --regid 65534 --clear-groups"
 dora=$("$spsam" doctor 2> /dev/null | sed -n 's/.* dora: .*(\(.*\))$/\1/p')
-if $nobody "$spsam" --version > /dev/null 2>&1 && $nobody "${dora:-false}" --version > /dev/null 2>&1; then
+if $nobody "$spsam" --version > /dev/null 2>&1 && $nobody sh -c '"$0" --version' "${dora:-false}" > /dev/null 2>&1; then
     line another-user works $nobody $run --output "$out/another-user"
     line memlock-64k either $nobody sh -c "ulimit -l 64 && exec $run --output $out/memlock-64k"
 else
