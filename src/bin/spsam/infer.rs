@@ -160,7 +160,7 @@ impl Infer {
 }
 
 /// Checks the name of an axis; it may be empty, like the variable.
-fn slice_axis(text: &str) -> Result<String, String> {
+pub fn slice_axis(text: &str) -> Result<String, String> {
     if text.is_empty() { Ok(String::new()) } else { text.parse().map(|axis: SliceAxis| axis.name().into()) }
 }
 
@@ -170,6 +170,6 @@ pub fn failed(failure: Failure) -> Report {
     Report::new(Failures(failure.reasons))
 }
 
-fn absolute(path: &Path) -> Result<PathBuf> {
+pub fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).wrap_err_with(|| format!("{}", path.display()))
 }

@@ -12,6 +12,7 @@ mod init;
 mod inspect;
 mod plan;
 mod progress;
+mod stream;
 mod train;
 
 use std::path::PathBuf;
@@ -32,6 +33,8 @@ struct Cli {
 enum Command {
     /// Segment volumes by running a dataflow.
     Infer(infer::Infer),
+    /// Segment series while they arrive from a scanner, by running dataflows/stream.yml.
+    Stream(stream::Stream),
     /// Compare label maps with the truth: Dice, HD95, NSD.
     Evaluate(evaluate::Evaluate),
     /// Say what is installed on this machine and what is missing.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         self_prompt_sam::runtime::prepare()?;
         match cli.command {
             Command::Infer(infer) => infer.run(),
+            Command::Stream(stream) => stream.run(),
             Command::Evaluate(evaluate) => evaluate.run(),
             Command::Doctor => doctor::run(),
             Command::Inspect(inspect) => inspect.run(),

@@ -9,6 +9,7 @@ mod image;
 mod provisional;
 mod run;
 mod series;
+mod source_link;
 mod stack;
 mod work;
 

@@ -1,40 +1,35 @@
 //! The live loader's event loop: images in, provisional cases while they come, complete cases afterwards.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use arrow::array::ArrayRef;
 use dora_node_api::{DoraNode, MetadataParameters};
 use eyre::{Result, WrapErr, bail, eyre};
-use uuid::Uuid;
 
 use super::LiveLoader;
 use super::complete::Complete;
 use super::image::Image;
 use super::provisional::{Provisional, Request};
-use super::series::Series;
+use super::series::{Key, Series};
+use super::source_link::SourceLink;
 use super::work::{Job, Made};
-use crate::message::control::{CaseMessage, from_json, to_json};
-use crate::message::live::{FrameAck, FrameAckMessage, SeriesMessage};
-use crate::message::{encode_text, text};
-use crate::runtime::events::send;
+use crate::message::control::{CaseMessage, from_json};
+use crate::message::live::{FrameAck, SeriesMessage};
+use crate::message::text;
 use crate::runtime::loader::delivery::{Delivery, News, REPEAT_AFTER, send_case};
+use crate::runtime::notice::{Notice, tell};
 use crate::runtime::startup::reason;
 
 /// Most complete cases in memory at the same time.
 const MAX_COMPLETE: usize = 2;
 /// Every so many provisional cases of a series look at whole images, for what appears away from the last masks.
 const WHOLE_EVERY: u64 = 8;
-/// Finished series that are remembered, to answer the source again.
-const MAX_DONE: usize = 1024;
 /// Most series that are open at the same time.
 const MAX_SERIES: usize = 64;
 /// dora ends a dataflow in which no node says anything for long.
 const ALIVE_EVERY: Duration = Duration::from_secs(60);
-
-/// A revision of a series.
-type Key = (String, i64);
 
 /// The state of the loop.
 pub(super) struct LiveRun {
@@ -42,9 +37,8 @@ pub(super) struct LiveRun {
     pub delivery: Delivery,
     /// For provisional cases, and for complete ones.
     workers: [mpsc::Sender<Job>; 2],
-    loader_id: String,
+    source: SourceLink,
     series: BTreeMap<Key, Series>,
-    done: VecDeque<(Key, Option<String>)>,
     /// Series of the open cases.
     owners: BTreeMap<String, Key>,
     /// Complete cases being prepared or segmented.
@@ -62,9 +56,8 @@ impl LiveRun {
             loader,
             delivery,
             workers,
-            loader_id: Uuid::new_v4().to_string(),
+            source: SourceLink::new(),
             series: BTreeMap::new(),
-            done: VecDeque::new(),
             owners: BTreeMap::new(),
             in_work: 0,
             finished: 0,
@@ -80,12 +73,7 @@ impl LiveRun {
     /// # Errors
     /// dora takes no messages.
     pub fn hello(&self, node: &mut DoraNode) -> Result<()> {
-        self.acknowledge(node, FrameAck::Hello)
-    }
-
-    fn acknowledge(&self, node: &mut DoraNode, ack: FrameAck) -> Result<()> {
-        let json = to_json(&FrameAckMessage { loader_id: self.loader_id.clone(), ack })?;
-        send(node, "frame_ack", MetadataParameters::new(), encode_text(&json))
+        self.source.acknowledge(node, FrameAck::Hello)
     }
 
     /// An image has arrived.
@@ -109,15 +97,15 @@ impl LiveRun {
         let (series_id, revision) = (image.frame.series_id.clone(), image.frame.revision);
         let indices = vec![image.frame.index];
         let key = (series_id.clone(), revision);
-        if self.is_done(&key) {
-            return self.say_done(node, &key);
+        if self.source.answer_if_done(node, &key)? {
+            return Ok(());
         }
         if !self.series.contains_key(&key) && self.series.len() >= MAX_SERIES {
             tracing::warn!("{MAX_SERIES} series are open: images of another wait");
             return Ok(());
         }
         self.series.entry(key).or_default().add(image);
-        self.acknowledge(node, FrameAck::Images { series_id, revision, indices })
+        self.source.acknowledge(node, FrameAck::Images { series_id, revision, indices })
     }
 
     /// A series begins, ends or fails.
@@ -129,23 +117,25 @@ impl LiveRun {
         match message {
             SeriesMessage::Open { series_id, revision, name, .. } => {
                 let key = (series_id, revision);
-                if self.is_done(&key) {
-                    return self.say_done(node, &key);
+                if self.source.answer_if_done(node, &key)? {
+                    return Ok(());
                 }
-                tracing::info!("series {name} begins");
+                if !self.series.get(&key).is_some_and(|series| series.name.is_some()) {
+                    say(format!("series {name} begins"));
+                }
                 self.series.entry(key).or_default().name = Some(name);
             }
             SeriesMessage::Closed { series_id, revision, images } => {
                 let key = (series_id, revision);
-                if self.is_done(&key) {
-                    return self.say_done(node, &key);
+                if self.source.answer_if_done(node, &key)? {
+                    return Ok(());
                 }
                 self.series.entry(key).or_default().closed = Some(images);
             }
             SeriesMessage::Failed { series_id, revision, error } => {
                 let key = (series_id, revision);
-                if self.is_done(&key) {
-                    return self.say_done(node, &key);
+                if self.source.answer_if_done(node, &key)? {
+                    return Ok(());
                 }
                 let series = self.series.entry(key.clone()).or_default();
                 let name = series.name.clone().unwrap_or_else(|| key.0.clone());
@@ -282,23 +272,11 @@ impl LiveRun {
         }
         let error = (!series.errors.is_empty()).then(|| series.errors.join("; "));
         match &error {
-            None => tracing::info!("series {} is written", series.name.as_ref().unwrap_or(&key.0)),
+            None => say(format!("series {} is written", series.name.as_ref().unwrap_or(&key.0))),
             Some(_) => self.failed.push(series.name.clone().unwrap_or_else(|| key.0.clone())),
         }
         self.finished += 1;
-        self.done.push_back((key.clone(), error));
-        self.done.drain(..self.done.len().saturating_sub(MAX_DONE));
-        self.say_done(node, key)
-    }
-
-    fn is_done(&self, key: &Key) -> bool {
-        self.done.iter().any(|(done, _)| done == key)
-    }
-
-    fn say_done(&self, node: &mut DoraNode, key: &Key) -> Result<()> {
-        let Some((_, error)) = self.done.iter().find(|(done, _)| done == key) else { return Ok(()) };
-        let (series_id, revision) = key.clone();
-        self.acknowledge(node, FrameAck::Done { series_id, revision, error: error.clone() })
+        self.source.finish(node, key, error)
     }
 
     /// Called every second.
@@ -312,7 +290,7 @@ impl LiveRun {
         }
         if self.alive.elapsed() > ALIVE_EVERY {
             self.alive = Instant::now();
-            self.acknowledge(node, FrameAck::Waiting)?;
+            self.source.acknowledge(node, FrameAck::Waiting)?;
         }
         Ok(())
     }
@@ -392,6 +370,12 @@ impl LiveRun {
             _ => bail!("failed: {}", names.into_iter().cloned().collect::<Vec<_>>().join(", ")),
         }
     }
+}
+
+/// Tells the user, in the log and at the command.
+fn say(text: String) {
+    tracing::info!("{text}");
+    tell(&Notice::Said(text));
 }
 
 fn give(worker: &mpsc::Sender<Job>, job: Job) -> Result<()> {

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::complete::Complete;
 use super::image::Image;
+
+/// Id and revision of a series.
+pub(super) type Key = (String, i64);
 
 /// A revision of a series.
 #[derive(Debug, Default)]
@@ -37,8 +39,6 @@ pub(super) struct Series {
     pub is_divided: bool,
     /// Why cases failed.
     pub errors: Vec<String>,
-    /// When the last image was new.
-    pub changed: Option<Instant>,
 }
 
 impl Series {
@@ -47,7 +47,6 @@ impl Series {
         let index = image.frame.index;
         if self.images.insert(index, image).is_none() {
             self.new.insert(index);
-            self.changed = Some(Instant::now());
         }
     }
 

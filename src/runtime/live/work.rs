@@ -11,6 +11,7 @@ use super::LiveLoader;
 use super::complete::{Complete, write_volumes};
 use super::image::Image;
 use super::provisional::{Provisional, Request, provisional};
+use super::series::Key;
 use crate::message::control::LiveCase;
 use crate::runtime::stage::panic_text;
 use crate::volume::{CaseFiles, CasePlan, PreparedCase};
@@ -20,15 +21,15 @@ pub(super) enum Job {
     /// Make provisional cases.
     Provisional(Request),
     /// Divide a complete series into volumes, and write them.
-    Divide { key: (String, i64), name: String, images: Vec<Arc<Image>> },
+    Divide { key: Key, name: String, images: Vec<Arc<Image>> },
     /// Read and plan a volume.
     Prepare(Complete),
 }
 
 /// The result of a job.
 pub(super) enum Made {
-    Provisional((String, i64), Vec<Provisional>),
-    Divided((String, i64), Vec<Result<Complete, (String, String)>>),
+    Provisional(Key, Vec<Provisional>),
+    Divided(Key, Vec<Result<Complete, (String, String)>>),
     Prepared(CaseFiles, LiveCase, Result<Box<(CasePlan, PreparedCase)>>),
 }
 
