@@ -42,6 +42,26 @@ impl Report {
         Ok(())
     }
 
+    /// Keeps only the newest `most` cases, and releases the disk space of the others; for runs without an end. Space is
+    /// released when there are twice as many.
+    ///
+    /// # Errors
+    /// [`ReportError::Io`].
+    pub fn forget_old(&mut self, most: usize, folder: &Path) -> Result<(), ReportError> {
+        if self.cases.len() < 2 * most {
+            return Ok(());
+        }
+        self.cases.drain(..self.cases.len() - most);
+        let mut kept = Sections::new(folder)?;
+        for case in &mut self.cases {
+            let mut html = Vec::new();
+            self.sections.copy(&case.html, &mut html).map_err(ReportError::io(folder))?;
+            case.html = kept.append(&String::from_utf8_lossy(&html))?;
+        }
+        self.sections = kept;
+        Ok(())
+    }
+
     /// Writes the page with the cases so far; everything else on it is from `summary`.
     ///
     /// # Errors
@@ -93,6 +113,21 @@ mod tests {
         let path = folder.path().join("report.html");
         report.write(&path, summary).unwrap();
         std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn old_cases_of_a_run_without_an_end_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut report = Report::new(folder.path()).unwrap();
+        for number in 0..6 {
+            report.add_case(&section(&format!("case_{number}"), 0.5)).unwrap();
+            report.forget_old(3, folder.path()).unwrap();
+        }
+        let path = folder.path().join("report.html");
+        report.write(&path, &example()).unwrap();
+        let page = std::fs::read_to_string(path).unwrap();
+        let is_there = |number: usize| page.contains(&format!("case_{number}"));
+        assert_eq!((0..6).map(is_there).collect::<Vec<_>>(), [false, false, false, true, true, true]);
     }
 
     #[test]

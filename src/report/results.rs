@@ -24,6 +24,9 @@ use crate::volume::{
 /// The files that a run writes besides label maps.
 pub const RESULT_FILES: [&str; 3] = ["metrics.csv", "summary.json", "report.html"];
 
+/// Series on the report of a live run, at least.
+const MOST_SERIES: usize = 50;
+
 /// File name of the label map of a case.
 pub fn label_map_name(case_id: &str) -> String {
     format!("{case_id}.nii.gz")
@@ -183,6 +186,15 @@ impl Results {
             seconds_export: self.export.as_secs_f64(),
         };
         self.write_figures()
+    }
+
+    /// Writes everything after a live series. A receiver has no end, so its report has only the newest series.
+    ///
+    /// # Errors
+    /// Files that cannot be written.
+    pub fn finish_series(&mut self) -> Result<()> {
+        self.report.forget_old(MOST_SERIES, &self.folder)?;
+        self.finish()
     }
 
     /// Writes everything for the last time, the report with it.

@@ -126,7 +126,7 @@ impl Exporter {
         // As in `answer`.
         let _ = self.to_io.send(Told::Masks(masks));
         self.results.add_latencies(false, waits);
-        self.results.finish()
+        self.results.finish_series()
     }
 
     fn fail(&mut self, case_id: String, error: String) {

@@ -29,7 +29,8 @@ pub(super) fn open(path: &Path, volume: Volume) -> Result<(Header, Box<dyn Read>
     };
     let (shape, world_from_voxel) = (volume.shape(), volume.world_from_voxel());
     let raw = header(path, shape, &world_from_voxel, (voxel_type, code), (slope, intercept))?;
-    Ok((Header::new(path, raw, voxel_type, shape), Box::new(FrameReader::new(volume))))
+    let header = Header::new(path, raw, vec![0; EXTENDER_BYTES], voxel_type, (shape, 1));
+    Ok((header, Box::new(FrameReader::new(volume))))
 }
 
 /// Writes real values in the order of [`Volume`] (x fastest) as the NIfTI file (`.nii.gz`) of a series. It appears

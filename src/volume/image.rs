@@ -7,7 +7,8 @@ use ndarray::{Array3, Array4, ShapeBuilder};
 
 use super::align::{Regrid, TargetGrid, align};
 use super::error::VolumeError;
-use super::header::{Header, VoxelType, read_exact};
+use super::header::{Header, VoxelType};
+use super::open::read_exact;
 use super::warnings::warn_once;
 
 /// Number of voxels decoded at a time.

@@ -30,6 +30,7 @@ mod image;
 mod interpolation;
 mod label_files;
 mod normalise;
+mod open;
 mod plan;
 mod raw_header;
 mod warnings;

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::path::Path;
 
-use crate::volume::header::voxels_beside;
+use crate::volume::open::voxels_beside;
 
 /// Endings of the names of label files, before `.nii.gz`.
 const LABEL_ENDINGS: [&str; 4] = ["_gt", "_seg", "_label", "_labels"];
