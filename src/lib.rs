@@ -13,6 +13,7 @@ pub mod network;
 pub mod prompt;
 pub mod report;
 pub mod runtime;
+pub mod scanner;
 pub mod survey;
 pub mod tensor;
 pub mod training;

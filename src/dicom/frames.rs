@@ -1,6 +1,8 @@
 //! The voxels of a volume, decoded frame by frame while they are read.
 
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -26,42 +28,35 @@ pub struct FrameReader {
     next: usize,
     bytes: Vec<u8>,
     at: usize,
-    opened: Option<(PathBuf, Pixels)>,
+    pixels: PixelFile,
 }
 
+/// The file whose pixels were read last.
+#[derive(Default)]
+pub(super) struct PixelFile(Option<(PathBuf, Pixels)>);
+
 enum Pixels {
+    /// A file with the pixels as they are from this place on.
+    InFile(File, u64),
     Native(Vec<u8>),
     Encapsulated(Box<DefaultDicomObject>),
 }
 
 impl FrameReader {
     pub fn new(volume: Volume) -> Self {
-        Self { volume, next: 0, bytes: Vec::new(), at: 0, opened: None }
+        Self { volume, next: 0, bytes: Vec::new(), at: 0, pixels: PixelFile::default() }
     }
 
     fn load(&mut self, index: usize) -> Result<(), DicomError> {
         let slice = &self.volume.slices[index];
-        let path = &slice.source.path;
-        let error = |reason: String| DicomError::file(path, reason);
-        let pixels = match self.opened.take() {
-            Some((opened, pixels)) if opened == *path => pixels,
-            _ => open(slice).map_err(error)?,
-        };
-        let stored = pixels.frame(slice).map_err(error)?;
-        self.opened = Some((path.clone(), pixels));
+        let stored = self.pixels.stored(slice)?;
         self.bytes.clear();
-        let bits = slice.source.bits;
-        for row in stored.chunks_exact(slice.source.columns * bits.bytes()).rev() {
-            let values = row.chunks_exact(bits.bytes()).map(|pixel| value(pixel, bits));
+        for row in stored.chunks_exact(slice.source.columns * slice.source.bits.bytes()).rev() {
             match self.volume.numbers() {
                 Numbers::Stored { .. } => {
-                    self.bytes.extend(values.flat_map(|value| (value as u16).to_le_bytes()));
+                    self.bytes.extend(values(row, slice).flat_map(|value| (value as u16).to_le_bytes()));
                 }
-                Numbers::Real => {
-                    let (slope, intercept) = slice.rescale;
-                    let real = |value: i32| (f64::from(value) * slope + intercept) as f32;
-                    self.bytes.extend(values.flat_map(|value| real(value).to_le_bytes()));
-                }
+                Numbers::Real => self.bytes.extend(real(row, slice).flat_map(f32::to_le_bytes)),
             }
         }
         self.at = 0;
@@ -85,6 +80,36 @@ impl Read for FrameReader {
     }
 }
 
+impl PixelFile {
+    /// The pixels of an image as they are stored, in the order of this machine's bytes.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn stored(&mut self, slice: &Slice) -> Result<Vec<u8>, DicomError> {
+        let path = &slice.source.path;
+        let error = |reason: String| DicomError::file(path, reason);
+        let pixels = match self.0.take() {
+            Some((opened, pixels)) if opened == *path => pixels,
+            _ => open(slice).map_err(error)?,
+        };
+        let stored = pixels.frame(slice).map_err(error)?;
+        self.0 = Some((path.clone(), pixels));
+        Ok(stored)
+    }
+}
+
+/// The stored values of pixels.
+fn values(pixels: &[u8], slice: &Slice) -> impl Iterator<Item = i32> {
+    let bits = slice.source.bits;
+    pixels.chunks_exact(bits.bytes()).map(move |pixel| value(pixel, bits))
+}
+
+/// The values of pixels with slope and intercept applied.
+pub(super) fn real(pixels: &[u8], slice: &Slice) -> impl Iterator<Item = f32> {
+    let (slope, intercept) = slice.rescale;
+    values(pixels, slice).map(move |value| (f64::from(value) * slope + intercept) as f32)
+}
+
 /// The stored value of a pixel; bits that are not used may hold anything.
 fn value(pixel: &[u8], bits: Bits) -> i32 {
     let raw = match *pixel {
@@ -100,6 +125,10 @@ fn value(pixel: &[u8], bits: Bits) -> i32 {
 }
 
 fn open(slice: &Slice) -> Result<Pixels, String> {
+    if let Some(start) = slice.source.pixels_at.filter(|_| cfg!(target_endian = "little")) {
+        let file = File::open(&slice.source.path).map_err(|error| error.to_string())?;
+        return Ok(Pixels::InFile(file, start));
+    }
     let object = OpenFileOptions::new()
         .read_until(BEHIND_PIXELS)
         .open_file(&slice.source.path)
@@ -141,6 +170,11 @@ impl Pixels {
         let length = source.rows * source.columns * source.bits.bytes();
         let start = slice.frame * length;
         let frame = match self {
+            Self::InFile(file, at) => {
+                let mut bytes = vec![0; length];
+                file.read_exact_at(&mut bytes, at + start as u64).map_err(|error| error.to_string())?;
+                bytes
+            }
             Self::Native(bytes) => bytes.get(start..start + length).unwrap_or_default().to_vec(),
             Self::Encapsulated(object) => decode(object, slice.frame, &source.path)?,
         };

@@ -13,7 +13,7 @@ use super::error::DicomError;
 use super::groups::Groups;
 use super::scan::{PREFIX_BYTES, Scanned, scan};
 use super::slice::Slice;
-use super::syntax::Syntax;
+use super::syntax::{Encoding, Syntax};
 
 /// Longest side of an image: the header of a NIfTI label map counts no further.
 const LONGEST_SIDE: usize = 1 << 15;
@@ -33,6 +33,8 @@ pub(super) struct Source {
     pub bits: Bits,
     pub series: String,
     pub series_number: Option<i64>,
+    /// Where the pixels begin in the file, if they can be used as they are there: neither encapsulated nor big-endian.
+    pub pixels_at: Option<u64>,
 }
 
 /// How a pixel is stored.
@@ -101,11 +103,12 @@ fn images(
     if file.get(tags::ROWS).is_none() || text(file, tags::MODALITY) == "SEG" {
         return Ok(Vec::new());
     }
-    let source = Arc::new(source(path, file, syntax)?);
-    let Source { rows, columns, frames, bits, .. } = *source;
+    let mut source = source(path, file, syntax)?;
+    let Source { rows, columns, frames, bits, .. } = source;
     let expected = (rows * columns * frames * bits.bytes()) as u64;
-    match scanned.pixel_bytes {
-        Some(bytes) if bytes < expected => {
+    match &scanned.pixels {
+        Some(pixels) if pixels.end - pixels.start < expected => {
+            let bytes = pixels.end - pixels.start;
             return Err(format!(
                 "{frames} × {rows} × {columns} pixels need {expected} bytes, it has {bytes}"
             ));
@@ -113,6 +116,9 @@ fn images(
         None if syntax == Syntax::Native => return Err("no pixel data".into()),
         _ => {}
     }
+    let is_as_stored = syntax == Syntax::Native && !Encoding::of_uid(&scanned.transfer_syntax).is_big_endian;
+    source.pixels_at = scanned.pixels.as_ref().filter(|_| is_as_stored).map(|pixels| pixels.start);
+    let source = Arc::new(source);
     (0..frames).map(|frame| Slice::read(file, &source, frame)).collect()
 }
 
@@ -163,6 +169,7 @@ fn source(path: &Path, file: &InMemDicomObject, syntax: Syntax) -> Result<Source
         bits: Bits { allocated, stored, is_signed },
         series: text(file, tags::SERIES_INSTANCE_UID),
         series_number: file.get(tags::SERIES_NUMBER).and_then(|element| element.to_int().ok()),
+        pixels_at: None,
     })
 }
 

@@ -59,6 +59,7 @@ impl Placement {
             bits: Bits { allocated: 16, stored: 16, is_signed: true },
             series: String::new(),
             series_number: None,
+            pixels_at: None,
         };
         Slice {
             source: Arc::new(source),

@@ -5,6 +5,7 @@
 //! information).
 
 use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
 
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
 use dicom_core::{Tag, VR};
@@ -30,8 +31,8 @@ pub(super) const PREFIX_BYTES: u64 = 132;
 pub(super) struct Scanned {
     /// UID of the transfer syntax.
     pub transfer_syntax: String,
-    /// Number of bytes of pixels that are not encapsulated.
-    pub pixel_bytes: Option<u64>,
+    /// Where the pixels lie in the file, if they are not encapsulated.
+    pub pixels: Option<Range<u64>>,
 }
 
 /// An item, or a sequence.
@@ -59,11 +60,11 @@ pub(super) fn scan<S: Read + Seek>(source: S, length: u64) -> Result<Scanned, St
     walk.skip(PREFIX_BYTES)?;
     let transfer_syntax = walk.file_meta()?;
     if super::syntax::Syntax::of_uid(&transfer_syntax).is_err() {
-        return Ok(Scanned { transfer_syntax, pixel_bytes: None }); // refused, and may be compressed as a whole
+        return Ok(Scanned { transfer_syntax, pixels: None }); // refused, and may be compressed as a whole
     }
     let encoding = Encoding::of_uid(&transfer_syntax);
-    let pixel_bytes = walk.data_set(encoding)?;
-    Ok(Scanned { transfer_syntax, pixel_bytes })
+    let pixels = walk.data_set(encoding)?;
+    Ok(Scanned { transfer_syntax, pixels })
 }
 
 struct Walk<S> {
@@ -166,8 +167,8 @@ impl<S: Read + Seek> Walk<S> {
         self.source.seek(SeekFrom::Start(to)).map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// The number of bytes of native pixel data.
-    fn data_set(&mut self, encoding: Encoding) -> Result<Option<u64>, String> {
+    /// Where native pixel data lie.
+    fn data_set(&mut self, encoding: Encoding) -> Result<Option<Range<u64>>, String> {
         let mut levels: Vec<Level> = Vec::new();
         while self.at < self.length {
             while let Some(end) = levels.last().and_then(|level| level.end).filter(|&end| self.at >= end) {
@@ -183,8 +184,9 @@ impl<S: Read + Seek> Walk<S> {
             let is_pixels = levels.last().is_some_and(|level| level.is_pixels);
             let element = self.element(is_implicit, encoding.is_big_endian)?;
             if levels.is_empty() && element.tag == PIXEL_DATA && element.length != UNDEFINED {
+                let start = self.at;
                 self.skip(u64::from(element.length))?;
-                return Ok(Some(u64::from(element.length)));
+                return Ok(Some(start..self.at));
             }
             match element.tag {
                 SEQUENCE_END if is_pixels => return Ok(None),
@@ -242,7 +244,8 @@ mod tests {
 
     fn scanned(transfer_syntax: &str, data_set: &[u8]) -> Result<Option<u64>, String> {
         let bytes = file(transfer_syntax, data_set);
-        scan(Cursor::new(&bytes), bytes.len() as u64).map(|scanned| scanned.pixel_bytes)
+        scan(Cursor::new(&bytes), bytes.len() as u64)
+            .map(|scanned| scanned.pixels.map(|pixels| pixels.end - pixels.start))
     }
 
     const EXPLICIT: &str = "1.2.840.10008.1.2.1\0";

@@ -23,6 +23,23 @@ pub(super) struct Encoding {
     pub is_big_endian: bool,
 }
 
+/// UIDs of the encodings that are read.
+pub const TRANSFER_SYNTAXES: [&str; 13] = [
+    uids::IMPLICIT_VR_LITTLE_ENDIAN,
+    uids::EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_BIG_ENDIAN,
+    uids::RLE_LOSSLESS,
+    uids::JPEG_BASELINE8_BIT,
+    uids::JPEG_EXTENDED12_BIT,
+    uids::JPEG_LOSSLESS,
+    uids::JPEG_LOSSLESS_SV1,
+    uids::JPEG2000_LOSSLESS,
+    uids::JPEG2000,
+    uids::HTJ2K_LOSSLESS,
+    uids::HTJ2K_LOSSLESS_RPCL,
+    uids::HTJ2K,
+];
+
 /// Names of encodings that are not read.
 const REFUSED: [(&str, &str); 9] = [
     (uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, "Deflated Explicit VR Little Endian"),
@@ -80,6 +97,11 @@ impl Encoding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn encodings_of_the_list_are_read() {
+        assert!(TRANSFER_SYNTAXES.iter().all(|uid| Syntax::of_uid(uid).is_ok()));
+    }
 
     #[test]
     fn refused_encodings_are_named() {

@@ -41,6 +41,11 @@ const OVERLAY_VARIABLE: &str = "DORA_ZENOH_CONFIG_OVERLAY";
 /// `SPSAM_THREADS` that is not a number.
 pub fn prepare() -> Result<()> {
     keep_memory();
+    start_log();
+    set_threads()
+}
+
+fn start_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
     // A second installation (several nodes in one test process) is harmless.
     let lines = tracing_subscriber::fmt::layer()
@@ -52,7 +57,6 @@ pub fn prepare() -> Result<()> {
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(Said).try_init();
     // libtorch's panics contain a C++ back trace; only the first line is logged.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{}", one_line(&panic.to_string()))));
-    set_threads()
 }
 
 /// `SPSAM_THREADS` threads for libtorch and for rayon. With 0, each gets one per core (libtorch: `OMP_NUM_THREADS`,
@@ -145,8 +149,23 @@ fn install_overlay() -> Result<()> {
 /// The exit code is 0 if dora would restart the node in vain, because it failed by its settings or files. dora then
 /// ends the dataflow as failed at once, because the node has not joined it.
 pub fn node_main(main: impl FnOnce() -> Result<()>) -> ExitCode {
-    let outcome = end_with_dora().and_then(|()| install_overlay()).and_then(|()| prepare()).and_then(|()| {
+    run_node(|| {
+        prepare()?;
         compute_elsewhere();
+        main()
+    })
+}
+
+/// As [`node_main`], for a node that computes nothing: its program needs no libtorch.
+pub fn small_node_main(main: impl FnOnce() -> Result<()>) -> ExitCode {
+    run_node(|| {
+        start_log();
+        main()
+    })
+}
+
+fn run_node(main: impl FnOnce() -> Result<()>) -> ExitCode {
+    let outcome = end_with_dora().and_then(|()| install_overlay()).and_then(|()| {
         let outcome = main();
         if let Some(megabytes) = peak_memory_mb() {
             tracing::info!("peak memory {megabytes} MB");

@@ -19,6 +19,7 @@ mod machine;
 #[path = "../support/nifti.rs"]
 mod nifti;
 mod oracle;
+mod scanner;
 #[path = "../support/skip.rs"]
 mod skip;
 mod swap;

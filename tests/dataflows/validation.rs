@@ -15,6 +15,9 @@ const NODES: [&str; 6] = [
     "metrics-writer",
 ];
 
+/// Nodes of live dataflows.
+const LIVE_NODES: [&str; 1] = ["scanner-source"];
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -75,7 +78,7 @@ fn an_edge_in_the_wrong_input_is_refused() {
 #[test]
 fn every_node_has_a_manifest_that_validates() {
     let Some(dora) = dora() else { return };
-    for node in NODES {
+    for node in NODES.iter().chain(&LIVE_NODES) {
         let manifest = root().join("nodes").join(node).join("dora-node.yml");
         let (passes, said) = validate(&dora, &["--node-manifest"], &manifest);
         assert!(passes && said.contains("Node manifest OK"), "{node}: {said}");
@@ -113,8 +116,37 @@ fn manifests_say_the_same_as_the_dataflow_and_its_types() {
 }
 
 #[test]
+fn manifests_of_live_nodes_have_the_types_of_the_dataflows() {
+    let read = |path: PathBuf| -> serde_yaml::Value {
+        serde_yaml::from_str(&fs::read_to_string(&path).unwrap()).unwrap()
+    };
+    let types = read(root().join("dataflows/types/spsam/v1.yml"));
+    let flow = read(root().join("dataflows/stream.yml"));
+    for node in LIVE_NODES {
+        let folder = root().join("nodes").join(node);
+        let manifest = read(folder.join("dora-node.yml"));
+        let declared = manifest["types"].as_mapping().unwrap();
+        for (urn, declared) in declared {
+            let name = urn.as_str().unwrap().strip_prefix("spsam/v1/").unwrap();
+            assert_eq!(declared, &types["types"][name], "{node}: {name}");
+        }
+        for ports in ["inputs", "outputs"] {
+            for (port, described) in manifest[ports].as_mapping().unwrap() {
+                assert!(declared.contains_key(&described["type"]), "{node}/{}", port.as_str().unwrap());
+            }
+        }
+        let readme = fs::read_to_string(folder.join("README.md")).unwrap();
+        for (variable, _) in manifest["env"].as_mapping().unwrap() {
+            let variable = variable.as_str().unwrap();
+            assert!(flow["env"].get(variable).is_some(), "{node}: {variable}");
+            assert!(readme.contains(&format!("| `{variable}` |")), "{node}: {variable}");
+        }
+    }
+}
+
+#[test]
 fn every_node_has_a_readme_in_the_common_order() {
-    let folders = NODES.map(|node| format!("nodes/{node}")).into_iter();
+    let folders = NODES.into_iter().chain(LIVE_NODES).map(|node| format!("nodes/{node}"));
     let examples = ["python", "rust"].map(|name| format!("examples/custom-prompt-{name}"));
     for folder in folders.chain(examples) {
         let text = fs::read_to_string(root().join(&folder).join("README.md")).unwrap();

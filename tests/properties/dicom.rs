@@ -14,7 +14,7 @@ use crate::volumes::python;
 /// Coordinates in a NIfTI header are float32.
 const MILLIMETRES: f64 = 1e-4;
 
-static SERIES: LazyLock<PathBuf> = LazyLock::new(|| {
+pub static SERIES: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dicom");
     python("make_dicom.py", &folder).unwrap();
     folder

@@ -21,6 +21,7 @@ mod report;
 mod sam_prompts;
 #[path = "../support/samples.rs"]
 mod samples;
+mod scanner;
 mod segmenter;
 #[path = "../support/skip.rs"]
 mod skip;

@@ -22,8 +22,9 @@ use crate::python;
 use crate::setup::{self, Purpose};
 
 /// The project's programs in `target/release`.
-const PROGRAMS: [&str; 7] = [
+const PROGRAMS: [&str; 8] = [
     "spsam",
+    "spsam-scanner-source",
     "spsam-volume-loader",
     "spsam-image-encoder",
     "spsam-prompt-generator",

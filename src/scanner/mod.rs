@@ -1,0 +1,32 @@
+//! Images of scanners: a DICOM receiver, a watched folder, a spool that loses nothing that was acknowledged, and the
+//! order in which the images of series are sent on.
+//!
+//! ```text
+//! peers ──► network ─┐
+//! folder ─► watch ───┴► Intake ─► Spool (files) ─► Desk (what is sent when) ─► Decoder (pixels)
+//! ```
+//!
+//! What identifies a patient stays in the files of the spool.
+
+mod decode;
+mod desk;
+mod intake;
+mod limits;
+pub mod network;
+mod spool;
+mod watch;
+
+pub use decode::{Decoded, Decoder};
+pub use desk::{Desk, Outgoing, Request};
+pub use intake::Intake;
+pub use limits::Limits;
+pub use spool::{Claim, ImageFile, Incoming, Record, Refusal, SeriesState, Spool, Status, Stored};
+pub use watch::Watch;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Nanoseconds since 1970.
+fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,8 @@
+//! The receiver of scanners: real associations within one process, hostile ones included.
+
+mod delivery;
+mod folder;
+mod hostile;
+mod peer;
+mod receiver;
+mod spool;
