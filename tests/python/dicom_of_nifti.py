@@ -13,7 +13,7 @@ def main(image, series, converted):
     volume = nib.load(image)
     lps = np.diag([-1, -1, 1, 1]) @ volume.affine
     across, down = (lps[:3, axis] / np.linalg.norm(lps[:3, axis]) for axis in (0, 1))
-    voxels = np.asarray(volume.dataobj).transpose(2, 1, 0)
+    voxels = np.asarray(volume.dataobj).transpose(2, 1, 0).round().astype(np.int16)
     at = [(lps @ [0, 0, k, 1])[:3] for k in range(len(voxels))]
     spacing = make_dicom.text([np.linalg.norm(lps[:3, axis]) for axis in (1, 0)])
     make_dicom.save(series, make_dicom.slices(voxels, (across, down), at=at, PixelSpacing=spacing))

@@ -120,7 +120,7 @@ impl LiveRun {
                 if self.source.answer_if_done(node, &key)? {
                     return Ok(());
                 }
-                if !self.series.get(&key).is_some_and(|series| series.name.is_some()) {
+                if self.series.get(&key).is_none_or(|series| series.name.is_none()) {
                     say(format!("series {name} begins"));
                 }
                 self.series.entry(key).or_default().name = Some(name);

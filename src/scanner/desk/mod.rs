@@ -37,7 +37,7 @@ pub struct Request {
 #[derive(Debug)]
 pub enum Outgoing {
     Series(SeriesMessage),
-    Frame(Frame, Vec<f32>),
+    Frame(Box<Frame>, Vec<f32>),
 }
 
 /// The state of all series that are not finished.
@@ -265,7 +265,7 @@ impl Desk {
                 series.sent(index, now);
                 let received_ns = file.received_ns;
                 let frame = Frame { series_id, revision, index: index as i64, received_ns, placement };
-                self.outgoing.push_back(Outgoing::Frame(frame, pixels));
+                self.outgoing.push_back(Outgoing::Frame(Box::new(frame), pixels));
             }
             Err(error) => {
                 tracing::error!("series {}: {error}", series.name);

@@ -79,7 +79,7 @@ impl World {
             while let Some(outgoing) = self.desk.take_outgoing() {
                 match outgoing {
                     Outgoing::Series(message) => sent.series.push(message),
-                    Outgoing::Frame(frame, pixels) => sent.frames.push((frame, pixels)),
+                    Outgoing::Frame(frame, pixels) => sent.frames.push((*frame, pixels)),
                 }
             }
             let Some(request) = self.desk.next_request() else { return sent };

@@ -19,6 +19,9 @@ fn small() -> Scp {
     Scp::with(limits, Listen::default())
 }
 
+/// Presentation context, type, data, and whether it is the last of its message.
+type Fragment<'a> = (u8, PDataValueType, &'a [u8], bool);
+
 #[test]
 fn bytes_that_are_no_pdus_end_only_their_connection() {
     let scp = small();
@@ -53,7 +56,7 @@ fn violations_within_an_association_are_aborted() {
         assert_eq!(rest(peer.association.inner_stream()).first(), Some(&ABORT), "{name}");
     }
     use PDataValueType::{Command, Data};
-    let cases: &[(&str, &[(u8, PDataValueType, &[u8], bool)])] = &[
+    let cases: &[(&str, &[Fragment])] = &[
         ("data without a command", &[(1, Data, b"x", true)]),
         ("a context that was not proposed", &[(9, Command, &store, true)]),
         ("a command that is none", &[(1, Command, b"garbage", true)]),

@@ -41,7 +41,7 @@ fn another_process_goes_on_with_what_was_acknowledged() {
     let before = spool.series(&id).unwrap();
     drop(spool);
     let spool = open(folder.path());
-    assert_eq!(spool.unfinished(), [id.clone()]);
+    assert_eq!(spool.unfinished(), std::slice::from_ref(&id));
     let after = spool.series(&id).unwrap();
     assert_eq!((after.record.clone(), after.images), (before.record, 2));
     assert_eq!(after.record.closed, Some(2));
@@ -105,7 +105,7 @@ fn a_late_image_of_a_deleted_series_is_not_lost() {
     spool.prune();
     drop(spool);
     let spool = open(folder.path());
-    assert_eq!(spool.unfinished(), [id.clone()]);
+    assert_eq!(spool.unfinished(), std::slice::from_ref(&id));
     assert_eq!(spool.series(&id).unwrap().images, 1);
 }
 
