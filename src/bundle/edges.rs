@@ -1,18 +1,12 @@
 //! The largest message on each edge of the dataflows that a network implies. A configuration with a message that no
 //! edge carries is refused when it is opened.
 
+use super::limits::{MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_WINDOW_BYTES};
 use super::{BundleConfig, GeneratorKind, NetworkConfig};
 
-/// Largest payload of a message: dora carries 64 MiB on every path, including its own metadata and Arrow's.
-pub const MAX_MESSAGE_BYTES: usize = 60 << 20;
 /// Most bytes of a message with several slices: a quarter of dora's limit. A larger slice is sent in a message of
 /// its own.
 const RUN_BYTES: usize = 16 << 20;
-/// Slices of a window that messages can count.
-pub const MAX_DEPTH: usize = 4096;
-/// Most bytes of a window on an edge: 136 slices that are as large as a message can be. Limits the memory that a
-/// hostile message can make a node allocate.
-pub const MAX_WINDOW_BYTES: usize = 8 << 30;
 /// Bytes of a value in the smallest type in which features are sent.
 pub(crate) const LEAST_FLOAT_BYTES: usize = 2;
 

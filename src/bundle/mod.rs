@@ -3,12 +3,14 @@
 
 mod codes;
 mod edges;
+mod limits;
 mod network;
 
 pub(crate) use codes::plain_text;
 pub use codes::{ClassCodes, Code};
-pub use edges::{Dataflow, Edge, MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_WINDOW_BYTES};
+pub use edges::{Dataflow, Edge};
 pub(crate) use edges::{LEAST_FLOAT_BYTES, most_slices, slices_per_message};
+pub use limits::{MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_WINDOW_BYTES};
 pub use network::{AdapterKind, Backbone, GeneratorKind, NetworkConfig, PointRule, PromptConfig};
 
 use std::collections::BTreeMap;

@@ -2,9 +2,9 @@
 //! acknowledgements from the writer, heartbeats from the nodes between. In training: orders from the writer,
 //! reports from the others.
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
-use super::MessageError;
+pub use super::text::{from_json, to_json};
 use crate::volume::{CasePlan, ClassTable};
 
 /// Loader to writer.
@@ -213,20 +213,4 @@ pub enum Progress {
     },
     /// Training cannot go on: one line saying why.
     Failed(String),
-}
-
-/// A control message as JSON.
-///
-/// # Errors
-/// [`MessageError::Json`].
-pub fn to_json(message: &impl Serialize) -> Result<String, MessageError> {
-    Ok(serde_json::to_string(message)?)
-}
-
-/// A control message from JSON.
-///
-/// # Errors
-/// [`MessageError::Json`].
-pub fn from_json<T: DeserializeOwned>(json: &str) -> Result<T, MessageError> {
-    Ok(serde_json::from_str(json)?)
 }

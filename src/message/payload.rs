@@ -6,7 +6,7 @@ use std::panic::RefUnwindSafe;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::buffer::{Buffer, ScalarBuffer};
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Float16Type, Float32Type, UInt8Type, UInt16Type};
 use tch::{Device, Kind, Tensor};
@@ -141,25 +141,6 @@ pub fn view_tensor<R>(
     // only lent for reading.
     let tensor = unsafe { Tensor::from_blob(pointer, shape, &[], kind, Device::Cpu) };
     Ok(use_it(&tensor))
-}
-
-/// One string as an array.
-pub fn encode_text(text: &str) -> ArrayRef {
-    Arc::new(StringArray::from(vec![text]))
-}
-
-/// The only string of an array.
-///
-/// # Errors
-/// [`MessageError::Type`] and [`MessageError::Length`].
-pub fn text(array: &ArrayRef) -> Result<&str, MessageError> {
-    let strings = array
-        .as_string_opt::<i32>()
-        .ok_or_else(|| MessageError::Type { found: array.data_type().to_string(), expected: "Utf8" })?;
-    match strings.len() {
-        1 => Ok(strings.value(0)),
-        found => Err(MessageError::Length { shape: vec![1], expected: 1, found }),
-    }
 }
 
 #[cfg(test)]

@@ -22,11 +22,12 @@ mod sample;
 mod setting_text;
 mod settings;
 mod shared_memory;
-pub mod source;
 mod stage;
 mod startup;
+mod threads;
 pub mod training;
 mod turns;
+mod variables;
 pub mod writer;
 
 pub use assembly::{Assembler, Window};
@@ -40,6 +41,5 @@ pub use setting_text::{decode_setting, encode_setting};
 pub use settings::{NamedBox, Settings, number};
 pub use shared_memory::{Room, SharedMemory};
 pub use stage::{Emit, Output, Stage, run_stage};
-pub use startup::{
-    Failures, exit_code, forget_package, node_main, prepare, reason, small_node_main, transport_overlay,
-};
+pub use startup::{Failures, exit_code, forget_package, reason, small_node_main, transport_overlay};
+pub use threads::{node_main, prepare};

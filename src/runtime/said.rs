@@ -8,7 +8,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::notice::{Notice, is_heard, tell};
-use super::settings::variable;
+use super::variables::variable;
 
 /// Sends the training's messages (steps, validations) and every warning to the command.
 pub(super) struct Said;

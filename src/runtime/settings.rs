@@ -2,14 +2,14 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eyre::{Result, WrapErr, bail, eyre};
 
 use super::sample::Sample;
-use super::setting_text::decode_setting;
+use super::variables::{given, parse_number};
+pub use super::variables::{number, value, variable};
 use crate::bundle::{Bundle, PointRule, PromptConfig, SliceAxis};
 use crate::volume::{IgnoreValues, Regrid};
 
@@ -142,38 +142,6 @@ impl Settings {
             bundle.config.patch.mirror = [false; 3];
         }
         Ok(bundle)
-    }
-}
-
-/// The decoded value of an environment variable; `None` if it is empty or not set.
-pub fn value(name: &str) -> Option<OsString> {
-    given(env::var_os(name))
-}
-
-/// The decoded value of a setting; `None` if it is empty.
-fn given(text: Option<OsString>) -> Option<OsString> {
-    text.map(decode_setting).filter(|value| !value.as_bytes().trim_ascii().is_empty())
-}
-
-/// [`value`] as text.
-pub fn variable(name: &str) -> Option<String> {
-    value(name).map(|value| value.to_string_lossy().into_owned())
-}
-
-/// The integer value of an environment variable, or its default.
-///
-/// # Errors
-/// A value that is not a non-negative integer.
-pub fn number(name: &str, default: usize) -> Result<usize> {
-    parse_number(name, variable(name), default)
-}
-
-fn parse_number(name: &str, text: Option<String>, default: usize) -> Result<usize> {
-    match text {
-        None => Ok(default),
-        Some(text) => {
-            text.trim().parse().map_err(|_| eyre!("{name} is `{text}`, expected a non-negative integer"))
-        }
     }
 }
 

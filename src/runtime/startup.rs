@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::process::{Command, ExitCode};
-use std::sync::OnceLock;
 
 use eyre::{Report, Result, WrapErr};
 use thiserror::Error;
@@ -16,7 +15,6 @@ use tracing_subscriber::{EnvFilter, Layer};
 use super::join::{Leave, node_name, shared_memory, would_fail_again};
 use super::notice::{Notice, tell};
 use super::said::Said;
-use super::settings::number;
 use super::shared_memory::SharedMemory;
 
 /// dora's settings for zenoh. Its publisher waits for 1 ms on a congested link and then silently drops the message;
@@ -34,18 +32,8 @@ pub fn transport_overlay(memory: SharedMemory) -> String {
 const LOG: &str = "warn,zenoh::net::runtime=off,dora_node_api=error,self_prompt_sam=info,spsam=info";
 const OVERLAY_VARIABLE: &str = "DORA_ZENOH_CONFIG_OVERLAY";
 
-/// Sets up the log (stderr, `RUST_LOG`), the number of threads (`SPSAM_THREADS`) and the allocator. Must be called
-/// first in `main`; [`node_main`] does so.
-///
-/// # Errors
-/// `SPSAM_THREADS` that is not a number.
-pub fn prepare() -> Result<()> {
-    keep_memory();
-    start_log();
-    set_threads()
-}
-
-fn start_log() {
+/// Sets up the log: stderr, `RUST_LOG`.
+pub(super) fn start_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
     // A second installation (several nodes in one test process) is harmless.
     let lines = tracing_subscriber::fmt::layer()
@@ -58,60 +46,6 @@ fn start_log() {
     // libtorch's panics contain a C++ back trace; only the first line is logged.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{}", one_line(&panic.to_string()))));
 }
-
-/// `SPSAM_THREADS` threads for libtorch and for rayon. With 0, each gets one per core (libtorch: `OMP_NUM_THREADS`,
-/// if set).
-fn set_threads() -> Result<()> {
-    let threads = number("SPSAM_THREADS", 0)?;
-    if threads > 0 {
-        tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
-        if env::var_os("RAYON_NUM_THREADS").is_none() {
-            // Fails if the pool is already running, as in a second call.
-            let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-        }
-    }
-    Ok(())
-}
-
-/// Number of libtorch's threads in the node's compute thread.
-static LIBTORCH_THREADS: OnceLock<i32> = OnceLock::new();
-
-/// Limits libtorch to one thread in all other threads. libgomp keeps a pool for every thread that has computed in
-/// parallel. As soon as all pools have more threads than there are cores, idle threads sleep at once, which slows
-/// the many small operations of a network down.
-fn compute_elsewhere() {
-    LIBTORCH_THREADS.get_or_init(tch::get_num_threads);
-    tch::set_num_threads(1);
-}
-
-/// Gives libtorch its threads; called in the node's compute thread.
-pub(super) fn compute_here() {
-    tch::set_num_threads(*LIBTORCH_THREADS.get_or_init(tch::get_num_threads));
-}
-
-/// The number of threads that [`compute_here`] sets.
-pub(super) fn compute_threads() -> usize {
-    usize::try_from(*LIBTORCH_THREADS.get_or_init(tch::get_num_threads)).unwrap_or(1)
-}
-
-/// Keeps memory that libtorch frees, for its next tensor. By default glibc returns blocks of megabytes to the
-/// system, which must clear each page again when the next tensor uses it.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn keep_memory() {
-    const UP_TO: libc::c_int = 1 << 30;
-    const STEP: libc::c_int = 64 << 20;
-    // SAFETY: this only sets parameters of the allocator. Other arenas than the first cannot hold large blocks,
-    // hence one arena.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, UP_TO);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, UP_TO);
-        libc::mallopt(libc::M_TOP_PAD, STEP);
-    }
-}
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn keep_memory() {}
 
 /// Makes the kernel end this process together with `dora run`, until it joins the dataflow; after that, dora's
 /// library does so.
@@ -143,20 +77,7 @@ fn install_overlay() -> Result<()> {
     Ok(())
 }
 
-/// Runs a node: installs the transport overlay, calls [`prepare`], and logs the peak memory. An error becomes one
-/// line on stderr, a notice for the command that started the dataflow, and exit code 1.
-///
-/// The exit code is 0 if dora would restart the node in vain, because it failed by its settings or files. dora then
-/// ends the dataflow as failed at once, because the node has not joined it.
-pub fn node_main(main: impl FnOnce() -> Result<()>) -> ExitCode {
-    run_node(|| {
-        prepare()?;
-        compute_elsewhere();
-        main()
-    })
-}
-
-/// As [`node_main`], for a node that computes nothing: its program needs no libtorch.
+/// As `node_main`, for a node that computes nothing: its program needs no libtorch.
 pub fn small_node_main(main: impl FnOnce() -> Result<()>) -> ExitCode {
     run_node(|| {
         start_log();
@@ -164,7 +85,7 @@ pub fn small_node_main(main: impl FnOnce() -> Result<()>) -> ExitCode {
     })
 }
 
-fn run_node(main: impl FnOnce() -> Result<()>) -> ExitCode {
+pub(super) fn run_node(main: impl FnOnce() -> Result<()>) -> ExitCode {
     let outcome = end_with_dora().and_then(|()| install_overlay()).and_then(|()| {
         let outcome = main();
         if let Some(megabytes) = peak_memory_mb() {
@@ -264,7 +185,7 @@ mod tests {
     #[test]
     fn a_cause_is_said_once() {
         let io = std::io::Error::from(std::io::ErrorKind::NotFound);
-        let error = crate::volume::VolumeError::Io { path: "a.nii".into(), source: io };
+        let error = crate::dicom::DicomError::Io { path: "a.nii".into(), source: io };
         let text = reason(&Report::new(error).wrap_err("case a"));
         assert_eq!(text, "case a: a.nii: entity not found");
     }

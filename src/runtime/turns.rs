@@ -13,7 +13,7 @@ use tch::Device;
 use uuid::Uuid;
 
 use super::byte_lock::{try_lock, unlock, wait_lock};
-use super::startup::compute_threads;
+use super::threads::compute_threads;
 use crate::compute::Compute;
 
 /// Number of nodes with a network in a dataflow.

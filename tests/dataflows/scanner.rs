@@ -195,3 +195,17 @@ fn a_source_that_is_killed_loses_no_image_that_was_acknowledged() {
     assert!(live.run.finish().success(), "{}", live.run.log());
     live.assert_same(&series);
 }
+
+/// A program without libtorch starts at once, and codecs that are attacked are in a process with little else.
+#[test]
+fn the_source_is_not_linked_to_libtorch() {
+    let program = project().join("target/release/spsam-scanner-source");
+    let Ok(output) = Command::new("readelf").arg("-d").arg(&program).output() else {
+        return skipped("readelf is not installed");
+    };
+    let needed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(needed.contains("NEEDED") && needed.contains("libc.so"), "{}: {needed}", program.display());
+    for library in ["libtorch", "libc10", "libgomp"] {
+        assert!(!needed.contains(&format!("[{library}")), "{needed}");
+    }
+}

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use self_prompt_sam::runtime::small_node_main;
-use self_prompt_sam::runtime::source::{Source, SourceSettings};
+use self_prompt_sam_light::runtime::small_node_main;
+use self_prompt_sam_light::runtime::source::{Source, SourceSettings};
 
 fn main() -> ExitCode {
     small_node_main(|| Source::new(&SourceSettings::from_env()?)?.run())

@@ -16,8 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::events::{Flow, Happening, send, serve};
 use super::join::{Leave, join};
-use crate::message::control::{from_json, to_json};
-use crate::message::{encode_text, text};
+use crate::message::{encode_text, from_json, text, to_json};
 use crate::scanner::network::Receiver;
 use crate::scanner::{Decoded, Decoder, Desk, Intake, Outgoing, Request, Spool, Watch};
 pub use settings::SourceSettings;

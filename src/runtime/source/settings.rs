@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use eyre::{Result, WrapErr, bail, eyre};
 
-use crate::runtime::settings::{number, value, variable};
+use crate::runtime::variables::{number, value, variable};
 use crate::scanner::Limits;
 use crate::scanner::network::{Listen, parse_titles};
 

@@ -19,7 +19,7 @@ use crate::message::{encode_text, text};
 use crate::runtime::events::{Flow, Happening, send, serve};
 use crate::runtime::join::{Leave, join};
 use crate::runtime::number;
-use crate::runtime::startup::compute_here;
+use crate::runtime::threads::compute_here;
 use crate::training::{
     Best, Course, PartName, Stage, StepReport, Trainer, TrainingConfig, TrainingError, divide,
 };

@@ -12,7 +12,8 @@ use super::learner::Learner;
 use crate::message::control::Progress;
 use crate::runtime::assembly::Window;
 use crate::runtime::stage::{Emit, Output, panic_text};
-use crate::runtime::startup::{compute_here, one_line};
+use crate::runtime::startup::one_line;
+use crate::runtime::threads::compute_here;
 use crate::runtime::turns::Turns;
 use crate::training::{TrainingConfig, TrainingError};
 
