@@ -154,7 +154,9 @@ fn series_of_real_senders_arrive_unchanged() {
                 live.send(&storescu, &arguments);
             }
             1 if has_pynetdicom => {
-                let target = ["-m", "pynetdicom", "storescu", "-aec", "SPSAM", "127.0.0.1", &live.port];
+                // It takes one transfer syntax for a class, whatever the files need, without -cx.
+                let target =
+                    ["-m", "pynetdicom", "storescu", "-cx", "-aec", "SPSAM", "127.0.0.1", &live.port];
                 let folder = folder.to_str().unwrap();
                 live.send(python().to_str().unwrap(), &[&target[..], &[folder]].concat());
             }
