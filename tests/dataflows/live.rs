@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use self_prompt_sam::volume::read_labels;
 
-use super::harness::{Bench, Run, project};
+use super::harness::{Bench, Run, project, python};
 
 const SLICES: usize = 10;
 
@@ -37,11 +37,15 @@ fn flow(bench: &Bench) -> PathBuf {
 fn start(bench: &Bench, flow: &Path, output: &str, settings: &[(&str, &str)]) -> Run {
     let image = bench.path("images/case_0.nii.gz");
     let masks = bench.path(&format!("{output}-masks"));
+    // The nodes in Python need its packages.
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{path}", python().parent().unwrap().display());
     let common = [
         ("FRAMES_OF", image.to_str().unwrap()),
         ("MASKS_TO", masks.to_str().unwrap()),
         ("SPSAM_INPUT", ""),
         ("SPSAM_LABELS", ""),
+        ("PATH", &path),
     ];
     bench.start(flow, output, &[&common[..], settings].concat())
 }
