@@ -20,6 +20,11 @@ pub enum CaseMessage {
         /// One line naming the file and the cause.
         error: String,
     },
+    /// A live case that is no longer wanted; it counts neither as segmented nor as failed.
+    Dropped {
+        /// Name of the case.
+        case_id: String,
+    },
     /// Images of a live series of which no part is to be segmented: their masks are background.
     Background {
         /// Name of the case.

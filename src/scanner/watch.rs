@@ -101,7 +101,7 @@ impl Watch {
             Ok(false) => return State::Settled,
             Err(error) => {
                 tracing::warn!("file {name} of the watched folder: {error}");
-                return State::Settled;
+                return State::Wait(Instant::now() + RETRY_AFTER);
             }
         }
         match self.store(path) {

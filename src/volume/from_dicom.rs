@@ -13,6 +13,8 @@ use super::raw_header::{Field, RawHeader, Version};
 use crate::dicom::{FrameReader, Numbers, Volume};
 use crate::files::write_atomically;
 
+/// Largest number in `dim`, an array of 16-bit integers.
+const LONGEST_SIDE: usize = i16::MAX as usize;
 /// The type of real values (`DT_FLOAT32`).
 const FLOAT32: f64 = 16.0;
 /// Millimetres (`NIFTI_UNITS_MM`).
@@ -68,6 +70,10 @@ fn header(
     (voxel_type, code): (VoxelType, f64),
     (slope, intercept): (f64, f64),
 ) -> Result<RawHeader, VolumeError> {
+    if let Some(side) = shape.into_iter().find(|&side| side > LONGEST_SIDE) {
+        let reason = format!("a side of {side} voxels; NIfTI-1 counts to {LONGEST_SIDE}");
+        return Err(VolumeError::Header { path: path.into(), reason });
+    }
     let mut raw = empty(path)?;
     let axes = shape.into_iter().zip(column_norms(world_from_voxel));
     for (axis, (side, size)) in (1..).zip(axes) {

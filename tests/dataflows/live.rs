@@ -115,13 +115,20 @@ fn every_image_is_shown_and_the_complete_series_is_segmented_as_offline() {
 fn loader_writer_and_stages_may_be_killed_while_images_arrive() {
     let bench = Bench::new(1, SLICES);
     let flow = flow(&bench);
-    for program in ["spsam-volume-loader", "spsam-metrics-writer", "spsam-mask-decoder"] {
-        let mut run = start(&bench, &flow, program, &[("FRAMES_PER_SECOND", "2")]);
-        run.wait_for_file(&bench.path(&format!("{program}-masks/002_provisional.npy")));
+    // The last one while the complete series is segmented.
+    let cases = [
+        ("spsam-volume-loader", "arriving", "arriving-masks/002_provisional.npy"),
+        ("spsam-metrics-writer", "writer", "writer-masks/002_provisional.npy"),
+        ("spsam-mask-decoder", "decoder", "decoder-masks/002_provisional.npy"),
+        ("spsam-volume-loader", "complete", "complete/images/case_0.nii.gz"),
+    ];
+    for (program, output, file) in cases {
+        let mut run = start(&bench, &flow, output, &[("FRAMES_PER_SECOND", "2")]);
+        run.wait_for_file(&bench.path(file));
         run.kill(program);
         assert!(run.finish().success(), "{program}: {}", run.log());
-        let finals = masks(&bench, program).into_keys().filter(|name| name.ends_with("final")).count();
+        let finals = masks(&bench, output).into_keys().filter(|name| name.ends_with("final")).count();
         assert_eq!(finals, SLICES, "{program}: {}", run.log());
-        assert_as_offline(&bench, program, &format!("{program}-offline"));
+        assert_as_offline(&bench, output, &format!("{output}-offline"));
     }
 }

@@ -18,6 +18,14 @@ pub(super) struct Complete {
     pub live: LiveCase,
 }
 
+/// Name of a case of a series: of one of its volumes, and of a revision.
+pub(super) fn case_name(name: &str, labels: &[String], revision: i64) -> String {
+    let mut parts = vec![name.to_owned()];
+    parts.extend_from_slice(labels);
+    parts.extend((revision > 0).then(|| format!("r{revision}")));
+    parts.join("_")
+}
+
 /// Divides the images into volumes, and writes each to `<output>/images/<name>.nii.gz`. Returns volumes, and the names of
 /// those that cannot be made or written, each with one line saying why.
 pub(super) fn write_volumes(
@@ -28,10 +36,7 @@ pub(super) fn write_volumes(
 ) -> Vec<Result<Complete, (String, String)>> {
     let placements = images.iter().map(|image| &image.frame.placement).enumerate();
     let write = |arranged: Arranged| {
-        let mut parts = vec![name.to_owned()];
-        parts.extend(arranged.labels.iter().cloned());
-        parts.extend((revision > 0).then(|| format!("r{revision}")));
-        let case_id = parts.join("_");
+        let case_id = case_name(name, &arranged.labels, revision);
         volume(output, &case_id, &arranged, images).map_err(|error| (case_id, error))
     };
     arrange(Path::new(name), placements).into_iter().map(write).collect()

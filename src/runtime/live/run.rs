@@ -1,26 +1,27 @@
 //! The live loader's event loop: images in, provisional cases while they come, complete cases afterwards.
 
+mod made;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use arrow::array::ArrayRef;
 use dora_node_api::{DoraNode, MetadataParameters};
-use eyre::{Result, WrapErr, bail, eyre};
+use eyre::{Result, bail, eyre};
 
 use super::LiveLoader;
-use super::complete::Complete;
+use super::complete::case_name;
 use super::image::Image;
-use super::provisional::{Provisional, Request};
+use super::provisional::Request;
 use super::series::{Key, Series};
 use super::source_link::SourceLink;
-use super::work::{Job, Made};
+use super::work::Job;
 use crate::message::control::{CaseMessage, from_json};
 use crate::message::live::{FrameAck, SeriesMessage};
 use crate::message::text;
 use crate::runtime::loader::delivery::{Delivery, News, REPEAT_AFTER, send_case};
 use crate::runtime::notice::{Notice, tell};
-use crate::runtime::startup::reason;
 
 /// Most complete cases in memory at the same time.
 const MAX_COMPLETE: usize = 2;
@@ -88,7 +89,7 @@ impl LiveRun {
     ) -> Result<()> {
         let image = match Image::receive(parameters, array) {
             Ok(image) => image,
-            // Without an acknowledgement the source sends it again, and says in the end that it is lost.
+            // It is not acknowledged, and its series waits for it.
             Err(error) => {
                 tracing::error!("input `frames`: {error}");
                 return Ok(());
@@ -108,12 +109,18 @@ impl LiveRun {
         self.source.acknowledge(node, FrameAck::Images { series_id, revision, indices })
     }
 
-    /// A series begins, ends or fails.
+    /// A series begins, ends or fails. A message that violates the contract is only logged.
     ///
     /// # Errors
-    /// A message that violates the contract.
+    /// dora takes no messages.
     pub fn on_series(&mut self, node: &mut DoraNode, array: &ArrayRef) -> Result<()> {
-        let message = from_json(text(array)?).wrap_err("input `series`")?;
+        let message = match text(array).and_then(from_json) {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::error!("input `series`: {error}");
+                return Ok(());
+            }
+        };
         match message {
             SeriesMessage::Open { series_id, revision, name, .. } => {
                 let key = (series_id, revision);
@@ -123,6 +130,7 @@ impl LiveRun {
                 if self.series.get(&key).is_none_or(|series| series.name.is_none()) {
                     say(format!("series {name} begins"));
                 }
+                self.replace_earlier(node, &key)?;
                 self.series.entry(key).or_default().name = Some(name);
             }
             SeriesMessage::Closed { series_id, revision, images } => {
@@ -130,7 +138,12 @@ impl LiveRun {
                 if self.source.answer_if_done(node, &key)? {
                     return Ok(());
                 }
-                self.series.entry(key).or_default().closed = Some(images);
+                let series = self.series.entry(key.clone()).or_default();
+                series.closed = Some(images);
+                if images <= 0 {
+                    series.errors.push("a series without images".into());
+                    self.finish(node, &key)?;
+                }
             }
             SeriesMessage::Failed { series_id, revision, error } => {
                 let key = (series_id, revision);
@@ -138,7 +151,7 @@ impl LiveRun {
                     return Ok(());
                 }
                 let series = self.series.entry(key.clone()).or_default();
-                let name = series.name.clone().unwrap_or_else(|| key.0.clone());
+                let name = case_name(series.name.as_ref().unwrap_or(&key.0), &[], key.1);
                 series.errors.push(error.clone());
                 self.delivery.fail(node, name, error)?;
                 self.finish(node, &key)?;
@@ -179,6 +192,9 @@ impl LiveRun {
     fn on_written(&mut self, node: &mut DoraNode, case_id: &str, error: Option<String>) -> Result<()> {
         let Some(key) = self.owners.remove(case_id) else { return Ok(()) };
         let Some(series) = self.series.get_mut(&key) else { return Ok(()) };
+        if series.provisional.remove(case_id) {
+            return Ok(());
+        }
         if series.unwritten.remove(case_id) {
             self.in_work -= 1;
             series.errors.extend(error);
@@ -194,82 +210,15 @@ impl LiveRun {
         if is_provisional {
             tracing::warn!("no provisional masks: {error}");
             self.owners.remove(&case_id);
-            return self.delivery.drop_case(node, case_id, error);
+            return self.delivery.drop_case(node, case_id);
         }
         self.delivery.fail(node, case_id.clone(), error.clone())?;
         self.on_written(node, &case_id, Some(error))
     }
 
-    /// A worker has made something.
-    ///
-    /// # Errors
-    /// dora takes no messages.
-    pub fn on_made(&mut self, node: &mut DoraNode, made: Made) -> Result<()> {
-        match made {
-            Made::Provisional(key, cases) => self.on_provisional(node, &key, cases),
-            Made::Divided(key, volumes) => self.on_divided(node, &key, volumes),
-            Made::Prepared(files, live, outcome) => match outcome {
-                Ok(case) => {
-                    tracing::info!("case {}: {} windows", files.case_id, case.0.windows().len());
-                    self.delivery.open_case(node, *case, (0, 1), Some(live))
-                }
-                Err(error) => self.give_up(node, files.case_id, reason(&error)),
-            },
-        }
-    }
-
-    fn on_provisional(&mut self, node: &mut DoraNode, key: &Key, cases: Vec<Provisional>) -> Result<()> {
-        let Some(series) = self.series.get_mut(key) else { return Ok(()) };
-        series.is_making = false;
-        series.next_bounds = None;
-        for case in cases {
-            match case {
-                Provisional::Case(case, live) => {
-                    let case_id = case.0.files.case_id.clone();
-                    series.provisional.insert(case_id.clone());
-                    self.owners.insert(case_id, key.clone());
-                    self.delivery.open_case(node, *case, (0, 1), Some(live))?;
-                }
-                Provisional::Background(case_id, live) => {
-                    series.provisional.insert(case_id.clone());
-                    self.owners.insert(case_id.clone(), key.clone());
-                    let classes = self.loader.classes.len();
-                    let message = CaseMessage::Background { case_id: case_id.clone(), classes, live };
-                    self.delivery.announce(node, case_id, message)?;
-                }
-                Provisional::Impossible(error) => tracing::warn!("no provisional masks: {error}"),
-            }
-        }
-        Ok(())
-    }
-
-    fn on_divided(
-        &mut self,
-        node: &mut DoraNode,
-        key: &Key,
-        volumes: Vec<Result<Complete, (String, String)>>,
-    ) -> Result<()> {
-        let Some(series) = self.series.get_mut(key) else { return Ok(()) };
-        series.is_divided = true;
-        series.release();
-        for volume in volumes {
-            match volume {
-                Ok(complete) => series.waiting.push_back(complete),
-                Err((case_id, error)) => {
-                    series.errors.push(error.clone());
-                    self.delivery.fail(node, case_id, error)?;
-                }
-            }
-        }
-        if series.is_done() { self.finish(node, key) } else { Ok(()) }
-    }
-
     fn finish(&mut self, node: &mut DoraNode, key: &Key) -> Result<()> {
         let Some(series) = self.series.remove(key) else { return Ok(()) };
-        for case_id in series.provisional {
-            self.owners.remove(&case_id);
-            self.delivery.drop_case(node, case_id, "the series has ended".into())?;
-        }
+        self.abandon(node, &series)?;
         let error = (!series.errors.is_empty()).then(|| series.errors.join("; "));
         match &error {
             None => say(format!("series {} is written", series.name.as_ref().unwrap_or(&key.0))),
@@ -277,6 +226,26 @@ impl LiveRun {
         }
         self.finished += 1;
         self.source.finish(node, key, error)
+    }
+
+    /// Gives up the cases of a series that are under way.
+    fn abandon(&mut self, node: &mut DoraNode, series: &Series) -> Result<()> {
+        self.in_work -= series.unwritten.len();
+        for case_id in series.provisional.iter().chain(&series.unwritten) {
+            self.owners.remove(case_id);
+            self.delivery.drop_case(node, case_id.clone())?;
+        }
+        Ok(())
+    }
+
+    /// A series that begins again replaces its earlier revisions, unless they are being segmented as a whole already.
+    fn replace_earlier(&mut self, node: &mut DoraNode, (series_id, revision): &Key) -> Result<()> {
+        let is_replaced = |(id, earlier): &Key| id == series_id && earlier < revision;
+        let replaced = self.series.extract_if(.., |key, series| is_replaced(key) && !series.is_complete);
+        for (_, series) in replaced.collect::<Vec<_>>() {
+            self.abandon(node, &series)?;
+        }
+        Ok(())
     }
 
     /// Called every second.

@@ -42,8 +42,11 @@ pub(super) struct Series {
 }
 
 impl Series {
-    /// Adds an image; a repeated one changes nothing.
+    /// Adds an image; a repeated one changes nothing, nor does one of a series that is complete.
     pub fn add(&mut self, image: Arc<Image>) {
+        if self.is_complete {
+            return;
+        }
         let index = image.frame.index;
         if self.images.insert(index, image).is_none() {
             self.new.insert(index);

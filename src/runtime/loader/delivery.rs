@@ -226,16 +226,17 @@ impl Delivery {
     pub fn fail(&mut self, node: &mut DoraNode, case_id: String, error: String) -> Result<()> {
         tracing::error!("{error}");
         tell(&Notice::CaseFailed { case_id: case_id.clone(), error: error.clone() });
-        self.drop_case(node, case_id, error)
+        self.close(&case_id);
+        self.announce(node, case_id.clone(), CaseMessage::Failed { case_id, error })
     }
 
-    /// Gives up a case and reports it to the writer.
+    /// Gives up a case of which nobody need hear.
     ///
     /// # Errors
     /// dora takes no messages.
-    pub fn drop_case(&mut self, node: &mut DoraNode, case_id: String, error: String) -> Result<()> {
+    pub fn drop_case(&mut self, node: &mut DoraNode, case_id: String) -> Result<()> {
         self.close(&case_id);
-        self.announce(node, case_id.clone(), CaseMessage::Failed { case_id, error })
+        self.announce(node, case_id.clone(), CaseMessage::Dropped { case_id })
     }
 
     /// Sends a message about a case without windows, and repeats it until the writer has answered.

@@ -90,6 +90,13 @@ impl Desk {
                 self.closed.insert(case_id.clone());
                 self.export(Export::GivenUp { case_id, error });
             }
+            Job::Case(CaseMessage::Dropped { case_id }) => {
+                self.early.retain(|_, window| window.header.case_id != case_id);
+                self.open.remove(&case_id);
+                if !self.answer_again(&case_id) {
+                    self.remember(case_id, None);
+                }
+            }
             Job::Case(CaseMessage::Background { case_id, classes, live }) => {
                 if !self.answer_again(&case_id) {
                     self.show(case_id, &live, None, classes);
@@ -130,6 +137,11 @@ impl Desk {
             return self.answer(Ack::Segment(window.header.segment_id));
         }
         let segment = window.header.segment_id;
+        let is_of_another_run = |case: &OpenCase| case.open.session_id != window.header.session_id;
+        if self.open.get(&case_id).is_some_and(is_of_another_run) {
+            // Sent by a loader that has restarted since.
+            return self.answer(Ack::Segment(segment));
+        }
         if !self.open.contains_key(&case_id) {
             if self.early.len() < MAX_EARLY || self.early.contains_key(&segment) {
                 self.early.insert(segment, window);
@@ -144,6 +156,11 @@ impl Desk {
         match outcome {
             Ok(false) => {}
             Ok(true) => self.close_case(case_id),
+            Err(error) if self.is_provisional(&case_id) => {
+                tracing::warn!("no provisional masks: case {case_id}: {error:#}");
+                self.open.remove(&case_id);
+                self.remember(case_id, None);
+            }
             Err(error) => {
                 self.open.remove(&case_id);
                 self.closed.insert(case_id.clone());
@@ -151,6 +168,11 @@ impl Desk {
                 self.export(Export::Failed { case_id, error });
             }
         }
+    }
+
+    fn is_provisional(&self, case_id: &str) -> bool {
+        let live = self.open.get(case_id).and_then(|case| case.open.live.as_ref());
+        live.is_some_and(|live| live.provisional)
     }
 
     fn close_case(&mut self, case_id: String) {
@@ -170,6 +192,11 @@ impl Desk {
         let _ = self.to_io.send(Told::Masks(masks));
         self.export(Export::Latencies(waits));
         let bounds = labels.and_then(|labels| live::foreground_bounds(labels.view()));
+        self.remember(case_id, bounds);
+    }
+
+    /// Answers for a provisional case, and remembers the answer.
+    fn remember(&mut self, case_id: String, bounds: Option<[[usize; 2]; 2]>) {
         let ack = Ack::Shown { case_id: case_id.clone(), bounds };
         self.answer(ack.clone());
         self.shown.push_back((case_id, ack));
