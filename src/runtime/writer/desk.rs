@@ -276,8 +276,10 @@ impl Desk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::SliceAxis;
     use crate::message::{SliceHeader, WireKind, encode_tensor};
     use crate::runtime::assembly::Assembler;
+    use crate::volume::{CaseFiles, CasePlan, ClassTable, Grid, Regrid};
 
     fn window(segment_id: i64) -> Window {
         let header = SliceHeader {
@@ -295,6 +297,69 @@ mod tests {
         };
         let logits = encode_tensor(&tch::Tensor::from_slice(&[1.0f32, 0.0]), WireKind::Float32);
         Assembler::new(vec![LOGITS]).add(&LOGITS, header, &logits).unwrap().unwrap()
+    }
+
+    /// A provisional case of one image, called `unknown` as the windows.
+    fn provisional(session_id: &str) -> CaseMessage {
+        let model = "
+name: made
+classes: [background, organ]
+modalities: [MR]
+patch: { depth: 1, plane: { window: [2, 2] } }
+normalisation: z_score
+network: { backbone: lite_medsam, image_size: 64 }
+weights: { file: weights.pth, sha256: '0' }
+";
+        let model = serde_yaml::from_str(model).unwrap();
+        let world = [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]];
+        let grid = Grid::new([2, 2, 1], world, SliceAxis::Axial);
+        let files = CaseFiles { case_id: "unknown".into(), images: Vec::new(), labels: None };
+        let live = LiveCase {
+            series_id: "a".into(),
+            revision: 0,
+            provisional: true,
+            shape: [2, 2],
+            images: Vec::new(),
+            planned_ns: 0,
+        };
+        CaseMessage::Open(Box::new(CaseOpen {
+            session_id: session_id.into(),
+            first_segment: 0,
+            index: 0,
+            cases: 1,
+            classes: ClassTable::of_model(&["background".to_owned(), "organ".to_owned()]),
+            started_unix_ms: 0,
+            commanded_unix_ms: None,
+            plan: CasePlan::on_grid(&files, grid, &model, Regrid::Refuse).unwrap(),
+            live: Some(live),
+        }))
+    }
+
+    #[test]
+    fn provisional_cases_end_without_a_failure_whatever_arrives() {
+        let (to_io, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let (to_export, exports) = mpsc::channel();
+        let mut desk = Desk::new(to_export, to_io);
+        let mut answers = || {
+            let acks = std::iter::from_fn(|| told.try_recv().ok()).filter_map(|told| match told {
+                Told::Ack(ack) => Some(ack),
+                Told::Masks(_) | Told::SetAside(_) => None,
+            });
+            acks.collect::<Vec<_>>()
+        };
+        let shown = || Ack::Shown { case_id: "unknown".into(), bounds: None };
+        // A window of a loader that has restarted since changes nothing.
+        desk.take(Job::Case(provisional("another run")));
+        desk.take(Job::Window(Box::new(window(0))));
+        assert_eq!(answers(), [Ack::Segment(0)]);
+        assert!(desk.open.contains_key("unknown"));
+        // One with another shape than planned ends it.
+        desk.take(Job::Case(provisional("s")));
+        desk.take(Job::Window(Box::new(window(0))));
+        assert_eq!(answers(), [Ack::Segment(0), shown()]);
+        desk.take(Job::Case(CaseMessage::Dropped { case_id: "unknown".into() }));
+        assert_eq!(answers(), [shown()]);
+        assert!(exports.try_recv().is_err(), "a failure is noted");
     }
 
     #[test]
