@@ -140,15 +140,23 @@ fn open(slice: &Slice) -> Result<Pixels, String> {
     }
     let fragments = element.fragments().ok_or("its pixel data are not encapsulated")?;
     if slice.source.syntax == Syntax::Jpeg2000 {
-        check_code_streams(fragments.iter().map(|fragment| &fragment[..]), slice)?;
+        let fragments: Vec<&[u8]> = fragments.iter().map(|fragment| &fragment[..]).collect();
+        check_code_streams(&fragments, slice)?;
     }
     Ok(Pixels::Encapsulated(Box::new(object)))
 }
 
-/// The decoder trusts that images have the size that the file says.
-fn check_code_streams<'a>(fragments: impl Iterator<Item = &'a [u8]>, slice: &Slice) -> Result<(), String> {
+/// The decoder trusts that images have the size that the file says. So each frame must begin with a header that says the
+/// same: only the fragments of a single frame may be several (PS3.5 A.4).
+fn check_code_streams(fragments: &[&[u8]], slice: &Slice) -> Result<(), String> {
     let size = [slice.source.columns as u32, slice.source.rows as u32];
-    for stream in fragments.filter(|fragment| fragment.starts_with(&CODE_STREAM)) {
+    let frames = slice.source.frames;
+    if fragments.len() != frames && frames > 1 {
+        return Err(format!("{frames} JPEG 2000 frames in {} fragments", fragments.len()));
+    } else if fragments.iter().take(frames).any(|fragment| !fragment.starts_with(&CODE_STREAM)) {
+        return Err("its pixels are no JPEG 2000 code streams".into());
+    }
+    for stream in fragments.iter().take(frames) {
         let long = |at: usize| stream.get(at..at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
         let side = |axis: usize| Some(long(8 + 4 * axis)?.wrapping_sub(long(16 + 4 * axis)?));
         let components = stream.get(40..42).map(|b| u16::from_be_bytes([b[0], b[1]]));
@@ -191,5 +199,35 @@ fn decode(object: &DefaultDicomObject, frame: usize, path: &Path) -> Result<Vec<
         Ok(Ok(pixels)) => Ok(pixels.into_data()),
         Ok(Err(error)) => Err(format!("frame {}: {}", frame + 1, one_line(&error))),
         Err(_) => Err(format!("frame {}: the decoder failed in {}", frame + 1, path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dicom::Placement;
+
+    /// The beginning of a code stream of an image.
+    fn code_stream(columns: u32, rows: u32) -> Vec<u8> {
+        let mut stream = CODE_STREAM.to_vec();
+        stream.extend([0, 41, 0, 0]);
+        [columns, rows, 0, 0].iter().for_each(|side| stream.extend(side.to_be_bytes()));
+        stream.resize(40, 0);
+        stream.extend([0, 1]);
+        stream
+    }
+
+    #[test]
+    fn the_size_of_a_jpeg_2000_image_is_checked_however_it_is_cut() {
+        let slice = Placement { rows: 2, columns: 3, ..Placement::default() }.slice(0);
+        let check = |fragments: &[&[u8]]| check_code_streams(fragments, &slice);
+        let right = code_stream(3, 2);
+        assert_eq!(check(&[&right]), Ok(()));
+        assert_eq!(check(&[&right, b"more of it"]), Ok(()));
+        let wrong = code_stream(3000, 2000);
+        assert!(check(&[&wrong]).unwrap_err().contains("2000 × 3000 pixels, the file says 2 × 3"));
+        let (start, end) = wrong.split_at(2);
+        assert!(check(&[start, end]).unwrap_err().contains("no JPEG 2000"));
+        assert!(check(&[b"\0\0\0\x0cjP  ", &right]).unwrap_err().contains("no JPEG 2000"));
     }
 }

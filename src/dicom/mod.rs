@@ -29,5 +29,5 @@ pub use frames::FrameReader;
 pub use geometry::{Numbers, Volume};
 pub use images::Images;
 pub use placement::{Arranged, Placement, arrange, world_from_voxel};
-pub use slice::Kind;
+pub use slice::{Kind, unit_directions};
 pub use syntax::TRANSFER_SYNTAXES;

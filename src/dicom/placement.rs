@@ -49,7 +49,7 @@ impl Placement {
         dot(self.position, normal(&self.orientation))
     }
 
-    fn slice(&self, index: usize) -> Slice {
+    pub(super) fn slice(&self, index: usize) -> Slice {
         let source = Source {
             path: format!("image {}", index + 1).into(),
             syntax: Syntax::Native,

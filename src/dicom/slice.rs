@@ -142,7 +142,7 @@ pub(super) fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
 }
 
 /// Directions of length 1; `None` if they are not perpendicular.
-fn unit_directions(directions: [[f64; 3]; 2]) -> Option<[[f64; 3]; 2]> {
+pub fn unit_directions(directions: [[f64; 3]; 2]) -> Option<[[f64; 3]; 2]> {
     const TOLERANCE: f64 = 1e-2; // written with few digits by some scanners
     let lengths = directions.map(|direction| dot(direction, direction).sqrt());
     let unit = [0, 1].map(|index| directions[index].map(|value| value / lengths[index]));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::MessageError;
 use super::header::{in_range, integer, keys, string};
-use crate::dicom::{Kind, Placement};
+use crate::dicom::{Kind, Placement, unit_directions};
 
 /// Longest side of an image, pixels.
 const LONGEST_SIDE: i64 = 1 << 15;
@@ -104,6 +104,10 @@ impl Frame {
     pub fn parse(parameters: &MetadataParameters) -> Result<Self, MessageError> {
         let [rows, columns] = shape(parameters)?;
         let [a, b, c, d, e, f] = floats(parameters, "orientation")?;
+        let orientation = unit_directions([[a, b, c], [d, e, f]]).ok_or(MessageError::Key {
+            key: "orientation",
+            expected: "two perpendicular directions of length 1",
+        })?;
         let kind = Kind {
             image_type: string(parameters, "image_type")?,
             echo_time: optional(parameters, "echo_time")?,
@@ -130,7 +134,7 @@ impl Frame {
                 rows: rows as usize,
                 columns: columns as usize,
                 position: floats(parameters, "position")?,
-                orientation: [[a, b, c], [d, e, f]],
+                orientation,
                 pixel_spacing,
                 thickness,
                 kind,
@@ -302,6 +306,8 @@ mod tests {
         assert!(with("shape", Parameter::ListInt(vec![3, 4, 5])).contains("`shape`"));
         assert!(with("index", Parameter::Integer(-1)).contains("`index`"));
         assert!(with("position", Parameter::ListFloat(vec![0.0, f64::NAN, 0.0])).contains("`position`"));
+        let skewed = vec![1.0, 0.0, 0.0, 0.5, 0.8, 0.0];
+        assert!(with("orientation", Parameter::ListFloat(skewed)).contains("`orientation`"));
         assert!(with("pixel_spacing", Parameter::ListFloat(vec![1.0, 0.0])).contains("`pixel_spacing`"));
         assert!(with("echo_time", Parameter::String("long".into())).contains("`echo_time`"));
     }

@@ -106,11 +106,13 @@ impl Exporter {
     fn write(&mut self, open: &CaseOpen, labels: &Array3<u8>, slices: usize) {
         let case_id = open.plan.files.case_id.clone();
         let started = Instant::now();
-        let results = &mut self.results;
-        let outcome = catch_unwind(AssertUnwindSafe(|| results.add_case(open, labels, slices)))
-            .unwrap_or_else(|panic| Err::<(), Report>(eyre!("{}", panic_text(&*panic))));
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            self.results.add_case(open, labels, slices)?;
+            self.complete_live(open, labels)
+        }));
+        let outcome = outcome.unwrap_or_else(|panic| Err::<(), Report>(eyre!("{}", panic_text(&*panic))));
         self.results.exported(started.elapsed());
-        match outcome.and_then(|()| self.complete_live(open, labels)) {
+        match outcome {
             Ok(()) => self.close(case_id.clone(), Ack::Case(case_id)),
             Err(error) => {
                 let error = format!("case {case_id}: {}", reason(&error));

@@ -17,7 +17,7 @@ use crate::files::write_atomically;
 const MOST_LEVELS: usize = 16;
 /// Most files that are looked at.
 const MOST_FILES: usize = 1 << 20;
-/// Pause before a file is tried again for which there was no space.
+/// Pause before a file is tried again for which there was no space, or that could not be read.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 const CHUNK_BYTES: usize = 1 << 20;
 /// File of the spool with hashes of the files that were taken, one a line.
@@ -46,7 +46,7 @@ enum State {
     New,
     /// It is taken, or will not be.
     Settled,
-    /// There was no space for it.
+    /// There was no space for it, or it could not be read.
     Wait(Instant),
 }
 
@@ -88,14 +88,19 @@ impl Watch {
             None => State::New,
             Some(State::Settled) => return,
             Some(State::Wait(until)) if Instant::now() < until => return,
-            Some(_) => self.take(&path, &mark(&path, bytes, modified)),
+            Some(_) => self.take(&path, bytes, &mark(&path, bytes, modified)),
         };
         self.files.insert(path, Known { bytes, modified, state });
     }
 
-    fn take(&mut self, path: &Path, mark: &str) -> State {
+    fn take(&mut self, path: &Path, bytes: u64, mark: &str) -> State {
         // The names of folders may be those of patients.
         let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let most = self.intake.spool().limits().instance_bytes;
+        if bytes > most {
+            tracing::warn!("file {name} of the watched folder: refused: more than {} MB", most >> 20);
+            return State::Settled;
+        }
         match is_dicom(path) {
             Ok(true) => {}
             Ok(false) => return State::Settled,
@@ -117,7 +122,8 @@ impl Watch {
     }
 
     fn store(&self, path: &Path) -> Result<(), Refusal> {
-        let unreadable = |error: io::Error| Refusal::new(Status::CannotUnderstand, error.to_string());
+        // It may be readable later.
+        let unreadable = |error: io::Error| Refusal::new(Status::OutOfResources, error.to_string());
         let mut file = File::open(path).map_err(unreadable)?;
         let mut incoming = self.intake.spool().begin()?;
         let mut chunk = vec![0; CHUNK_BYTES];

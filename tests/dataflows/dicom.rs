@@ -44,6 +44,7 @@ fn a_dicom_series_has_the_labels_of_its_nifti() {
     let (found, world, maps) = segmented(&bench.path("study"), "of_dicom");
     assert_eq!(maps.len(), 1);
     check_segmentation(&bench);
+    check_live(&bench);
     let (expected, expected_world, _) = segmented(&nifti, "of_nifti");
     assert!(expected.iter().any(|&label| label != 0), "nothing to compare");
     assert!(!bench.path("of_nifti/head.seg.dcm").exists());
@@ -75,4 +76,19 @@ fn check_segmentation(bench: &Bench) {
     }
     let record = std::fs::read_to_string(bench.path("of_dicom/.spsam.json")).unwrap();
     assert!(record.contains("head.seg.dcm"), "{record}");
+}
+
+/// The series in a watched folder, segmented live, has the same label map.
+fn check_live(bench: &Bench) {
+    let mut command = Command::new(project().join("target/release/spsam"));
+    command.args(["stream", "--listen", "off", "--series", "1", "--idle", "2", "--watch"]);
+    command.arg(bench.path("study")).arg("--model").arg(bench.path("bundle"));
+    command.arg("--output").arg(bench.path("live"));
+    let mut run = bench.launch(command, "live", &[]);
+    assert!(run.finish().success(), "{}", run.log());
+    assert!(!run.log().to_lowercase().contains("secret"), "{}", run.log());
+    let maps = run.label_maps();
+    assert_eq!(maps.len(), 1, "{:?}", maps.keys());
+    let offline = std::fs::read(bench.path("of_dicom/head.nii.gz")).unwrap();
+    assert!(maps.into_values().all(|map| map == offline), "the label map is not that of an offline run");
 }

@@ -1,5 +1,6 @@
 //! Checks before dora starts, so that mistakes are reported at once.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use eyre::{Report, Result, WrapErr, bail};
 use self_prompt_sam::bundle::{Bundle, BundleConfig, GeneratorKind};
 use self_prompt_sam::runtime::loader::Loader;
-use self_prompt_sam::runtime::{Failures, Settings, device_by_name, reason};
+use self_prompt_sam::runtime::{Failures, Settings, device_by_name, encode_setting, reason};
 use self_prompt_sam::volume::{self, CaseFiles, CasePlan, Image};
 
 /// Time limit for reading headers.
@@ -17,6 +18,13 @@ const HEADERS: Duration = Duration::from_millis(400);
 const SMALL: u64 = 8 << 20;
 /// Least number of bytes that a run writes.
 const SOME_BYTES: usize = 64 << 10;
+
+/// What the nodes will read: these settings, and what else is in the environment.
+pub fn settings(given: &[(&'static str, OsString)]) -> Result<Settings> {
+    let value =
+        |name: &str| given.iter().find(|(known, _)| *known == name).map(|(_, value)| encode_setting(value));
+    Settings::read(&|name| value(name).or_else(|| std::env::var_os(name)))
+}
 
 /// Checks the settings of an inference: device, model, input, output.
 pub fn infer(settings: &Settings, device: &str, by_labels: bool) -> Result<()> {

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use eyre::{Report, Result, WrapErr, bail};
 use self_prompt_sam::bundle::SliceAxis;
 use self_prompt_sam::compute::Precision;
-use self_prompt_sam::runtime::{Failures, Settings, encode_setting};
+use self_prompt_sam::runtime::Failures;
 
 use super::check;
 use super::dataflow::{Dataflow, Ended, Failure, Flow};
@@ -134,10 +134,7 @@ impl Infer {
             ("SPSAM_WINDOW", self.window.to_string().into()),
             ("SPSAM_BASE", std::env::current_dir().wrap_err("this folder")?.into()),
         ];
-        let given = |name: &str| {
-            settings.iter().find(|(known, _)| *known == name).map(|(_, value)| encode_setting(value))
-        };
-        let read = Settings::read(&|name| given(name).or_else(|| std::env::var_os(name)))?;
+        let read = check::settings(&settings)?;
         if self.dataflow.is_none() {
             check::infer(&read, &self.device, by_labels)?;
         } else {

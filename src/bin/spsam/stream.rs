@@ -7,8 +7,8 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use eyre::{Result, WrapErr, bail};
 use self_prompt_sam::compute::Precision;
+use self_prompt_sam::runtime::device_by_name;
 use self_prompt_sam::runtime::live::LiveLoader;
-use self_prompt_sam::runtime::{Settings, device_by_name, encode_setting};
 
 use super::check;
 use super::dataflow::{Dataflow, Ended, Flow};
@@ -98,10 +98,7 @@ impl Stream {
             ("SPSAM_THREADS", self.threads.to_string().into()),
             ("SPSAM_BASE", std::env::current_dir().wrap_err("this folder")?.into()),
         ];
-        let given = |name: &str| {
-            settings.iter().find(|(known, _)| *known == name).map(|(_, value)| encode_setting(value))
-        };
-        let read = Settings::read(&|name| given(name).or_else(|| std::env::var_os(name)))?;
+        let read = check::settings(&settings)?;
         device_by_name(&self.device)?;
         let bundle = read.bundle()?;
         check::weights(&bundle)?;

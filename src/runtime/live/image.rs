@@ -34,9 +34,15 @@ impl Image {
         let placement = &frame.placement;
         check_length(array, &[placement.rows as i64, placement.columns as i64])?;
         let mut pixels = values.values().to_vec();
-        let is_finite = |value: &f32| value.is_finite();
-        if !pixels.iter().all(is_finite) {
-            let smallest = pixels.iter().copied().filter(is_finite).reduce(f32::min).unwrap_or(0.0);
+        let wrong = pixels.iter().filter(|value| !value.is_finite()).count();
+        if wrong > 0 {
+            let Frame { series_id, index, .. } = &frame;
+            tracing::warn!(
+                "series {series_id}: {wrong} values of image {} are not finite: replaced by its smallest value",
+                index + 1
+            );
+            let finite = pixels.iter().copied().filter(|value| value.is_finite());
+            let smallest = finite.reduce(f32::min).unwrap_or(0.0);
             pixels.iter_mut().filter(|value| !value.is_finite()).for_each(|value| *value = smallest);
         }
         Ok(Arc::new(Self { frame, pixels }))

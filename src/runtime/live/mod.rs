@@ -25,7 +25,7 @@ use super::command_start::command_start;
 use super::events::{Flow, Happening, serve};
 use super::join::{Leave, join};
 use super::loader::delivery::Delivery;
-use super::loader::guard::refuse_to_overwrite;
+use super::loader::guard::{refuse_results, refuse_to_overwrite};
 use super::settings::{Settings, number};
 use crate::bundle::{Bundle, BundleConfig};
 use crate::volume::{BoxMm, CaseFiles, CasePlan, ClassTable, PlanOptions, PreparedCase};
@@ -60,7 +60,8 @@ impl LiveLoader {
     /// Checks the settings.
     ///
     /// # Errors
-    /// A model of several modalities; several regions of interest; no model.
+    /// A model of several modalities; several regions of interest; no model; a result that would overwrite a file that no
+    /// run has written.
     pub fn new(settings: Settings, bundle: &Bundle) -> Result<Self> {
         let config = bundle.config.clone();
         if settings.model.is_none() {
@@ -77,6 +78,7 @@ impl LiveLoader {
             [region] => Some(region.corners_mm),
             regions => bail!("SPSAM_ROI has {} regions; live segmentation takes one", regions.len()),
         };
+        refuse_to_overwrite(&[], &settings)?;
         Ok(Self {
             provisional_model: provisional::provisional_model(&config),
             classes: ClassTable::of_model(&config.classes),
@@ -132,7 +134,8 @@ impl LiveLoader {
 
     /// Plans and reads a volume of a complete series.
     fn prepare(&self, files: &CaseFiles) -> Result<(CasePlan, PreparedCase)> {
-        refuse_to_overwrite(std::slice::from_ref(files), &self.settings)?;
+        // The writer is at work on the files of all cases, which were checked at the start.
+        refuse_results(std::slice::from_ref(files), &[], &self.settings)?;
         let options = PlanOptions { roi_mm: self.region, regrid: self.settings.regrid };
         let plan = CasePlan::with_options(files, &self.config, &options)?;
         let prepared = PreparedCase::open(&plan, &self.config)?;

@@ -12,6 +12,8 @@ use crate::volume::{BoxMm, CaseFiles, CasePlan, Grid, PreparedCase, Regrid};
 
 /// Distance from the last mask within which an organ is looked for, mm.
 const MARGIN_MM: f64 = 20.0;
+/// Most windows of a provisional case: it goes before all others, and must not hold them up for long.
+const MOST_WINDOWS: usize = 1024;
 
 /// What provisional cases are made from.
 #[derive(Debug)]
@@ -103,6 +105,9 @@ fn case(
     let images = stack.network_images(range.clone(), &grid, &rescaling);
     let files = CaseFiles { case_id: name.into(), images: Vec::new(), labels: None };
     match CasePlan::on_grid(&files, grid, model, Regrid::Refuse) {
+        Ok(plan) if plan.windows().len() > MOST_WINDOWS => {
+            Provisional::Impossible(format!("{name}: {} windows are too many", plan.windows().len()))
+        }
         Ok(plan) => {
             let prepared = PreparedCase::of_images(&plan, model, images);
             Provisional::Case(Box::new((plan, prepared)), live(true))

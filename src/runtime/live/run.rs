@@ -27,8 +27,10 @@ use crate::runtime::notice::{Notice, tell};
 const MAX_COMPLETE: usize = 2;
 /// Every so many provisional cases of a series look at whole images, for what appears away from the last masks.
 const WHOLE_EVERY: u64 = 8;
-/// Most series that are open at the same time.
+/// With so many series with images in memory, or so many bytes of images, only the images of the series that has most are
+/// taken; the others wait in the source.
 const MAX_SERIES: usize = 64;
+const MAX_BYTES: usize = 4 << 30;
 /// dora ends a dataflow in which no node says anything for long.
 const ALIVE_EVERY: Duration = Duration::from_secs(60);
 
@@ -40,6 +42,8 @@ pub(super) struct LiveRun {
     workers: [mpsc::Sender<Job>; 2],
     source: SourceLink,
     series: BTreeMap<Key, Series>,
+    /// The series that has each name.
+    names: BTreeMap<String, String>,
     /// Series of the open cases.
     owners: BTreeMap<String, Key>,
     /// Complete cases being prepared or segmented.
@@ -59,6 +63,7 @@ impl LiveRun {
             workers,
             source: SourceLink::new(),
             series: BTreeMap::new(),
+            names: BTreeMap::new(),
             owners: BTreeMap::new(),
             in_work: 0,
             finished: 0,
@@ -101,12 +106,26 @@ impl LiveRun {
         if self.source.answer_if_done(node, &key)? {
             return Ok(());
         }
-        if !self.series.contains_key(&key) && self.series.len() >= MAX_SERIES {
-            tracing::warn!("{MAX_SERIES} series are open: images of another wait");
+        if !self.has_room(&key) {
             return Ok(());
         }
         self.series.entry(key).or_default().add(image);
         self.source.acknowledge(node, FrameAck::Images { series_id, revision, indices })
+    }
+
+    /// Whether there is room for another image of a series. There always is for one series, so that it gets complete.
+    fn has_room(&self, key: &Key) -> bool {
+        let bytes = |key: &Key| self.series.get(key).map_or(0, Series::bytes);
+        let held = self.series.values().map(Series::bytes).filter(|&bytes| bytes > 0);
+        let is_full = held.clone().sum::<usize>() >= MAX_BYTES
+            || (bytes(key) == 0 && held.clone().count() >= MAX_SERIES);
+        !is_full || self.series.keys().max_by_key(|key| bytes(key)) == Some(key)
+    }
+
+    /// A name that no other series has had.
+    fn name_of(&mut self, name: String, series_id: &str) -> String {
+        let owner = self.names.entry(name.clone()).or_insert_with(|| series_id.to_owned());
+        if owner == series_id { name } else { format!("{name}_{series_id}") }
     }
 
     /// A series begins, ends or fails. A message that violates the contract is only logged.
@@ -123,6 +142,7 @@ impl LiveRun {
         };
         match message {
             SeriesMessage::Open { series_id, revision, name, .. } => {
+                let name = self.name_of(name, &series_id);
                 let key = (series_id, revision);
                 if self.source.answer_if_done(node, &key)? {
                     return Ok(());

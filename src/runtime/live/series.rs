@@ -15,6 +15,8 @@ pub(super) struct Series {
     /// Name for files, once the source has given it.
     pub name: Option<String>,
     images: BTreeMap<i64, Arc<Image>>,
+    /// Bytes of the images.
+    bytes: usize,
     /// Images that are in no provisional case yet.
     pub new: BTreeSet<i64>,
     /// Number of images of the complete series.
@@ -47,8 +49,9 @@ impl Series {
         if self.is_complete {
             return;
         }
-        let index = image.frame.index;
+        let (index, bytes) = (image.frame.index, size_of_val(&*image.pixels));
         if self.images.insert(index, image).is_none() {
+            self.bytes += bytes;
             self.new.insert(index);
         }
     }
@@ -62,8 +65,14 @@ impl Series {
         self.closed.is_some_and(|count| self.images.len() as i64 >= count && count > 0)
     }
 
+    /// Memory of the images, bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Releases the images, once the volumes are files.
     pub fn release(&mut self) {
+        self.bytes = 0;
         self.images.clear();
         self.new.clear();
     }

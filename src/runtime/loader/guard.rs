@@ -15,6 +15,18 @@ use crate::volume::{CaseFiles, LabelFiles};
 /// # Errors
 /// Names the file.
 pub(in crate::runtime) fn refuse_to_overwrite(cases: &[CaseFiles], settings: &Settings) -> Result<()> {
+    refuse_results(cases, &RESULT_FILES, settings)
+}
+
+/// As [`refuse_to_overwrite`], for the results of the cases and these other files.
+///
+/// # Errors
+/// Names the file.
+pub(in crate::runtime) fn refuse_results(
+    cases: &[CaseFiles],
+    others: &[&str],
+    settings: &Settings,
+) -> Result<()> {
     let output = &settings.output;
     let results: Vec<String> = cases.iter().flat_map(|case| results(case, settings)).collect();
     let existing: Vec<PathBuf> =
@@ -29,7 +41,7 @@ pub(in crate::runtime) fn refuse_to_overwrite(cases: &[CaseFiles], settings: &Se
         }
     }
     if !settings.overwrite {
-        let names = results.iter().map(String::as_str).chain(RESULT_FILES);
+        let names = results.iter().map(String::as_str).chain(others.iter().copied());
         OutputRecord::read(output)?.check(names)?;
     }
     Ok(())
