@@ -13,8 +13,8 @@ use dicom_pixeldata::PixelDecoder;
 
 use super::error::DicomError;
 use super::geometry::{Numbers, Volume};
-use super::instance::{Bits, one_line};
 use super::slice::Slice;
+use super::source::{Bits, one_line};
 use super::syntax::Syntax;
 
 /// The element behind the pixel data.

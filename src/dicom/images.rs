@@ -6,9 +6,10 @@ use dicom_dictionary_std::tags;
 
 use super::error::DicomError;
 use super::frames::{PixelFile, real};
-use super::instance::{header, text};
+use super::instance::header;
 use super::placement::Placement;
 use super::slice::Slice;
+use super::source::text;
 use super::syntax::Syntax;
 
 /// A file with images. It holds nothing that names a patient.

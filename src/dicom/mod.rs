@@ -20,6 +20,7 @@ mod placement;
 mod scan;
 pub mod seg;
 mod slice;
+mod source;
 mod split;
 mod syntax;
 

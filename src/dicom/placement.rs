@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::error::DicomError;
 use super::geometry::{self, Volume};
-use super::instance::{Bits, Source};
 use super::slice::{Kind, Slice, dot, normal};
+use super::source::{Bits, Source};
 use super::split::{has_same_direction, split};
 use super::syntax::Syntax;
 

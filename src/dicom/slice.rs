@@ -6,7 +6,7 @@ use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 
 use super::groups::Groups;
-use super::instance::Source;
+use super::source::Source;
 
 /// A single image.
 #[derive(Debug, Clone)]

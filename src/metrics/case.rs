@@ -113,32 +113,13 @@ pub fn evaluate_case(
     classes: &[String],
     tolerance_mm: f64,
 ) -> Result<Vec<ClassMetrics>, MetricsError> {
-    if truth.dim() != prediction.dim() {
-        let (truth, prediction) = (truth.shape().to_vec(), prediction.shape().to_vec());
-        return Err(MetricsError::Shape { truth, prediction });
-    }
-    if !spacing_mm.iter().all(|&mm| mm > 0.0 && mm.is_finite()) {
-        return Err(MetricsError::Spacing(spacing_mm));
-    }
-    if tolerance_mm.is_nan() || tolerance_mm < 0.0 {
-        return Err(MetricsError::Tolerance(tolerance_mm));
-    }
+    check(truth, prediction, spacing_mm, tolerance_mm)?;
     let (depth, height, width) = truth.dim();
     let sides_mm =
         [depth, height, width].into_iter().zip(spacing_mm).map(|(side, mm)| (side as f64 * mm).powi(2));
     let diagonal_mm = sides_mm.sum::<f64>().sqrt();
     let overlaps = overlaps(truth, prediction);
-    for (label, overlap) in overlaps.iter().enumerate().skip(classes.len()) {
-        for (volume, count) in [("truth", overlap.truth), ("prediction", overlap.prediction)] {
-            if count > 0 {
-                return Err(MetricsError::UnknownLabel {
-                    volume,
-                    label: label as u8,
-                    classes: classes.len(),
-                });
-            }
-        }
-    }
+    check_labels(&overlaps, classes.len())?;
     let of_class = |(label, overlap): (usize, &Overlap)| {
         let presence = match (overlap.truth, overlap.prediction) {
             (0, 0) => Presence::Neither,
@@ -166,6 +147,37 @@ pub fn evaluate_case(
     };
     // One class after the other: the distances of one that fills the volume take eight times its bytes.
     Ok(overlaps.iter().enumerate().take(classes.len()).skip(1).map(of_class).collect())
+}
+
+fn check(
+    truth: ArrayView3<'_, u8>,
+    prediction: ArrayView3<'_, u8>,
+    spacing_mm: [f64; 3],
+    tolerance_mm: f64,
+) -> Result<(), MetricsError> {
+    if truth.dim() != prediction.dim() {
+        let (truth, prediction) = (truth.shape().to_vec(), prediction.shape().to_vec());
+        return Err(MetricsError::Shape { truth, prediction });
+    }
+    if !spacing_mm.iter().all(|&mm| mm > 0.0 && mm.is_finite()) {
+        return Err(MetricsError::Spacing(spacing_mm));
+    }
+    if tolerance_mm.is_nan() || tolerance_mm < 0.0 {
+        return Err(MetricsError::Tolerance(tolerance_mm));
+    }
+    Ok(())
+}
+
+/// No volume may have a label that stands for no class.
+fn check_labels(overlaps: &[Overlap], classes: usize) -> Result<(), MetricsError> {
+    for (label, overlap) in overlaps.iter().enumerate().skip(classes) {
+        for (volume, count) in [("truth", overlap.truth), ("prediction", overlap.prediction)] {
+            if count > 0 {
+                return Err(MetricsError::UnknownLabel { volume, label: label as u8, classes });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Labels there can be.

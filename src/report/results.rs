@@ -170,13 +170,19 @@ impl Results {
         if truth.is_some() {
             self.measured.push(CaseMetrics { case_id: files.case_id.clone(), classes: metrics });
         }
+        self.summary.cases += 1;
+        self.summary.model.classes = names;
+        self.summary.model.label_values = open.classes.classes().iter().map(|class| class.value).collect();
+        self.time_case(open, slices);
+        self.write_figures()
+    }
+
+    /// Brings the timings up to date after a case of `slices` slices.
+    fn time_case(&mut self, open: &CaseOpen, slices: usize) {
         let since = |unix_ms| now().saturating_sub(Duration::from_millis(unix_ms));
         let elapsed = since(open.started_unix_ms);
         let from_command = open.commanded_unix_ms.map(since);
         let (first_result, first_from_command) = *self.first_result.get_or_insert((elapsed, from_command));
-        self.summary.cases += 1;
-        self.summary.model.classes = names;
-        self.summary.model.label_values = open.classes.classes().iter().map(|class| class.value).collect();
         self.summary.timings = Timings {
             seconds_total: elapsed.as_secs_f64(),
             seconds_per_case: elapsed.as_secs_f64() / self.summary.cases as f64,
@@ -185,7 +191,6 @@ impl Results {
             command_to_first_result_s: first_from_command.map_or(f64::NAN, |time| time.as_secs_f64()),
             seconds_export: self.export.as_secs_f64(),
         };
-        self.write_figures()
     }
 
     /// Writes everything after a live series. A receiver has no end, so its report has only the newest series.

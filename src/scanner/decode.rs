@@ -3,8 +3,18 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-use super::desk::Request;
+use super::spool::ImageFile;
 use crate::dicom::{DicomError, Images, Placement};
+
+/// An image to decode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    pub series_id: String,
+    pub revision: i64,
+    /// Place in the order of arrival.
+    pub index: usize,
+    pub file: ImageFile,
+}
 
 /// Reads images. Those of one file are best asked for one after the other.
 #[derive(Default)]

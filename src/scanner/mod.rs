@@ -16,8 +16,8 @@ pub mod network;
 mod spool;
 mod watch;
 
-pub use decode::{Decoded, Decoder};
-pub use desk::{Desk, Outgoing, Request};
+pub use decode::{Decoded, Decoder, Request};
+pub use desk::{Desk, Outgoing};
 pub use intake::Intake;
 pub use limits::Limits;
 pub use spool::{Claim, ImageFile, Incoming, Record, Refusal, SeriesState, Spool, Status, Stored};

@@ -97,15 +97,7 @@ impl Infer {
             Some(prompts) => prompts == Prompts::Labels,
             None => self.model.is_none(),
         };
-        if by_labels && self.labels.is_none() && self.boxes.is_empty() {
-            bail!(match self.prompts {
-                Some(_) => "--prompts labels needs --labels or --box",
-                None => "without --model, prompts must come from --labels or --box",
-            });
-        }
-        if !by_labels && !self.boxes.is_empty() {
-            bail!("--box is a prompt: the model makes its own, unless you say --prompts labels");
-        }
+        self.check_prompts(by_labels)?;
         let flow = match &self.dataflow {
             Some(path) => Flow::Custom(path.clone()),
             None => {
@@ -113,27 +105,7 @@ impl Infer {
                 Flow::Own(super::project()?.join(name))
             }
         };
-        let text = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
-        let settings: [(_, OsString); 18] = [
-            ("SPSAM_INPUT", absolute(&self.input)?.into()),
-            ("SPSAM_MODEL", text(&self.model)?.unwrap_or_default().into()),
-            ("SPSAM_LABELS", text(&self.labels)?.unwrap_or_default().into()),
-            ("SPSAM_OUTPUT", absolute(&self.output)?.into()),
-            ("SPSAM_DEVICE", self.device.clone().into()),
-            ("SPSAM_PRECISION", self.precision.name().into()),
-            ("SPSAM_BOXES", self.boxes.join(";").into()),
-            ("SPSAM_ROI", self.roi.unwrap_or_default().into()),
-            ("SPSAM_PROMPTS", self.prompt_kinds.unwrap_or_default().into()),
-            ("SPSAM_MIRROR", u8::from(!self.no_mirror).to_string().into()),
-            ("SPSAM_SEG", u8::from(!self.no_seg).to_string().into()),
-            ("SPSAM_OVERWRITE", u8::from(self.overwrite).to_string().into()),
-            ("SPSAM_IGNORE_LABELS", self.ignore.join(",").into()),
-            ("SPSAM_SLICE_AXIS", self.slice_axis.into()),
-            ("SPSAM_RESAMPLE_LABELS", u8::from(self.resample_labels).to_string().into()),
-            ("SPSAM_THREADS", self.threads.to_string().into()),
-            ("SPSAM_WINDOW", self.window.to_string().into()),
-            ("SPSAM_BASE", std::env::current_dir().wrap_err("this folder")?.into()),
-        ];
+        let settings = self.settings()?;
         let read = check::settings(&settings)?;
         if self.dataflow.is_none() {
             check::infer(&read, &self.device, by_labels)?;
@@ -153,6 +125,44 @@ impl Infer {
         }
         println!("label maps, metrics.csv, summary.json and report.html are in {}", self.output.display());
         Ok(())
+    }
+
+    fn check_prompts(&self, by_labels: bool) -> Result<()> {
+        if by_labels && self.labels.is_none() && self.boxes.is_empty() {
+            bail!(match self.prompts {
+                Some(_) => "--prompts labels needs --labels or --box",
+                None => "without --model, prompts must come from --labels or --box",
+            });
+        }
+        if !by_labels && !self.boxes.is_empty() {
+            bail!("--box is a prompt: the model makes its own, unless you say --prompts labels");
+        }
+        Ok(())
+    }
+
+    /// What the nodes read from their environment.
+    fn settings(&self) -> Result<[(&'static str, OsString); 18]> {
+        let text = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
+        Ok([
+            ("SPSAM_INPUT", absolute(&self.input)?.into()),
+            ("SPSAM_MODEL", text(&self.model)?.unwrap_or_default().into()),
+            ("SPSAM_LABELS", text(&self.labels)?.unwrap_or_default().into()),
+            ("SPSAM_OUTPUT", absolute(&self.output)?.into()),
+            ("SPSAM_DEVICE", self.device.clone().into()),
+            ("SPSAM_PRECISION", self.precision.name().into()),
+            ("SPSAM_BOXES", self.boxes.join(";").into()),
+            ("SPSAM_ROI", self.roi.clone().unwrap_or_default().into()),
+            ("SPSAM_PROMPTS", self.prompt_kinds.clone().unwrap_or_default().into()),
+            ("SPSAM_MIRROR", u8::from(!self.no_mirror).to_string().into()),
+            ("SPSAM_SEG", u8::from(!self.no_seg).to_string().into()),
+            ("SPSAM_OVERWRITE", u8::from(self.overwrite).to_string().into()),
+            ("SPSAM_IGNORE_LABELS", self.ignore.join(",").into()),
+            ("SPSAM_SLICE_AXIS", self.slice_axis.clone().into()),
+            ("SPSAM_RESAMPLE_LABELS", u8::from(self.resample_labels).to_string().into()),
+            ("SPSAM_THREADS", self.threads.to_string().into()),
+            ("SPSAM_WINDOW", self.window.to_string().into()),
+            ("SPSAM_BASE", std::env::current_dir().wrap_err("this folder")?.into()),
+        ])
     }
 }
 

@@ -8,7 +8,7 @@ use dicom_object::InMemDicomObject;
 use super::element::{empty, new_uid, text};
 use super::segmentation::Model;
 use crate::bundle::plain_text;
-use crate::dicom::instance;
+use crate::dicom::source::text as text_of;
 use crate::versions;
 
 /// Manufacturer, and creator of the content.
@@ -90,7 +90,7 @@ pub(super) fn of_source(source: &InMemDicomObject) -> InMemDicomObject {
     present.for_each(|element| {
         object.put(element);
     });
-    if instance::text(source, tags::FRAME_OF_REFERENCE_UID).is_empty() {
+    if text_of(source, tags::FRAME_OF_REFERENCE_UID).is_empty() {
         object.put(text(tags::FRAME_OF_REFERENCE_UID, new_uid()));
     }
     object
@@ -124,21 +124,21 @@ pub(super) fn add_series(object: &mut InMemDicomObject, source: &InMemDicomObjec
 
 /// Local time, or that of the time zone in which the source gives its times.
 fn now(source: &InMemDicomObject) -> DateTime<FixedOffset> {
-    match instance::text(source, tags::TIMEZONE_OFFSET_FROM_UTC).parse::<FixedOffset>() {
+    match text_of(source, tags::TIMEZONE_OFFSET_FROM_UTC).parse::<FixedOffset>() {
         Ok(zone) => Utc::now().with_timezone(&zone),
         Err(_) => Local::now().fixed_offset(),
     }
 }
 
 fn series_number(source: &InMemDicomObject) -> String {
-    let number: i64 = instance::text(source, tags::SERIES_NUMBER).parse().unwrap_or(0);
+    let number: i64 = text_of(source, tags::SERIES_NUMBER).parse().unwrap_or(0);
     let apart = number.saturating_add(NUMBERS_APART);
     if i32::try_from(apart).is_ok() { apart } else { NUMBERS_APART }.to_string()
 }
 
 /// A segmentation of images that were compressed with loss says so (PS3.3 C.8.20.2).
 pub(super) fn add_compression(object: &mut InMemDicomObject, source: &InMemDicomObject) {
-    if instance::text(source, tags::LOSSY_IMAGE_COMPRESSION) != "01" {
+    if text_of(source, tags::LOSSY_IMAGE_COMPRESSION) != "01" {
         object.put(text(tags::LOSSY_IMAGE_COMPRESSION, "00"));
         return;
     }

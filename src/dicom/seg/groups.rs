@@ -10,7 +10,7 @@ use super::element::{coded, count, decimal, item, longs, new_uid, number, one, r
 use super::frames::{Frame, Frames};
 use super::source::{Image, Instance, Sources};
 use crate::bundle::Code;
-use crate::dicom::instance;
+use crate::dicom::source::text as text_of;
 
 /// What the frames are ordered by: name, attribute, and its functional group.
 const DIMENSIONS: [(&str, Tag, Tag); 2] = [
@@ -25,7 +25,7 @@ pub(super) fn add(object: &mut InMemDicomObject, sources: &Sources, frames: &Fra
     object.put(sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, frames.list.iter().map(frame)));
     let instances = sources.instances().into_iter().map(|instance| item(reference(instance)));
     let series = [
-        text(tags::SERIES_INSTANCE_UID, instance::text(&sources.first, tags::SERIES_INSTANCE_UID)),
+        text(tags::SERIES_INSTANCE_UID, text_of(&sources.first, tags::SERIES_INSTANCE_UID)),
         sequence(tags::REFERENCED_INSTANCE_SEQUENCE, instances),
     ];
     object.put(one(tags::REFERENCED_SERIES_SEQUENCE, series));

@@ -11,8 +11,9 @@ use super::element::same_decimal;
 use super::segmentation::ImageFile;
 use crate::dicom::error::DicomError;
 use crate::dicom::groups::Groups;
-use crate::dicom::instance::{header, text};
+use crate::dicom::instance::header;
 use crate::dicom::slice::{Slice, dot};
+use crate::dicom::source::text;
 
 /// The images in the order of the volume.
 pub(super) struct Sources {

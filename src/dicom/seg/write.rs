@@ -14,7 +14,7 @@ use super::segmentation::Segmentation;
 use super::source::Sources;
 use super::{context, groups, segments};
 use crate::dicom::error::DicomError;
-use crate::dicom::instance::one_line;
+use crate::dicom::source::one_line;
 use crate::files::write_atomically;
 
 /// Writes a segmentation. Texts of the source keep its character set; ours are ASCII.

@@ -19,6 +19,7 @@
 //! If a node ends before the run does, the run ends, because parameters are in the nodes. It can be resumed from
 //! its newest checkpoint.
 
+mod keeper;
 mod loader;
 mod part;
 mod prompts;

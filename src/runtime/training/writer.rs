@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -12,6 +11,7 @@ use dora_node_api::{DoraNode, MetadataParameters};
 use eyre::{Result, bail, eyre};
 use tokio::sync::mpsc::unbounded_channel;
 
+use super::keeper::{Keeper, Reply, Task};
 use super::{STOP_FILE, TrainingRun};
 use crate::compute::Compute;
 use crate::message::control::{Command, Order, Progress, Status, Supply, from_json, to_json};
@@ -20,40 +20,12 @@ use crate::runtime::events::{Flow, Happening, send, serve};
 use crate::runtime::join::{Leave, join};
 use crate::runtime::number;
 use crate::runtime::threads::compute_here;
-use crate::training::{
-    Best, Course, PartName, Stage, StepReport, Trainer, TrainingConfig, TrainingError, divide,
-};
+use crate::training::{Course, PartName, Stage, StepReport, TrainingConfig, divide};
 
 /// The run ends if the messages of a step are lost this often.
 const MAX_ATTEMPTS: i64 = 6;
 /// How long the other nodes may take to exit after the end of the run.
 const LEAVE_WITHIN: Duration = Duration::from_secs(30);
-
-/// A message for the course thread.
-enum Task {
-    Learned {
-        report: StepReport,
-        seconds: f64,
-        waited: f64,
-    },
-    /// The shards of a step are on disk, with their sha256 by part.
-    Written {
-        step: u64,
-        shards: BTreeMap<String, String>,
-    },
-}
-
-/// A message from the course thread: the result of [`Task::Written`].
-enum Reply {
-    Complete,
-    /// The manifest cannot be written; training can continue.
-    NotComplete(TrainingError),
-    Finished {
-        bundle: PathBuf,
-        best: Option<Best>,
-    },
-    Failed(TrainingError),
-}
 
 /// Joins the dataflow and leads the run to its end, or until it is asked to stop.
 ///
@@ -73,14 +45,7 @@ pub fn run_writer(run: &TrainingRun, compute: Compute) -> Result<()> {
     let (course_config, course_stop) = (config.clone(), stop.clone());
     thread::Builder::new().name("course".into()).spawn(move || {
         compute_here();
-        let mut keeper = Keeper { config: course_config, compute, course, trainer: None, stop: course_stop };
-        for task in tasks {
-            if let Some(reply) = keeper.perform(task)
-                && to_io.send(reply).is_err()
-            {
-                return;
-            }
-        }
+        Keeper::new(course_config, compute, course, course_stop).serve(&tasks, &to_io);
     })?;
 
     let (mut node, mut events) = join()?;
@@ -112,53 +77,6 @@ pub fn run_writer(run: &TrainingRun, compute: Compute) -> Result<()> {
         Ok(if lead.is_over() { Flow::Finish } else { Flow::Continue })
     })?;
     Ok(())
-}
-
-/// The course thread: keeps curves, validations, manifests and the bundle.
-struct Keeper {
-    config: TrainingConfig,
-    compute: Compute,
-    course: Course,
-    /// The network for validations and the bundle, made when first needed.
-    trainer: Option<Trainer>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Keeper {
-    fn perform(&mut self, task: Task) -> Option<Reply> {
-        match task {
-            Task::Learned { report, seconds, waited } => {
-                self.course.learned(report, seconds, waited);
-                None
-            }
-            Task::Written { step, shards } => Some(self.written(step, shards).unwrap_or_else(Reply::Failed)),
-        }
-    }
-
-    fn written(&mut self, step: u64, shards: BTreeMap<String, String>) -> Result<Reply, TrainingError> {
-        let due = self.config.schedule.due(step);
-        let mut validated = true;
-        if due.validation {
-            let restored = self.config.checkpoints().read_shards(step, &shards)?;
-            let mut trainer = match self.trainer.take() {
-                Some(trainer) => trainer,
-                None => Trainer::new(&self.config.resumed(), self.compute)?,
-            };
-            trainer.restore(step, &restored)?;
-            validated = self.course.validate(&mut trainer, &self.stop)?;
-            self.trainer = Some(trainer);
-        }
-        if let Err(error) = self.course.complete(step, Ok(shards)) {
-            return if due.end { Err(error) } else { Ok(Reply::NotComplete(error)) };
-        }
-        match self.trainer.as_mut().filter(|_| due.end && validated) {
-            Some(trainer) => {
-                let (bundle, best) = self.course.export(trainer)?;
-                Ok(Reply::Finished { bundle, best })
-            }
-            None => Ok(Reply::Complete),
-        }
-    }
 }
 
 /// The phase of the run.
@@ -232,7 +150,12 @@ impl Lead {
         }
         let part = PartName::ALL.into_iter().find(|part| id == format!("progress_{}", part.name()));
         let part = part.ok_or_else(|| eyre!("input `{id}` is none that the writer knows in training"))?;
-        match from_json(json)? {
+        self.on_progress(node, part, from_json(json)?)
+    }
+
+    /// What a part has learned or saved.
+    fn on_progress(&mut self, node: &mut DoraNode, part: PartName, progress: Progress) -> Result<()> {
+        match progress {
             Progress::Working => {}
             Progress::Failed(error) => bail!("{}: {error}", part.name()),
             Progress::Learned { step, loss, gradient_norm } => {

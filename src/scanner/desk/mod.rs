@@ -8,9 +8,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::decode::Decoded;
+use super::decode::{Decoded, Request};
 use super::intake::Intake;
-use super::spool::ImageFile;
 use crate::message::live::{Frame, FrameAck, FrameAckMessage, SeriesMessage};
 use series::Series;
 
@@ -22,16 +21,6 @@ const MOST_DECODING: usize = 4;
 const REPEAT_AFTER: Duration = Duration::from_secs(30);
 /// Loaders that have been replaced, whose last messages may still come.
 const MOST_RETIRED: usize = 16;
-
-/// An image to decode.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    pub series_id: String,
-    pub revision: i64,
-    /// Place in the order of arrival.
-    pub index: usize,
-    pub file: ImageFile,
-}
 
 /// Something to send.
 #[derive(Debug)]

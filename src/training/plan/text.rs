@@ -1,6 +1,6 @@
 //! The configuration of a plan as text with comments.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::Path;
 
 use super::{Plan, STEPS_PER_EPOCH};
@@ -16,10 +16,15 @@ pub(super) fn configuration(plan: &Plan, hours: f64, seconds: f64, epochs: u64) 
     text
 }
 
-fn write(text: &mut String, plan: &Plan, hours: f64, seconds: f64, epochs: u64) -> std::fmt::Result {
+fn write(text: &mut String, plan: &Plan, hours: f64, seconds: f64, epochs: u64) -> fmt::Result {
+    model(text, plan)?;
+    data(text, plan)?;
+    learning(text, plan, hours, seconds, epochs)
+}
+
+fn model(text: &mut String, plan: &Plan) -> fmt::Result {
     let request = &plan.request;
     let names: Vec<String> = plan.classes.iter().map(|(_, name)| quoted(name)).collect();
-    let values: Vec<u8> = plan.classes.iter().map(|(value, _)| *value).collect();
     let modalities: Vec<String> = request.modalities.iter().map(|name| quoted(name)).collect();
     let [z, y, x] = plan.spacing_mm;
     let (side, mirror) = (plan.side, plan.mirrors_sides);
@@ -55,8 +60,12 @@ fn write(text: &mut String, plan: &Plan, hours: f64, seconds: f64, epochs: u64) 
         "  # true if a case has exactly one organ, or organs that touch: the rest is then removed"
     )?;
     writeln!(text, "  largest_component: false\n  network: {{ backbone: lite_medsam, image_size: {side} }}")?;
-    writeln!(text, "  weights:\n    file: {}\n    sha256: {LITE_MEDSAM_SHA256}", path(&request.weights))?;
+    writeln!(text, "  weights:\n    file: {}\n    sha256: {LITE_MEDSAM_SHA256}", path(&request.weights))
+}
 
+fn data(text: &mut String, plan: &Plan) -> fmt::Result {
+    let request = &plan.request;
+    let values: Vec<u8> = plan.classes.iter().map(|(value, _)| *value).collect();
     let [fold, folds] = request.fold;
     writeln!(text, "data:\n  folder: {}", path(&request.dataset))?;
     if let Some(labels) = &request.labels {
@@ -69,8 +78,11 @@ fn write(text: &mut String, plan: &Plan, hours: f64, seconds: f64, epochs: u64) 
         writeln!(text, "  ignore: {:?}", plan.ignore)?;
     }
     writeln!(text, "  # {} cases to learn from; patients never stand on both sides", plan.training_cases)?;
-    writeln!(text, "  split: {{ folds: {{ count: {folds}, index: {fold} }} }}\n  foreground: 0.5")?;
+    writeln!(text, "  split: {{ folds: {{ count: {folds}, index: {fold} }} }}\n  foreground: 0.5")
+}
 
+/// Schedule and optimiser: `epochs` that take `hours` at `seconds` a step, 0 if no step was timed.
+fn learning(text: &mut String, plan: &Plan, hours: f64, seconds: f64, epochs: u64) -> fmt::Result {
     let half = (epochs / 2).max(1);
     match seconds > 0.0 {
         true => writeln!(
@@ -98,7 +110,12 @@ fn write(text: &mut String, plan: &Plan, hours: f64, seconds: f64, epochs: u64) 
         "learning_rate: {{ warm_up_cosine: {{ peak: 8.0e-4, warm_up_steps: {warm_up}, last: 1.0e-5 }} }}"
     )?;
     writeln!(text, "# so that the decoder learns to use anyone's prompts\nprompts: {{}}")?;
-    writeln!(text, "augmentation:\n  mirror: [false, false, {mirror}]\noutput: {}", path(&request.output))
+    writeln!(
+        text,
+        "augmentation:\n  mirror: [false, false, {}]\noutput: {}",
+        plan.mirrors_sides,
+        path(&plan.request.output)
+    )
 }
 
 /// A text as a YAML scalar: JSON strings are valid YAML.

@@ -1,0 +1,125 @@
+//! What the images of a DICOM file have in common, from the attributes before its pixels.
+
+use std::path::{Path, PathBuf};
+
+use dicom_core::Tag;
+use dicom_dictionary_std::tags;
+use dicom_object::InMemDicomObject;
+
+use super::groups::Groups;
+use super::syntax::Syntax;
+
+/// Longest side of an image: the header of a NIfTI label map counts no further.
+const LONGEST_SIDE: usize = 1 << 15;
+/// Most pixels of an image.
+const MOST_PIXELS: usize = 1 << 26;
+/// Most frames of a file.
+const MOST_FRAMES: usize = 1 << 16;
+
+/// A file with images.
+#[derive(Debug, PartialEq)]
+pub(super) struct Source {
+    pub path: PathBuf,
+    pub syntax: Syntax,
+    pub rows: usize,
+    pub columns: usize,
+    pub frames: usize,
+    pub bits: Bits,
+    pub series: String,
+    pub series_number: Option<i64>,
+    /// Where the pixels begin in the file, if they can be used as they are there: neither encapsulated nor big-endian.
+    pub pixels_at: Option<u64>,
+}
+
+/// How a pixel is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bits {
+    /// 8 or 16.
+    pub allocated: u32,
+    pub stored: u32,
+    pub is_signed: bool,
+}
+
+impl Bits {
+    pub fn bytes(self) -> usize {
+        self.allocated as usize / 8
+    }
+}
+
+impl Source {
+    /// Reads the attributes; images that cannot be used are refused.
+    ///
+    /// # Errors
+    /// Says which attribute is missing or wrong.
+    pub fn read(path: &Path, file: &InMemDicomObject, syntax: Syntax) -> Result<Self, String> {
+        let number = |tag: Tag| file.get(tag).and_then(|element| element.to_int::<u32>().ok());
+        let size = |tag| number(tag).unwrap_or(0) as usize;
+        let (rows, columns) = (size(tags::ROWS), size(tags::COLUMNS));
+        if rows == 0 || columns == 0 || rows.max(columns) >= LONGEST_SIDE || rows * columns > MOST_PIXELS {
+            return Err(format!("images of {rows} × {columns} pixels"));
+        }
+        let frames = number(tags::NUMBER_OF_FRAMES).unwrap_or(1) as usize;
+        if frames == 0 || frames > MOST_FRAMES {
+            return Err(format!("{frames} frames"));
+        }
+        let groups = Groups::count(file);
+        if frames > 1 && groups != Some(frames) {
+            let described = groups.unwrap_or(0);
+            return Err(format!(
+                "{frames} frames, of which {described} have a place in space (functional groups)"
+            ));
+        }
+        let samples = number(tags::SAMPLES_PER_PIXEL).unwrap_or(1);
+        let photometric = text(file, tags::PHOTOMETRIC_INTERPRETATION);
+        if samples != 1 || !(photometric == "MONOCHROME2" || photometric.is_empty()) {
+            let kind = match &*photometric {
+                "MONOCHROME1" => "MONOCHROME1, in which large values are dark,".to_owned(),
+                other => {
+                    format!(
+                        "{samples} values a pixel ({})",
+                        other.replace(|c: char| !c.is_ascii_graphic(), "")
+                    )
+                }
+            };
+            return Err(format!("{kind} is not supported; only MONOCHROME2 is"));
+        } else if file.get(tags::MODALITY_LUT_SEQUENCE).is_some() {
+            return Err("its values have a table (Modality LUT), which is not supported".into());
+        }
+        let allocated = number(tags::BITS_ALLOCATED).unwrap_or(0);
+        let stored = number(tags::BITS_STORED).unwrap_or(allocated);
+        let high = number(tags::HIGH_BIT).unwrap_or(stored.saturating_sub(1));
+        if !matches!(allocated, 8 | 16) || stored == 0 || stored > allocated || high != stored - 1 {
+            return Err(format!("{allocated} bits a pixel, {stored} of them used up to bit {high}"));
+        }
+        let is_signed = number(tags::PIXEL_REPRESENTATION) == Some(1);
+        Ok(Self {
+            path: path.into(),
+            syntax,
+            rows,
+            columns,
+            frames,
+            bits: Bits { allocated, stored, is_signed },
+            series: text(file, tags::SERIES_INSTANCE_UID),
+            series_number: file.get(tags::SERIES_NUMBER).and_then(|element| element.to_int().ok()),
+            pixels_at: None,
+        })
+    }
+}
+
+/// A text; empty if there is none.
+pub(super) fn text(file: &InMemDicomObject, tag: Tag) -> String {
+    let text = file.get(tag).and_then(|element| element.to_str().ok());
+    text.map(|text| text.trim_matches(['\0', ' ']).to_owned()).unwrap_or_default()
+}
+
+/// An error and its causes in one line.
+pub(super) fn one_line(error: &dyn std::error::Error) -> String {
+    let mut parts = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        parts.push(cause.to_string());
+        next = cause.source();
+    }
+    parts.dedup();
+    parts.join(": ").split_whitespace().collect::<Vec<_>>().join(" ")
+}
