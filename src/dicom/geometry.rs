@@ -152,7 +152,7 @@ fn check_distances(slices: &[Slice], normal: [f64; 3], mean: f64) -> Result<(), 
             Err(format!("slices are missing {} ({wide:.2} mm, elsewhere {usual:.2} mm)", between(widest)))
         }
         _ => Err(format!(
-            "the slices are {:.3} to {wide:.3} mm apart, the most {}",
+            "the slices are unevenly spaced, {:.3} to {wide:.3} mm; the widest gap is {}",
             distances[0],
             between(widest)
         )),

@@ -46,8 +46,7 @@ impl Slice {
     /// Says which attribute is missing or wrong.
     pub fn read(file: &InMemDicomObject, source: &Arc<Source>, frame: usize) -> Result<Self, String> {
         let groups = Groups::of_frame(file, frame);
-        let missing =
-            |name: &str| format!("no valid {name}; only CT and MR images with a place in space are read");
+        let missing = |name: &str| format!("no valid {name}: the image does not say where it lies in space");
         let position = groups
             .numbers(tags::PLANE_POSITION_SEQUENCE, tags::IMAGE_POSITION_PATIENT)
             .ok_or_else(|| missing("Image Position (Patient)"))?;

@@ -56,32 +56,32 @@ impl Source {
         let size = |tag| number(tag).unwrap_or(0) as usize;
         let (rows, columns) = (size(tags::ROWS), size(tags::COLUMNS));
         if rows == 0 || columns == 0 || rows.max(columns) >= LONGEST_SIDE || rows * columns > MOST_PIXELS {
-            return Err(format!("images of {rows} × {columns} pixels"));
+            return Err(format!("images of {rows} × {columns} pixels are not supported"));
         }
         let frames = number(tags::NUMBER_OF_FRAMES).unwrap_or(1) as usize;
         if frames == 0 || frames > MOST_FRAMES {
-            return Err(format!("{frames} frames"));
+            return Err(format!("{frames} frames are not supported; 1 to {MOST_FRAMES} are"));
         }
         let groups = Groups::count(file);
         if frames > 1 && groups != Some(frames) {
             let described = groups.unwrap_or(0);
             return Err(format!(
-                "{frames} frames, of which {described} have a place in space (functional groups)"
+                "{frames} frames, but functional groups (position and orientation) of {described}"
             ));
         }
         let samples = number(tags::SAMPLES_PER_PIXEL).unwrap_or(1);
         let photometric = text(file, tags::PHOTOMETRIC_INTERPRETATION);
         if samples != 1 || !(photometric == "MONOCHROME2" || photometric.is_empty()) {
             let kind = match &*photometric {
-                "MONOCHROME1" => "MONOCHROME1, in which large values are dark,".to_owned(),
+                "MONOCHROME1" => "MONOCHROME1, in which large values are dark".to_owned(),
                 other => {
                     format!(
-                        "{samples} values a pixel ({})",
+                        "{samples} values per pixel ({})",
                         other.replace(|c: char| !c.is_ascii_graphic(), "")
                     )
                 }
             };
-            return Err(format!("{kind} is not supported; only MONOCHROME2 is"));
+            return Err(format!("{kind}: not supported; only MONOCHROME2 is"));
         } else if file.get(tags::MODALITY_LUT_SEQUENCE).is_some() {
             return Err("its values have a table (Modality LUT), which is not supported".into());
         }
@@ -89,7 +89,9 @@ impl Source {
         let stored = number(tags::BITS_STORED).unwrap_or(allocated);
         let high = number(tags::HIGH_BIT).unwrap_or(stored.saturating_sub(1));
         if !matches!(allocated, 8 | 16) || stored == 0 || stored > allocated || high != stored - 1 {
-            return Err(format!("{allocated} bits a pixel, {stored} of them used up to bit {high}"));
+            return Err(format!(
+                "{allocated} bits per pixel, {stored} stored, high bit {high}: not supported"
+            ));
         }
         let is_signed = number(tags::PIXEL_REPRESENTATION) == Some(1);
         Ok(Self {

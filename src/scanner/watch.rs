@@ -98,7 +98,7 @@ impl Watch {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let most = self.intake.spool().limits().instance_bytes;
         if bytes > most {
-            tracing::warn!("file {name} of the watched folder: refused: more than {} MB", most >> 20);
+            tracing::warn!("file {name} of the watched folder: refused: larger than {} MB", most >> 20);
             return State::Settled;
         }
         match is_dicom(path) {

@@ -24,7 +24,7 @@ enum Prompts {
 
 #[derive(Args)]
 pub struct Infer {
-    /// Volume (.nii, .nii.gz), folder of volumes or DICOM series, dataset folder (MSD, nnU-Net, ACDC, Synapse) or .txt list.
+    /// Volume (.nii, .nii.gz, .hdr), folder of volumes or DICOM series, dataset folder (MSD, nnU-Net, ACDC, Synapse) or .txt list.
     #[arg(long)]
     input: PathBuf,
     /// Model bundle: a folder with model.yml. Without it: plain LiteMedSAM with prompts from --labels or --box.
@@ -77,10 +77,10 @@ pub struct Infer {
     /// affines of both, instead of refusing them.
     #[arg(long, env = "SPSAM_RESAMPLE_LABELS", value_parser = FalseyValueParser::new())]
     resample_labels: bool,
-    /// CPU threads of each node, 0 = automatic.
+    /// CPU threads of each node, 0 = one per core.
     #[arg(long, env = "SPSAM_THREADS", default_value_t = 0)]
     threads: usize,
-    /// Windows in flight.
+    /// Windows in flight (sent and not yet acknowledged); more windows need more memory.
     #[arg(long, env = "SPSAM_WINDOW", default_value_t = 3)]
     window: usize,
     /// Another dataflow, with your own nodes in it.

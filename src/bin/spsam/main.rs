@@ -33,7 +33,7 @@ struct Cli {
 enum Command {
     /// Segment volumes by running a dataflow.
     Infer(infer::Infer),
-    /// Segment series while they arrive from a scanner, by running dataflows/stream.yml.
+    /// Segment DICOM series while they arrive from a scanner, by running dataflows/stream.yml.
     Stream(stream::Stream),
     /// Compare label maps with the truth: Dice, HD95, NSD.
     Evaluate(evaluate::Evaluate),
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// The project's folder: `SPSAM_HOME`, or the one in which this program was built.
+/// The project's folder: `SPSAM_HOME`, or the nearest folder above this program that contains `dataflows/infer.yml`.
 fn project() -> Result<PathBuf> {
     if let Some(home) = std::env::var_os("SPSAM_HOME") {
         return Ok(home.into());

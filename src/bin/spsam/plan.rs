@@ -34,7 +34,7 @@ pub struct PlanOptions {
     /// Folder of the labels. Default: the dataset's own.
     #[arg(long)]
     labels: Option<PathBuf>,
-    /// Time for the training on this machine. A few steps are timed, which takes a minute.
+    /// Hours for the training on this machine. A few steps are timed to plan it, which takes a minute.
     #[arg(long, default_value_t = 4.0)]
     hours: f64,
     /// Validation fold, from 0.

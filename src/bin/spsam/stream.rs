@@ -16,31 +16,31 @@ use super::infer::{absolute, failed, slice_axis};
 
 #[derive(Args)]
 pub struct Stream {
-    /// Model bundle: a folder with model.yml.
+    /// Model bundle of one modality: a folder with model.yml.
     #[arg(long)]
     model: PathBuf,
     /// Folder for images, label maps, summary.json and report.html.
     #[arg(long, default_value = "output")]
     output: PathBuf,
-    /// Address and port of the DICOM receiver, or off. Without --allow only this machine can be listened to.
+    /// Address and port of the DICOM receiver, or off. An address that other machines can reach needs --allow.
     #[arg(long, env = "SPSAM_LISTEN", default_value = "127.0.0.1:11112")]
     listen: String,
     /// AE title of the receiver.
     #[arg(long, env = "SPSAM_AE", default_value = "SPSAM")]
     ae: String,
-    /// AE titles that may send, separated by commas.
+    /// AE titles of peers that may send, separated by commas. Default: any, from this machine only.
     #[arg(long, env = "SPSAM_ALLOWED_AES", default_value = "", hide_default_value = true)]
     allow: String,
-    /// Folder whose DICOM files are taken as they appear.
+    /// Folder whose DICOM files are taken, also those in subfolders and those that appear later.
     #[arg(long, env = "SPSAM_WATCH")]
     watch: Option<PathBuf>,
-    /// Folder of received files. Default: .spool in the output folder.
+    /// Folder of received files, which hold patient data. Default: .spool in the output folder.
     #[arg(long, env = "SPSAM_SPOOL")]
     spool: Option<PathBuf>,
-    /// A series is complete if no image comes for so many seconds and no open association sends it.
+    /// A series is complete if no image comes for this many seconds and no open association sends it.
     #[arg(long, env = "SPSAM_SERIES_IDLE_SECS", default_value_t = 5, value_name = "SECONDS")]
     idle: usize,
-    /// End after so many series; 0: go on until Ctrl-C.
+    /// Number of series after which the run ends; 0: it goes on until Ctrl-C.
     #[arg(long, env = "SPSAM_SERIES", default_value_t = 0)]
     series: usize,
     /// Segment only this region, world mm (RAS): x0,y0,z0,x1,y1,z1.
@@ -61,7 +61,7 @@ pub struct Stream {
     /// Precision of the network: auto (bf16 if the hardware supports it), fp32, bf16 or fp16.
     #[arg(long, env = "SPSAM_PRECISION", default_value = "auto")]
     precision: Precision,
-    /// CPU threads of each node, 0 = automatic.
+    /// CPU threads of each node, 0 = one per core.
     #[arg(long, env = "SPSAM_THREADS", default_value_t = 0)]
     threads: usize,
     /// Another dataflow, with your own nodes in it.

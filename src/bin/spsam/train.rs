@@ -23,7 +23,7 @@ pub struct Train {
     /// (`spsam plan`), and its plan.yml is in the output folder.
     #[arg(long, required_unless_present = "data")]
     config: Option<PathBuf>,
-    /// Time for the training, without --config: a few steps are timed.
+    /// Hours for the training on this machine, without --config. A few steps are timed to plan it.
     #[arg(long, default_value_t = 4.0, conflicts_with = "config")]
     hours: f64,
     /// Validation fold, from 0, without --config.

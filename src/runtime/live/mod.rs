@@ -68,7 +68,7 @@ impl LiveLoader {
             bail!("SPSAM_MODEL is not set: name a model bundle, such as models/hippocampus");
         } else if config.modalities.len() != 1 {
             bail!(
-                "model {}: images of {} modalities; a live series has one",
+                "model {}: needs images of {} modalities; a live series has one",
                 config.name,
                 config.modalities.len()
             );

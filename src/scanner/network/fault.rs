@@ -14,7 +14,7 @@ pub(super) enum Fault {
     Aborted,
     #[error("the connection is lost")]
     Lost,
-    #[error("nothing came in time")]
+    #[error("the peer was silent or too slow")]
     Idle,
     /// The peer violates the protocol.
     #[error("{0}")]
@@ -45,7 +45,7 @@ impl From<Error> for Fault {
             Error::ReceivePdu { source: ReadError::ReadPdu { .. }, .. } => Self::Lost,
             Error::ReceivePdu {
                 source: ReadError::PduTooLarge { pdu_length, max_pdu_length, .. }, ..
-            } => Self::Broken(format!("a PDU of {pdu_length} bytes; {max_pdu_length} are allowed")),
+            } => Self::Broken(format!("a PDU of {pdu_length} bytes; at most {max_pdu_length} are allowed")),
             Error::ReceivePdu { .. } => Self::Broken("a PDU that cannot be read".into()),
             Error::UnexpectedPdu { .. } => Self::Broken("an unexpected PDU".into()),
             Error::UnknownPdu { .. } => Self::Broken("a PDU of an unknown kind".into()),

@@ -127,7 +127,7 @@ async fn associate(stream: TcpStream, address: SocketAddr, options: &Options, in
     let association = match timeout(REQUEST_TIME, options.establish_async(stream)).await {
         Ok(Ok(association)) => association,
         Ok(Err(error)) => return tracing::warn!("{address}: {}", Fault::from(error)),
-        Err(_) => return tracing::warn!("{address}: no association requested in time"),
+        Err(_) => return tracing::warn!("{address}: connected, but requested no association in time"),
     };
     let peer = format!("{} ({address})", shown(association.peer_ae_title()));
     let mut session = Session::new(association, intake, peer.clone());

@@ -36,10 +36,10 @@ impl Incoming {
         let length = bytes.len() as u64;
         let most = self.store.limits.instance_bytes;
         if self.bytes + length > most {
-            let reason = format!("an instance of more than {} MB", most >> 20);
+            let reason = format!("the instance is larger than {} MB", most >> 20);
             return Err(Refusal::new(Status::OutOfResources, reason));
         } else if !self.store.state().take(length, self.store.limits.spool_bytes) {
-            let reason = "the spool is full of series that are not finished";
+            let reason = "the spool is full of unfinished series";
             return Err(Refusal::new(Status::OutOfResources, reason));
         }
         self.bytes += length;

@@ -184,7 +184,10 @@ impl Spool {
         if !state.series.contains_key(series_id) {
             let most = self.store.limits.series;
             if state.unfinished() >= most {
-                return Err(Refusal::new(Status::OutOfResources, format!("{most} series are not finished")));
+                return Err(Refusal::new(
+                    Status::OutOfResources,
+                    format!("there are {most} unfinished series already"),
+                ));
             }
             let entry = self.new_series(series_id, images).map_err(|error| Refusal::no_space(&error))?;
             state.series.insert(series_id.to_owned(), entry);
