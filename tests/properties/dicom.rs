@@ -104,7 +104,7 @@ fn unusable_series_are_refused_in_one_line_with_the_cause() {
         ("tilt", "13.5° (gantry tilt)"),
         ("sizes", "different sizes"),
         ("inverse", "MONOCHROME1"),
-        ("colour", "3 values a pixel (RGB)"),
+        ("colour", "3 values per pixel (RGB): not supported"),
         ("no_place", "Image Position (Patient)"),
         ("lies", "4000 × 4000 pixels need"),
         ("huge", "65535 × 65535 pixels"),
