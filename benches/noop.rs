@@ -223,6 +223,7 @@ fn send_all(args: &Args) -> Result<()> {
             level: None,
             slices: None,
             covered: None,
+            times: Default::default(),
             shape: Vec::new(),
         };
         for seq in 0..args.depth {

@@ -23,7 +23,7 @@ pub mod message {
     mod text;
 
     pub use error::MessageError;
-    pub use header::{SliceHeader, keys};
+    pub use header::{NodeTimes, SliceHeader, keys};
     pub use text::{encode_text, from_json, text, to_json};
 }
 pub mod runtime {

@@ -92,6 +92,8 @@ pub struct LiveImage {
     pub slice: Option<usize>,
     /// When its last byte arrived, nanoseconds since 1970.
     pub received_ns: i64,
+    /// When the image arrived at the loader, nanoseconds since 1970.
+    pub arrived_ns: i64,
 }
 
 /// Writer to loader.

@@ -1,5 +1,7 @@
 //! Metadata of a slice message. Keys of dora's streaming pattern keep dora's names.
 
+use std::collections::BTreeMap;
+
 use dora_node_api::{MetadataParameters, Parameter};
 
 use super::MessageError;
@@ -31,10 +33,19 @@ pub mod keys {
     pub const SLICES: &str = "slices";
     /// Int: number of classes, background included.
     pub const CLASSES: &str = "classes";
+    /// List of int, followed by the id of a node: when it began to work on the window and when it sent this message,
+    /// nanoseconds since 1970. Only in live segmentation.
+    pub const TIME_OF: &str = "time_of.";
     /// List of int: the rows and columns of the slice that the volume covers, `[first, end, first, end]`; absent =
     /// all.
     pub const COVERED: &str = "covered";
 }
+
+/// Most nodes whose times are read from a message.
+const MOST_TIMES: usize = 16;
+
+/// When each node, by its id, began to work on a window and when it sent the result, nanoseconds since 1970.
+pub type NodeTimes = BTreeMap<String, [i64; 2]>;
 
 /// Metadata of a tensor message: which slices of which window it holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +71,8 @@ pub struct SliceHeader {
     pub slices: Option<i64>,
     /// Rows and columns of the slice that the volume covers, `[first, end]` each; `None` = all.
     pub covered: Option<[[i64; 2]; 2]>,
+    /// What the nodes before have measured. A node adds its own time only if there is one, as in live segmentation.
+    pub times: NodeTimes,
     /// Shape of the tensor.
     pub shape: Vec<i64>,
 }
@@ -123,6 +136,7 @@ impl SliceHeader {
             level,
             slices,
             covered,
+            times: times(parameters),
             shape,
         })
     }
@@ -150,6 +164,11 @@ impl SliceHeader {
         if let Some(covered) = self.covered {
             parameters.insert(keys::COVERED.into(), Parameter::ListInt(covered.concat()));
         }
+        let times = self
+            .times
+            .iter()
+            .map(|(node, time)| (format!("{}{node}", keys::TIME_OF), Parameter::ListInt(time.to_vec())));
+        parameters.extend(times);
         parameters
     }
 
@@ -162,6 +181,17 @@ impl SliceHeader {
     pub fn at(&self, seq: i64, shape: Vec<i64>) -> Self {
         Self { seq, shape, level: None, slices: None, ..self.clone() }
     }
+}
+
+/// The times of nodes. One that is no time is left out: it is no part of the result.
+fn times(parameters: &MetadataParameters) -> NodeTimes {
+    let time = |(key, value): (&String, &Parameter)| match (key.strip_prefix(keys::TIME_OF), value) {
+        (Some(node), Parameter::ListInt(time)) => {
+            Some((node.to_owned(), <[i64; 2]>::try_from(&**time).ok()?))
+        }
+        _ => None,
+    };
+    parameters.iter().filter_map(time).take(MOST_TIMES).collect()
 }
 
 pub(super) fn integer(parameters: &MetadataParameters, key: &'static str) -> Result<i64, MessageError> {
@@ -202,6 +232,7 @@ mod tests {
             level: Some((1, 5)),
             slices: None,
             covered: Some([[0, 7], [2, 8]]),
+            times: NodeTimes::from([("image-encoder".into(), [5, 9])]),
             shape: vec![4, 8, 8],
         }
     }

@@ -15,7 +15,7 @@ mod text;
 mod wire_kind;
 
 pub use error::MessageError;
-pub use header::{SliceHeader, keys};
+pub use header::{NodeTimes, SliceHeader, keys};
 pub use payload::{activation_kind, check_length, copy_slices, encode_tensor, tensor_kind, view_tensor};
 pub use prompts::{decode_prompts, encode_prompts};
 pub use text::{encode_text, from_json, text, to_json};

@@ -16,6 +16,22 @@ pub struct CaseSection {
     pub montage: Option<Montage>,
 }
 
+/// What the two volumes of a section are called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sides {
+    /// The one at the left of the pictures, where there is one.
+    pub left: &'static str,
+    /// The other one.
+    pub right: &'static str,
+}
+
+impl Sides {
+    /// The truth, and what the model makes of it.
+    pub const TRUTH: Self = Self { left: "truth", right: "prediction" };
+    /// Two results of equal standing.
+    pub const RESULTS: Self = Self { left: "A", right: "B" };
+}
+
 /// One class of one case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassRow {

@@ -3,15 +3,34 @@
 use std::path::Path;
 
 use super::ReportError;
-use super::case_section::{CaseSection, RenderedCase};
-use super::markup::{case_section, introduction, page_head};
+use maud::Markup;
+
+use super::case_section::{CaseSection, RenderedCase, Sides};
+use super::markup::{case_section, comparison, introduction, page_head};
 use super::sections::Sections;
 use super::summary::RunSummary;
 use crate::files::write_atomically;
+use crate::metrics::ClassSummary;
+
+/// What a page that compares two results says besides its cases.
+#[derive(Debug)]
+pub struct Comparison {
+    /// Where the first result is.
+    pub a: String,
+    /// Where the second one is.
+    pub b: String,
+    /// Cases that only the first has.
+    pub only_a: Vec<String>,
+    /// Cases that only the second has.
+    pub only_b: Vec<String>,
+    /// Means over the cases, by class.
+    pub classes: Vec<(String, ClassSummary)>,
+}
 
 /// The page while its run goes on: add cases, write it as often as wanted.
 #[derive(Debug)]
 pub struct Report {
+    sides: Sides,
     cases: Vec<RenderedCase>,
     sections: Sections,
 }
@@ -21,8 +40,8 @@ impl Report {
     ///
     /// # Errors
     /// [`ReportError::Io`] where the folder cannot be written to.
-    pub fn new(folder: &Path) -> Result<Self, ReportError> {
-        Ok(Self { cases: Vec::new(), sections: Sections::new(folder)? })
+    pub fn new(folder: &Path, sides: Sides) -> Result<Self, ReportError> {
+        Ok(Self { sides, cases: Vec::new(), sections: Sections::new(folder)? })
     }
 
     /// Adds a case, or puts it in the place of the one with the same name.
@@ -33,7 +52,7 @@ impl Report {
         let rendered = RenderedCase {
             case_id: section.case_id.clone(),
             dice_mean: section.dice_mean(),
-            html: self.sections.append(&case_section(section)?.into_string())?,
+            html: self.sections.append(&case_section(section, self.sides)?.into_string())?,
         };
         match self.cases.iter_mut().find(|case| case.case_id == section.case_id) {
             Some(case) => *case = rendered,
@@ -67,10 +86,23 @@ impl Report {
     /// # Errors
     /// [`ReportError::Io`].
     pub fn write(&self, path: &Path, summary: &RunSummary) -> Result<(), ReportError> {
+        let title = format!("Segmentation report: {}", summary.model.name);
+        self.write_page(path, &title, introduction(&title, &self.cases, summary))
+    }
+
+    /// Writes the page of a comparison of two results with the cases so far.
+    ///
+    /// # Errors
+    /// [`ReportError::Io`].
+    pub fn write_comparison(&self, path: &Path, compared: &Comparison) -> Result<(), ReportError> {
+        let title = "Comparison of two results";
+        self.write_page(path, title, comparison(title, &self.cases, compared))
+    }
+
+    fn write_page(&self, path: &Path, title: &str, introduction: Markup) -> Result<(), ReportError> {
         write_atomically(path, |file| {
-            let title = format!("Segmentation report: {}", summary.model.name);
-            let head = page_head(&title, include_str!("report.css")).into_string();
-            let introduction = introduction(&title, &self.cases, summary).into_string();
+            let head = page_head(title, include_str!("report.css")).into_string();
+            let introduction = introduction.into_string();
             write!(file, "<!DOCTYPE html>\n<html lang=\"en\">\n{head}\n<body>\n{introduction}\n")?;
             for (index, case) in self.cases.iter().enumerate() {
                 writeln!(file, "<section class=\"case\" id=\"case-{index}\">")?;
@@ -87,9 +119,9 @@ impl Report {
 mod tests {
     use super::*;
     use crate::metrics::ClassMetrics;
-    use crate::report::ClassRow;
     use crate::report::summary::FailedCase;
     use crate::report::summary::tests::example;
+    use crate::report::{ClassRow, LiveFigures, Part, Percentiles};
 
     fn row(class: &str, dice: f64, hd95_mm: f64) -> ClassRow {
         let metrics = ClassMetrics { dice, hd95_mm, nsd: 0.5, ..ClassMetrics::undefined(class) };
@@ -105,7 +137,7 @@ mod tests {
     }
 
     fn new_report() -> Report {
-        Report::new(&std::env::temp_dir()).unwrap()
+        Report::new(&std::env::temp_dir(), Sides::TRUTH).unwrap()
     }
 
     fn page(report: &Report, summary: &RunSummary) -> String {
@@ -116,9 +148,35 @@ mod tests {
     }
 
     #[test]
+    fn the_times_of_live_masks_are_on_the_page_by_part() {
+        let part = Part { p50: 0.125, p95: 0.25 };
+        let figures = Percentiles {
+            images: 7,
+            p50: 0.4,
+            p95: 0.61,
+            max: 1.5,
+            parts: [("image-<encoder>".to_owned(), part)].into(),
+        };
+        let live = Some(LiveFigures { provisional: Some(figures), complete: None });
+        let page = page(&new_report(), &RunSummary { live, ..example() });
+        for text in [
+            "Provisional masks",
+            "7 images",
+            "400 ms",
+            "610 ms",
+            "1500 ms",
+            "image-&lt;encoder&gt;",
+            "125 ms",
+        ] {
+            assert!(page.contains(text), "{text}");
+        }
+        assert!(!page.contains("Masks of complete series"));
+    }
+
+    #[test]
     fn old_cases_of_a_run_without_an_end_are_forgotten() {
         let folder = tempfile::tempdir().unwrap();
-        let mut report = Report::new(folder.path()).unwrap();
+        let mut report = Report::new(folder.path(), Sides::TRUTH).unwrap();
         for number in 0..6 {
             report.add_case(&section(&format!("case_{number}"), 0.5)).unwrap();
             report.forget_old(3, folder.path()).unwrap();

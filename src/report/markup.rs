@@ -4,9 +4,10 @@ use std::fmt::{self, Display};
 
 use maud::{Markup, PreEscaped, html};
 
-use super::case_section::{CaseSection, ClassRow, RenderedCase};
+use super::case_section::{CaseSection, ClassRow, RenderedCase, Sides};
 use super::summary::{CONVENTIONS, FailedCase, RunSummary};
-use super::{ReportError, class_colour};
+use super::{Comparison, LiveFigures, ReportError, class_colour};
+use crate::metrics::ClassSummary;
 
 /// The `head` of a page that loads nothing from elsewhere.
 pub fn page_head(title: &str, css: &str) -> Markup {
@@ -30,7 +31,8 @@ pub(super) fn introduction(title: &str, cases: &[RenderedCase], summary: &RunSum
         p.use { "Not for clinical use" }
         dl { @for (name, value) in facts(summary) { div { dt { (name) } dd { (value) } } } }
         @if !summary.failed.is_empty() { (failed(&summary.failed)) }
-        @if has_truth { (means(summary)) }
+        @if has_truth { (means(&summary.classes)) }
+        @if let Some(live) = &summary.live { (latencies(live)) }
         h2 { "Cases" }
         ul.legend {
             @for (class, name) in summary.model.classes.iter().enumerate().skip(1) {
@@ -38,6 +40,30 @@ pub(super) fn introduction(title: &str, cases: &[RenderedCase], summary: &RunSum
             }
         }
         @if has_truth { (overview(cases)) }
+    }
+}
+
+/// The part of a page that compares two results before the sections of the cases.
+pub(super) fn comparison(title: &str, cases: &[RenderedCase], comparison: &Comparison) -> Markup {
+    let Comparison { a, b, only_a, only_b, classes } = comparison;
+    let only = [("Only in A", only_a), ("Only in B", only_b)];
+    html! {
+        h1 { (title) }
+        p.use { "Not for clinical use" }
+        dl {
+            div { dt { "A" } dd { (a) } }
+            div { dt { "B" } dd { (b) } }
+            div { dt { "Cases in both" } dd { (cases.len()) } }
+            @for (what, names) in only.into_iter().filter(|(_, names)| !names.is_empty()) {
+                div { dt { (what) } dd { (names.join(", ")) } }
+            }
+        }
+        (means(classes))
+        h2 { "Cases" }
+        ul.legend {
+            @for (index, (name, _)) in classes.iter().enumerate() { li { (class_name(index + 1, name)) } }
+        }
+        (overview(cases))
     }
 }
 
@@ -83,14 +109,14 @@ fn failed(failed: &[FailedCase]) -> Markup {
     }
 }
 
-fn means(summary: &RunSummary) -> Markup {
+fn means(classes: &[(String, ClassSummary)]) -> Markup {
     html! {
         h2 { "Means over the cases" }
         div.table { table {
             tr {
                 th { "Class" } th { "Dice" } th { "HD95 mm" } th { "over cases" } th { "missed in" } th { "NSD" }
             }
-            @for (index, (name, means)) in summary.classes.iter().enumerate() {
+            @for (index, (name, means)) in classes.iter().enumerate() {
                 @let [dice, hd95, nsd] = figures(means.dice, means.hd95_mm, means.nsd);
                 tr {
                     td { (class_name(index + 1, name)) }
@@ -100,6 +126,28 @@ fn means(summary: &RunSummary) -> Markup {
         } }
         @for (key, text) in CONVENTIONS.iter().filter(|(key, _)| *key == "absent_class") {
             p.note id=(key) { "Absent classes: " (text) "." }
+        }
+    }
+}
+
+/// How long masks took, and the parts of it.
+fn latencies(live: &LiveFigures) -> Markup {
+    let ms = |seconds: f64| format!("{:.0} ms", 1e3 * seconds);
+    let kinds = [("Provisional masks", &live.provisional), ("Masks of complete series", &live.complete)];
+    html! {
+        h2 { "From the last byte of an image to its mask" }
+        @for (kind, figures) in kinds.into_iter().filter_map(|(kind, figures)| Some((kind, figures.as_ref()?))) {
+            div.table { table.live {
+                tr { th { (kind) } th { "Median" } th { "95th percentile" } th { "Slowest" } }
+                tr { td { (figures.images) " images" } td { (ms(figures.p50)) } td { (ms(figures.p95)) } td { (ms(figures.max)) } }
+                @for (name, part) in &figures.parts {
+                    tr { td { (name) } td { (ms(part.p50)) } td { (ms(part.p95)) } td {} }
+                }
+            } }
+        }
+        p.note {
+            "receive: until the image is at the loader; queue: until its case is planned; then the work of each node on the "
+            "windows of the case; between: on the way, and waiting for other windows."
         }
     }
 }
@@ -122,8 +170,8 @@ fn overview(cases: &[RenderedCase]) -> Markup {
 ///
 /// # Errors
 /// [`ReportError::Png`].
-pub(super) fn case_section(section: &CaseSection) -> Result<Markup, ReportError> {
-    let pictures = pictures(section)?;
+pub(super) fn case_section(section: &CaseSection, sides: Sides) -> Result<Markup, ReportError> {
+    let pictures = pictures(section, sides)?;
     let has_truth = section.has_truth();
     let of_all = |of: fn(&ClassRow) -> Option<f64>| section.classes.iter().filter_map(of).sum::<f64>();
     Ok(html! {
@@ -132,8 +180,8 @@ pub(super) fn case_section(section: &CaseSection) -> Result<Markup, ReportError>
         div.table { table {
             tr {
                 th { "Class" }
-                @if has_truth { th { "Dice" } th { "HD95 mm" } th { "NSD" } th { "True volume ml" } }
-                th { "Volume ml" }
+                @if has_truth { th { "Dice" } th { "HD95 mm" } th { "NSD" } th { "Volume ml, " (sides.left) } }
+                th { "Volume ml" @if has_truth { ", " (sides.right) } }
             }
             @for (index, row) in section.classes.iter().enumerate() {
                 tr {
@@ -158,9 +206,10 @@ pub(super) fn case_section(section: &CaseSection) -> Result<Markup, ReportError>
     })
 }
 
-fn pictures(section: &CaseSection) -> Result<Markup, ReportError> {
+fn pictures(section: &CaseSection, sides: Sides) -> Result<Markup, ReportError> {
     let Some(montage) = &section.montage else { return Ok(PreEscaped(String::new())) };
-    let sides = if montage.has_truth { "truth left, prediction right" } else { "prediction" };
+    let Sides { left, right } = sides;
+    let sides = if montage.has_truth { format!("{left} left, {right} right") } else { right.to_owned() };
     let mut figures = Vec::with_capacity(montage.panels.len());
     for panel in &montage.panels {
         let (width, height) = panel.picture.dimensions();

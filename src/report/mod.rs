@@ -19,9 +19,9 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-pub use case_section::{CaseSection, ClassRow};
-pub use html::Report;
-pub use latency::{Latencies, LiveFigures, Percentiles, Wait};
+pub use case_section::{CaseSection, ClassRow, Sides};
+pub use html::{Comparison, Report};
+pub use latency::{Latencies, LiveFigures, Part, Percentiles, Wait};
 pub use markup::page_head;
 pub use montage::{Montage, Panel};
 pub use montage_input::{MontageConfig, MontageInput};

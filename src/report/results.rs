@@ -9,8 +9,8 @@ use ndarray::Array3;
 
 use super::{
     CaseSection, ClassRow, FailedCase, Latencies, ModelInfo, Montage, MontageConfig, MontageInput,
-    OutputRecord, Report, RunSummary, Segmentations, Timings, Versions, Wait, now_utc, segmentation_name,
-    write_metrics, write_summary,
+    OutputRecord, Report, RunSummary, Segmentations, Sides, Timings, Versions, Wait, now_utc,
+    segmentation_name, write_metrics, write_summary,
 };
 use crate::bundle::Bundle;
 use crate::dicom::is_series;
@@ -88,7 +88,7 @@ impl Results {
             record: OutputRecord::read(folder)?,
             ignore,
             segmentations: None,
-            report: Report::new(folder)?,
+            report: Report::new(folder, Sides::TRUTH)?,
             summary,
             measured: Vec::new(),
             first_result: None,

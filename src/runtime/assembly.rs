@@ -160,6 +160,10 @@ impl Open {
             let window = window.or_insert_with(|| Tensor::empty(shape, (kind, Device::Cpu)));
             copy_slices(array, header.slice_shape(), window, places.clone())?;
         }
+        for (node, &[began, sent]) in &header.times {
+            let time = self.header.times.entry(node.clone()).or_insert([began, sent]);
+            *time = [time[0].min(began), time[1].max(sent)];
+        }
         // Recorded only now, because a rejected message is still missing.
         self.seen.extend(places.map(|seq| (input.name, seq, level)));
         self.levels.insert(input.name, levels);
@@ -204,6 +208,7 @@ mod tests {
             level,
             slices: None,
             covered: None,
+            times: Default::default(),
             shape: vec![2],
         }
     }
@@ -229,6 +234,23 @@ mod tests {
         assert_eq!(Vec::<f32>::try_from(levels[1].flatten(0, -1)).unwrap(), [10.0, 10.0, 11.0, 11.0]);
         assert_eq!(Vec::<f32>::try_from(window.tensor("b", 0).flatten(0, -1)).unwrap(), [7.0, 7.0, 8.0, 8.0]);
         assert!(assembler.incomplete().is_empty());
+    }
+
+    #[test]
+    fn a_window_has_the_times_of_all_nodes_that_its_messages_passed() {
+        let mut assembler = Assembler::new(vec![A, B]);
+        let with = |seq, times: &[(&str, [i64; 2])]| SliceHeader {
+            times: times.iter().map(|&(node, time)| (node.into(), time)).collect(),
+            ..header(0, seq, None)
+        };
+        let encoded: &[_] = &[("encoder", [3, 5])];
+        assert!(assembler.add(&A, with(0, encoded), &array(0.0)).unwrap().is_none());
+        assert!(assembler.add(&A, with(1, &[("encoder", [3, 8])]), &array(0.0)).unwrap().is_none());
+        let prompted: &[_] = &[("encoder", [3, 7]), ("extractor", [9, 10])];
+        assert!(assembler.add(&B, with(0, prompted), &array(0.0)).unwrap().is_none());
+        let window = assembler.add(&B, with(1, prompted), &array(0.0)).unwrap().unwrap();
+        let expected = [("encoder", [3, 8]), ("extractor", [9, 10])];
+        assert_eq!(window.header.times, expected.map(|(node, time)| (node.into(), time)).into());
     }
 
     #[test]

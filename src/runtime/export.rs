@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::stage::panic_text;
 use super::startup::reason;
-use super::writer::live::{self, ImageMask};
+use super::writer::live::{self, ImageMask, Work, with_own};
 use crate::message::control::{Ack, CaseOpen};
 use crate::report::{Results, Wait};
 
@@ -25,6 +25,8 @@ pub(super) enum Export {
         labels: Array3<u8>,
         /// Time spent on blending its windows.
         blending: Duration,
+        /// What the other nodes have worked on it.
+        work: Work,
         /// Slices segmented so far, of all cases.
         slices: usize,
     },
@@ -79,9 +81,9 @@ impl Exporter {
 
     pub(super) fn take(&mut self, export: Export) {
         match export {
-            Export::Write { open, labels, blending, slices } => {
+            Export::Write { open, labels, blending, work, slices } => {
                 self.results.exported(blending);
-                self.write(&open, &labels, slices);
+                self.write(&open, &labels, slices, (blending, work));
             }
             Export::GivenUp { case_id, error } => {
                 if !self.done.contains_key(&case_id) {
@@ -103,12 +105,18 @@ impl Exporter {
         }
     }
 
-    fn write(&mut self, open: &CaseOpen, labels: &Array3<u8>, slices: usize) {
+    fn write(
+        &mut self,
+        open: &CaseOpen,
+        labels: &Array3<u8>,
+        slices: usize,
+        (blending, work): (Duration, Work),
+    ) {
         let case_id = open.plan.files.case_id.clone();
         let started = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             self.results.add_case(open, labels, slices)?;
-            self.complete_live(open, labels)
+            self.complete_live(open, labels, with_own(work, blending + started.elapsed()))
         }));
         let outcome = outcome.unwrap_or_else(|panic| Err::<(), Report>(eyre!("{}", panic_text(&*panic))));
         self.results.exported(started.elapsed());
@@ -122,9 +130,9 @@ impl Exporter {
     }
 
     /// Sends the masks of a complete live series. A receiver has no end, so the report is written with each series.
-    fn complete_live(&mut self, open: &CaseOpen, labels: &Array3<u8>) -> Result<(), Report> {
+    fn complete_live(&mut self, open: &CaseOpen, labels: &Array3<u8>, work: Work) -> Result<(), Report> {
         let Some(live) = &open.live else { return Ok(()) };
-        let (masks, waits) = live::masks(live, Some(labels), open.classes.len());
+        let (masks, waits) = live::masks(live, Some(labels), open.classes.len(), work);
         // As in `answer`.
         let _ = self.to_io.send(Told::Masks(masks));
         self.results.add_latencies(false, waits);

@@ -95,6 +95,7 @@ mod tests {
             level: None,
             slices: None,
             covered: None,
+            times: Default::default(),
             shape: shape.to_vec(),
         };
         let mib = [1 << 18]; // as Float32

@@ -5,6 +5,7 @@ mod classes;
 pub(super) mod delivery;
 pub(super) mod guard;
 mod run;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, mpsc};

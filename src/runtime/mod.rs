@@ -6,6 +6,7 @@
 
 mod assembly;
 mod byte_lock;
+mod clock;
 mod command_start;
 mod device;
 mod dispatch;

@@ -13,6 +13,7 @@ use tch::Tensor;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::assembly::{Assembler, Window};
+use super::clock::now_ns;
 use super::events::{Flow, Happening, send, serve};
 use super::input::Input;
 use super::join::join;
@@ -43,7 +44,7 @@ pub trait Stage: Send + 'static {
 }
 
 enum Computed {
-    Output(Output),
+    Output(Box<Output>),
     Done { segment: i64, attempt: i64 },
     Failed { segment: i64, attempt: i64, error: eyre::Report },
 }
@@ -158,7 +159,7 @@ fn serve_stage(node: &mut DoraNode, events: &mut EventStream, stage: impl Stage)
         working: BTreeSet::new(),
     };
     let turns = Turns::new(stage.network(), node.dataflow_id());
-    let mut computing = Computing { stage, outputs, turns, to_io };
+    let mut computing = Computing { name: node.id().to_string(), stage, outputs, turns, to_io };
     thread::Builder::new().name("compute".into()).spawn(move || computing.serve(&windows))?;
     serve(node, events, results, |node, happening| {
         match happening {
@@ -191,6 +192,8 @@ fn connected_inputs(node: &DoraNode, stage: &impl Stage) -> Result<Vec<Input>> {
 
 /// The compute thread.
 struct Computing<S> {
+    /// Id of the node.
+    name: String,
     stage: S,
     outputs: BTreeSet<String>,
     turns: Turns,
@@ -214,11 +217,17 @@ impl<S: Stage> Computing<S> {
     fn compute(&mut self, window: Window) -> Computed {
         let (segment, attempt) = (window.header.segment_id, window.header.attempt);
         let case_id = window.header.case_id.clone();
-        let Self { stage, outputs, turns, to_io } = self;
+        let Self { name, stage, outputs, turns, to_io } = self;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            // The I/O loop outlives this thread, except at exit, when no results are needed.
-            let mut sink = |output| drop(to_io.send(Computed::Output(output)));
             let _turn = turns.take()?;
+            let began_ns = (!window.header.times.is_empty()).then(now_ns);
+            let mut sink = |mut output: Output| {
+                if let Some(began_ns) = began_ns {
+                    output.header.times.insert(name.clone(), [began_ns, now_ns()]);
+                }
+                // The I/O loop outlives this thread, except at exit, when no results are needed.
+                drop(to_io.send(Computed::Output(Box::new(output))));
+            };
             tch::no_grad(|| stage.process(window, &mut Emit::new(outputs, &mut sink)))
         }));
         let error = match outcome {
@@ -348,6 +357,7 @@ mod tests {
             level: None,
             slices: None,
             covered: None,
+            times: Default::default(),
             shape: Vec::new(),
         };
         let runs = |values_a_slice: usize| {

@@ -51,7 +51,7 @@ enum Event {
     Tick,
     Restart(usize),
     /// A slice for the encoder, the decoder or the writer.
-    Slice(usize, Input, SliceHeader, f32),
+    Slice(usize, Input, Box<SliceHeader>, f32),
     /// The encoder or the decoder has computed its window, with the number of its process life.
     Computed(usize, u64),
     Alive(Vec<i64>),
@@ -117,6 +117,7 @@ fn header(segment: i64, attempt: i64, seq: i64, count: i64, level: Option<(i64, 
         level,
         slices: None,
         covered: None,
+        times: Default::default(),
         shape: vec![1],
     }
 }
@@ -215,14 +216,14 @@ impl World {
             }
             Event::Slice(2, input, header, value) => {
                 let array = encode_tensor(&Tensor::from_slice(&[value]), WireKind::Float32);
-                if let Some(window) = self.writer_assembler.add(&input, header, &array).unwrap() {
+                if let Some(window) = self.writer_assembler.add(&input, *header, &array).unwrap() {
                     self.arrived(&window);
                 }
             }
             Event::Slice(which, input, header, value) => {
                 let array = encode_tensor(&Tensor::from_slice(&[value]), WireKind::Float32);
                 let stage = &mut self.stages[which];
-                if let Some(window) = stage.assembler.add(&input, header, &array).unwrap() {
+                if let Some(window) = stage.assembler.add(&input, *header, &array).unwrap() {
                     stage.queue.push_back(window);
                     if stage.queue.len() == 1 {
                         self.compute(which);
@@ -276,7 +277,7 @@ impl World {
                 sent.push((2, LOGITS, at(None)));
             }
             for (to, input, header) in sent {
-                self.send(|| Event::Slice(to, input, header.clone(), value));
+                self.send(|| Event::Slice(to, input, Box::new(header.clone()), value));
             }
         }
     }

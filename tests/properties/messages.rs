@@ -99,6 +99,7 @@ fn window(config: &BundleConfig) -> (SliceHeader, Tensor, Tensor) {
         level: None,
         slices: None,
         covered: None,
+        times: Default::default(),
         shape: Vec::new(),
     };
     let slices = Tensor::randn([depth, modalities, height, width], (Kind::Float, Device::Cpu));

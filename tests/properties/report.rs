@@ -7,7 +7,7 @@ use nifti::{IntoNdArray, NiftiObject, ReaderOptions};
 use self_prompt_sam::metrics::{ClassMetrics, ClassSummary};
 use self_prompt_sam::report::{
     CaseSection, ClassRow, Conventions, FailedCase, ModelInfo, Montage, MontageConfig, MontageInput, Report,
-    RunSummary, Timings, Versions, class_colour, now_utc,
+    RunSummary, Sides, Timings, Versions, class_colour, now_utc,
 };
 
 use crate::skip::skipped;
@@ -41,7 +41,7 @@ fn a_real_case_becomes_a_page() {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/ACDC"), PathBuf::from);
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
     std::fs::create_dir_all(&out).unwrap();
-    let mut report = Report::new(&out).unwrap();
+    let mut report = Report::new(&out, Sides::TRUTH).unwrap();
     let mut cases = 0;
     for patient in ["patient023", "patient012"] {
         let folder = patients.join(patient);

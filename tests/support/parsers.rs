@@ -233,6 +233,7 @@ pub fn wire(bytes: &[u8]) -> bool {
             level: None,
             slices: (input.kind == InputKind::Activations).then_some(1),
             covered: None,
+            times: Default::default(),
             shape: vec![1, 4],
         };
         parameters.extend(header.to_parameters());

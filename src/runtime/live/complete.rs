@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::image::Image;
 use crate::dicom::{Arranged, arrange};
 use crate::message::control::{LiveCase, LiveImage};
+use crate::runtime::clock::now_ns;
 use crate::volume::{CaseFiles, write_series};
 
 /// Folder of the images in the folder of the results.
@@ -61,6 +62,7 @@ fn volume(
         index: image.frame.index,
         slice: Some(slice),
         received_ns: image.frame.received_ns,
+        arrived_ns: image.arrived_ns,
     };
     let first = &ordered[0].frame;
     Ok(Complete {
@@ -71,7 +73,7 @@ fn volume(
             provisional: false,
             shape: [first.placement.rows, first.placement.columns],
             images: ordered.iter().enumerate().map(image).collect(),
-            planned_ns: crate::runtime::writer::live::now_ns(),
+            planned_ns: now_ns(),
         },
     })
 }

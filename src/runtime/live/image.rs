@@ -8,11 +8,14 @@ use dora_node_api::MetadataParameters;
 
 use crate::message::live::Frame;
 use crate::message::{MessageError, check_length};
+use crate::runtime::clock::now_ns;
 
 /// An image that has arrived.
 #[derive(Debug)]
 pub(super) struct Image {
     pub frame: Frame,
+    /// When it arrived here, nanoseconds since 1970.
+    pub arrived_ns: i64,
     /// Values row by row, from the first row on.
     pub pixels: Vec<f32>,
 }
@@ -45,7 +48,7 @@ impl Image {
             let smallest = finite.reduce(f32::min).unwrap_or(0.0);
             pixels.iter_mut().filter(|value| !value.is_finite()).for_each(|value| *value = smallest);
         }
-        Ok(Arc::new(Self { frame, pixels }))
+        Ok(Arc::new(Self { frame, arrived_ns: now_ns(), pixels }))
     }
 
     /// Rows from the last to the first, as a volume has them.

@@ -7,7 +7,7 @@ use super::image::Image;
 use super::stack::Stack;
 use crate::bundle::{BundleConfig, Plane};
 use crate::message::control::{LiveCase, LiveImage};
-use crate::runtime::writer::live::now_ns;
+use crate::runtime::clock::now_ns;
 use crate::volume::{BoxMm, CaseFiles, CasePlan, Grid, PreparedCase, Regrid};
 
 /// Distance from the last mask within which an organ is looked for, mm.
@@ -140,11 +140,12 @@ fn near(grid: &Grid, bounds: [[usize; 2]; 2]) -> Grid {
 fn live_case(request: &Request, stack: &Stack, new: &[usize], start: usize, is_inside: bool) -> LiveCase {
     let first = &stack.images()[0].frame.placement;
     let image = |&position: &usize| {
-        let frame = &stack.images()[position].frame;
+        let image = &stack.images()[position];
         LiveImage {
-            index: frame.index,
+            index: image.frame.index,
             slice: is_inside.then(|| position - start),
-            received_ns: frame.received_ns,
+            received_ns: image.frame.received_ns,
+            arrived_ns: image.arrived_ns,
         }
     };
     LiveCase {
@@ -193,7 +194,7 @@ weights: { file: weights.pth, sha256: '0' }
         let mut pixels = vec![index as f32; 40 * 32];
         pixels[0] = 100.0;
         let frame = Frame { series_id: "a".into(), revision: 0, index, received_ns: 0, placement };
-        Arc::new(Image { frame, pixels })
+        Arc::new(Image { frame, arrived_ns: 0, pixels })
     }
 
     fn request(images: Vec<Arc<Image>>, new: &[i64], bounds: Option<[[usize; 2]; 2]>) -> Request {

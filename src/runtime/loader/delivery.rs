@@ -6,17 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arrow::array::{ArrayRef, Float32Array, UInt8Array};
-use arrow::buffer::ScalarBuffer;
-use arrow::datatypes::ArrowNativeType;
 use dora_node_api::{DoraNode, MetadataParameters};
 use eyre::{Result, WrapErr};
-use ndarray::{Array, Dimension};
 use uuid::Uuid;
 
 use super::LABELS;
+use super::values::values_of;
 use crate::message::control::{Ack, AckMessage, CaseMessage, CaseOpen, LiveCase, Status, from_json, to_json};
-use crate::message::{SliceHeader, encode_text, text};
+use crate::message::{NodeTimes, SliceHeader, encode_text, text};
 use crate::runtime::Settings;
+use crate::runtime::clock::now_ns;
 use crate::runtime::dispatch::{Action, Dispatcher, Timing};
 use crate::runtime::events::send;
 use crate::runtime::notice::{Notice, tell};
@@ -31,6 +30,12 @@ struct OpenCase {
     message: CaseMessage,
     plan: CasePlan,
     prepared: PreparedCase,
+}
+
+impl OpenCase {
+    fn is_live(&self) -> bool {
+        matches!(&self.message, CaseMessage::Open(open) if open.live.is_some())
+    }
 }
 
 /// What has happened to a case.
@@ -315,6 +320,7 @@ impl Delivery {
             tracing::warn!("case {case_id}: window {} is sent again ({attempt})", segment - first);
             send_case(node, &case.message)?;
         }
+        let began_ns = now_ns();
         let window = usize::try_from(segment - first)?;
         let voxels = case.prepared.window(window);
         let labels = self.sends_labels.then(|| case.prepared.label_window(window)).flatten();
@@ -331,15 +337,18 @@ impl Delivery {
             level: None,
             slices: None,
             covered: case.plan.covered(window),
+            times: NodeTimes::new(),
             shape: Vec::new(),
         };
         // Slices are lent parts of the window, which is copied only if there are several modalities.
         let (voxels, labels) = (values_of(voxels), labels.map(values_of));
         let plane = height * width;
         for seq in 0..depth {
+            let times = case.is_live().then(|| (node.id().to_string(), [began_ns, now_ns()]));
+            let times: NodeTimes = times.into_iter().collect();
             let at = |shape: &[usize]| {
                 let shape = shape.iter().map(|&size| size as i64).collect();
-                header.at(seq as i64, shape).to_parameters()
+                SliceHeader { times: times.clone(), ..header.at(seq as i64, shape) }.to_parameters()
             };
             let length = modalities * plane;
             let slice = Float32Array::new(voxels.slice(seq * length, length), None);
@@ -353,39 +362,10 @@ impl Delivery {
     }
 }
 
-/// The values of an array in C order. Copies only if they are in another order in memory.
-fn values_of<T: ArrowNativeType, D: Dimension>(array: Array<T, D>) -> ScalarBuffer<T> {
-    let array = if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() };
-    let length = array.len();
-    let (values, start) = array.into_raw_vec_and_offset();
-    ScalarBuffer::from(values).slice(start.unwrap_or(0), length)
-}
-
 /// Sends a message on `cases`.
 ///
 /// # Errors
 /// dora takes no messages.
 pub(in crate::runtime) fn send_case(node: &mut DoraNode, message: &CaseMessage) -> Result<()> {
     send(node, "cases", MetadataParameters::new(), encode_text(&to_json(message)?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_slices_of_a_window_are_lent_and_of_several_modalities_gathered() {
-        for modalities in [1, 2] {
-            let window = Array::from_shape_fn((modalities, 3, 2, 2), |(m, d, y, x)| {
-                (100 * m + 10 * d + 2 * y + x) as f32
-            });
-            let start = window.as_ptr();
-            let values = values_of(window.permuted_axes([1, 0, 2, 3]));
-            assert_eq!(values.as_ptr() == start, modalities == 1);
-            let second = values.slice(4 * modalities, 4 * modalities);
-            let expected: Vec<f32> =
-                (0..modalities).flat_map(|m| (0..4).map(move |i| (100 * m + 10 + i) as f32)).collect();
-            assert_eq!(second.to_vec(), expected);
-        }
-    }
 }

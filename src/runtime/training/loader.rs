@@ -157,6 +157,7 @@ fn send_step(
             level: None,
             slices: None,
             covered: None,
+            times: Default::default(),
             shape: Vec::new(),
         };
         let mut outcome = Ok(());

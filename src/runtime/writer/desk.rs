@@ -11,7 +11,7 @@ use ndarray::{Array3, ArrayView4};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::LOGITS;
-use super::live;
+use super::live::{self, Work, with_own};
 use crate::message::control::{Ack, CaseMessage, CaseOpen, LiveCase};
 use crate::runtime::assembly::Window;
 use crate::runtime::export::{Export, Told};
@@ -38,6 +38,8 @@ struct OpenCase {
     assembler: LabelAssembler,
     /// Time spent on its windows so far.
     blending: Duration,
+    /// What the other nodes have worked on it so far.
+    work: Work,
 }
 
 /// The state of the thread.
@@ -99,7 +101,7 @@ impl Desk {
             }
             Job::Case(CaseMessage::Background { case_id, classes, live }) => {
                 if !self.answer_again(&case_id) {
-                    self.show(case_id, &live, None, classes);
+                    self.show(case_id, &live, None, classes, Work::new());
                 }
             }
             Job::Case(CaseMessage::End { .. }) => self.export(Export::End),
@@ -119,7 +121,10 @@ impl Desk {
         }
         self.started.get_or_insert_with(Instant::now);
         let assembler = LabelAssembler::new(&open.plan, open.classes.len());
-        self.open.insert(case_id.clone(), OpenCase { open, assembler, blending: Duration::ZERO });
+        self.open.insert(
+            case_id.clone(),
+            OpenCase { open, assembler, blending: Duration::ZERO, work: Work::new() },
+        );
         let (early, others): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.early)
             .into_iter()
             .partition(|(_, window)| window.header.case_id == case_id);
@@ -176,18 +181,27 @@ impl Desk {
     }
 
     fn close_case(&mut self, case_id: String) {
-        let Some(OpenCase { open, assembler, blending }) = self.open.remove(&case_id) else { return };
+        let Some(OpenCase { open, assembler, blending, work }) = self.open.remove(&case_id) else { return };
         let labels = assembler.finish();
         if let Some(live) = open.live.as_ref().filter(|live| live.provisional) {
-            return self.show(case_id, live, Some(&labels), open.classes.len());
+            let work = with_own(work, blending);
+            return self.show(case_id, live, Some(&labels), open.classes.len(), work);
         }
         self.closed.insert(case_id);
-        self.export(Export::Write { open: Box::new(open), labels, blending, slices: self.slices });
+        let slices = self.slices;
+        self.export(Export::Write { open: Box::new(open), labels, blending, work, slices });
     }
 
     /// Sends the masks of a provisional case.
-    fn show(&mut self, case_id: String, live: &LiveCase, labels: Option<&Array3<u8>>, classes: usize) {
-        let (masks, waits) = live::masks(live, labels, classes);
+    fn show(
+        &mut self,
+        case_id: String,
+        live: &LiveCase,
+        labels: Option<&Array3<u8>>,
+        classes: usize,
+        work: Work,
+    ) {
+        let (masks, waits) = live::masks(live, labels, classes, work);
         // As in `answer`.
         let _ = self.to_io.send(Told::Masks(masks));
         self.export(Export::Latencies(waits));
@@ -215,7 +229,7 @@ impl Desk {
     /// Blends a window into its case; returns true if the case is complete.
     fn blend(&mut self, case_id: &str, window: &Window) -> Result<bool> {
         let Some(case) = self.open.get_mut(case_id) else { return Ok(false) };
-        let OpenCase { open, assembler, blending } = case;
+        let OpenCase { open, assembler, blending, work } = case;
         let started = Instant::now();
         let index = usize::try_from(window.header.segment_id - open.first_segment)?;
         let windows = open.plan.windows().len();
@@ -237,6 +251,9 @@ impl Desk {
             Ok(())
         })?;
         *blending += started.elapsed();
+        for (node, [began_ns, sent_ns]) in &window.header.times {
+            *work.entry(node.clone()).or_default() += sent_ns.saturating_sub(*began_ns) as f64 * 1e-9;
+        }
         let missing = assembler.missing().len();
         self.slices += depth;
         self.report_progress(case_id, windows - missing, windows);
@@ -293,6 +310,7 @@ mod tests {
             level: None,
             slices: None,
             covered: None,
+            times: Default::default(),
             shape: vec![2, 1, 1],
         };
         let logits = encode_tensor(&tch::Tensor::from_slice(&[1.0f32, 0.0]), WireKind::Float32);

@@ -139,7 +139,7 @@ impl World {
         }
         for seq in 0..self.depth {
             let header = header(segment, attempt, seq, self.depth, None);
-            self.send(|| Event::Slice(0, SLICES, header.clone(), value(segment, seq)));
+            self.send(|| Event::Slice(0, SLICES, Box::new(header.clone()), value(segment, seq)));
         }
     }
 }

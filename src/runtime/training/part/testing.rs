@@ -36,6 +36,7 @@ pub(super) fn header(segment_id: i64, attempt: i64, seq: i64, count: i64) -> Sli
         level: None,
         slices: None,
         covered: None,
+        times: Default::default(),
         shape: vec![1],
     }
 }
