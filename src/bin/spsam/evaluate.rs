@@ -1,20 +1,17 @@
 //! `spsam evaluate`.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use eyre::{Result, WrapErr, bail, eyre};
-use ndarray::Array3;
 use self_prompt_sam::files::write_atomically;
 use self_prompt_sam::metrics::{CaseMetrics, Summary, evaluate_case};
 use self_prompt_sam::report::{OutputRecord, write_metrics};
-use self_prompt_sam::volume::dataset::{Pair, pair};
-use self_prompt_sam::volume::{
-    self, ClassTable, Header, IgnoreValues, LabelFiles, Regrid, TargetGrid, USUAL_IGNORE_VALUE, VolumeError,
-    masks_of_classes, number_masks,
-};
+use self_prompt_sam::volume::dataset::pair;
+use self_prompt_sam::volume::{IgnoreValues, Regrid};
+
+use super::label_maps::{Volumes, class_table};
 
 #[derive(Args)]
 pub struct Evaluate {
@@ -49,13 +46,6 @@ pub struct Evaluate {
 /// The files written to the output folder.
 const FILES: [&str; 2] = ["metrics.csv", "summary.json"];
 
-/// A case in memory, on the truth's grid; labels are indices into the table of classes.
-struct Volumes {
-    truth: Array3<u8>,
-    prediction: Array3<u8>,
-    spacing_mm: [f64; 3],
-}
-
 impl Evaluate {
     pub fn run(self) -> Result<()> {
         let ignore: IgnoreValues =
@@ -65,11 +55,11 @@ impl Evaluate {
         }
         let mut found = pair(&self.labels, &self.predictions)?;
         found.log();
-        let table = self.classes(&mut found.pairs, &ignore)?;
+        let table = class_table(&mut found.pairs, &self.classes, &ignore)?;
         let regrid = if self.resample_labels { Regrid::Resample } else { Regrid::Refuse };
         let mut metrics: Vec<CaseMetrics> = Vec::new();
         for pair in &found.pairs {
-            let Volumes { truth, prediction, spacing_mm } = read(pair, &ignore, &table, regrid)?;
+            let Volumes { truth, prediction, spacing_mm } = Volumes::read(pair, &ignore, &table, regrid)?;
             let (names, tolerance_mm) = (table.names(), self.tolerance_mm);
             let classes = evaluate_case(truth.view(), prediction.view(), spacing_mm, &names, tolerance_mm)
                 .wrap_err_with(|| format!("{}", pair.truth.path().display()))?;
@@ -92,24 +82,6 @@ impl Evaluate {
                 self.predictions.display(),
                 summary.missing.join(", ")
             ),
-        }
-    }
-
-    /// The classes that the user names, else those of the masks, else the values found.
-    fn classes(&self, pairs: &mut [Pair], ignore: &IgnoreValues) -> Result<ClassTable> {
-        let labels =
-            pairs.iter_mut().flat_map(|pair| std::iter::once(&mut pair.truth).chain(&mut pair.prediction));
-        if !self.classes.is_empty() {
-            let table = ClassTable::parse(&self.classes).map_err(|error| eyre!("--classes: {error}"))?;
-            let others = masks_of_classes(labels, &table)?;
-            if !others.is_empty() {
-                tracing::warn!("masks that are none of the classes are left out: {}", others.join(", "));
-            }
-            return Ok(table);
-        }
-        match number_masks(labels).wrap_err("--classes value=name,… would say which value is which mask")? {
-            Some(table) => Ok(table),
-            None => Ok(ClassTable::of_values(values(pairs, ignore)?)),
         }
     }
 }
@@ -164,48 +136,4 @@ fn write(output: &Path, metrics: &[CaseMetrics], summary: &Summary) -> Result<()
     record.complete(FILES)?;
     println!("metrics.csv and summary.json are in {}", output.display());
     Ok(())
-}
-
-/// All values of truth and predictions, except ignored ones.
-fn values(pairs: &[Pair], ignore: &IgnoreValues) -> Result<BTreeSet<u8>> {
-    let mut values = BTreeSet::new();
-    for pair in pairs {
-        for (labels, is_truth) in [(Some(&pair.truth), true), (pair.prediction.as_ref(), false)] {
-            let Some(labels) = labels else { continue };
-            let mut is_there = [false; 256];
-            let read = labels.read(|path| Ok(volume::read_labels(path)?.0))?;
-            read.iter().for_each(|&label| is_there[usize::from(label)] = true);
-            let found =
-                (0..=u8::MAX).filter(|&value| is_there[usize::from(value)] && !ignore.contains(value));
-            let found: Vec<u8> = found.collect();
-            if is_truth && found.contains(&USUAL_IGNORE_VALUE) {
-                let error =
-                    VolumeError::UnknownLabel { path: labels.path().into(), value: USUAL_IGNORE_VALUE };
-                bail!("{error}; --classes 255=name makes it a class");
-            }
-            values.extend(found);
-        }
-    }
-    Ok(values)
-}
-
-fn read(pair: &Pair, ignore: &IgnoreValues, table: &ClassTable, regrid: Regrid) -> Result<Volumes> {
-    // The truth's grid: that of its file or of its first mask.
-    let first = pair.truth.files().first().map(|path| Header::read(path)).transpose()?;
-    let Some(header) = first else { bail!("{}: no labels", pair.truth.path().display()) };
-    let grid = TargetGrid::from(&header);
-    let read_on_grid = |labels: &LabelFiles| labels.read(|path| volume::read_labels_on(path, &grid, regrid));
-    let mut truth = read_on_grid(&pair.truth)?;
-    let mut prediction = match &pair.prediction {
-        Some(labels) => read_on_grid(labels)?,
-        None => Array3::zeros(truth.dim()),
-    };
-    let (truth_path, prediction_path) =
-        (pair.truth.path(), pair.prediction.as_ref().unwrap_or(&pair.truth).path());
-    ignore.clear_both(&mut truth, &mut prediction);
-    for (labels, path) in [(&mut truth, truth_path), (&mut prediction, prediction_path)] {
-        let unknown = |value| VolumeError::UnknownLabel { path: path.into(), value };
-        table.to_indices(labels).map_err(unknown)?;
-    }
-    Ok(Volumes { truth, prediction, spacing_mm: header.spacing_mm() })
 }

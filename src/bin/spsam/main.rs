@@ -3,6 +3,7 @@
 
 mod ablate;
 mod check;
+mod compare;
 mod dataflow;
 mod dataset;
 mod doctor;
@@ -10,6 +11,7 @@ mod evaluate;
 mod infer;
 mod init;
 mod inspect;
+mod label_maps;
 mod plan;
 mod progress;
 mod stream;
@@ -37,6 +39,8 @@ enum Command {
     Stream(stream::Stream),
     /// Compare label maps with the truth: Dice, HD95, NSD.
     Evaluate(evaluate::Evaluate),
+    /// Compare two results of the same cases: agreement by class, and a page with both.
+    Compare(compare::Compare),
     /// Say what is installed on this machine and what is missing.
     Doctor,
     /// Show the contents of a dataset, a volume, a model bundle or a checkpoint, and what is wrong with it.
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
             Command::Infer(infer) => infer.run(),
             Command::Stream(stream) => stream.run(),
             Command::Evaluate(evaluate) => evaluate.run(),
+            Command::Compare(compare) => compare.run(),
             Command::Doctor => doctor::run(),
             Command::Inspect(inspect) => inspect.run(),
             Command::Init(init) => init.run(),

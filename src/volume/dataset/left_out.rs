@@ -21,7 +21,7 @@ pub struct LeftOut {
 pub enum Reason {
     /// Its name marks it as the labels of a volume beside it.
     LabelsOfAVolume,
-    /// A volume whose labels are beside it, found where labels are expected.
+    /// A volume whose labels are beside it, or a folder of such volumes, found where labels are expected.
     HasLabelsBeside,
     /// ACDC's cine series, whose frames are beside it.
     Film,
@@ -41,7 +41,7 @@ impl Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::LabelsOfAVolume => "named as labels of a volume beside it",
-            Self::HasLabelsBeside => "an image: its labels are beside it",
+            Self::HasLabelsBeside => "images, whose labels are beside them",
             Self::Film => "a cine series whose frames are beside it",
             Self::LabelFolder => "a folder of labels",
             Self::BesideVolumes => "a folder beside volumes, which are used instead",

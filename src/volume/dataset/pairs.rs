@@ -13,6 +13,9 @@ use crate::volume::{LabelFiles, VolumeError};
 /// Endings that only the names of predictions have.
 const PREDICTION_ENDINGS: [&str; 3] = ["_pred", "_prediction", "_0000"];
 
+/// Folder of images beside their label maps.
+const IMAGE_FOLDER: &str = "images";
+
 /// A case to evaluate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
@@ -31,7 +34,7 @@ pub struct Pairs {
     pub pairs: Vec<Pair>,
     /// Predictions without a case in the truth.
     pub unknown: Vec<PathBuf>,
-    /// Volumes in the truth's folder that are images.
+    /// Volumes in the truth's folder that are images, and folders of images beside label maps.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -94,7 +97,11 @@ fn last_name(path: &Path) -> String {
 pub fn pair(truth: &Path, predictions: &Path) -> Result<Pairs, VolumeError> {
     let mut found = Pairs::default();
     let is_one_prediction = !metadata(predictions)?.is_dir();
-    let predicted = if is_one_prediction { vec![predictions.into()] } else { files_below(predictions)? };
+    let predicted = if is_one_prediction {
+        vec![predictions.into()]
+    } else {
+        files_below(predictions, &mut found.left_out)?
+    };
     let truths = truth_items(truth, &predicted, &mut found.left_out)?;
     let candidates = prediction_items(predictions, predicted, &truths);
     let no_cases = |path: &Path| VolumeError::NoCases { path: path.into() };
@@ -156,7 +163,7 @@ fn truth_items(
     }
     let mut files = Vec::new();
     for folder in label_folders(root) {
-        files.extend(files_below(&folder)?);
+        files.extend(files_below(&folder, left_out)?);
     }
     let by_folder = by_folder(files);
     let predicted: HashSet<String> = predicted.iter().map(|path| stem(path)).collect();
@@ -216,13 +223,18 @@ fn by_folder(files: Vec<PathBuf>) -> BTreeMap<PathBuf, (Vec<PathBuf>, Vec<String
     folders
 }
 
-fn files_below(root: &Path) -> Result<Vec<PathBuf>, VolumeError> {
+/// All volumes, except those of a folder `images` beside volumes: these are their images, as a live run leaves them.
+fn files_below(root: &Path, left_out: &mut Vec<LeftOut>) -> Result<Vec<PathBuf>, VolumeError> {
     let (mut files, mut waiting) = (Vec::new(), vec![(root.to_path_buf(), 0)]);
     while let Some((folder, level)) = waiting.pop() {
         let found = entries(&folder)?;
+        let has_volumes = !found.volumes.is_empty();
         files.extend(found.volumes);
+        let (images, others): (Vec<_>, Vec<_>) =
+            found.folders.into_iter().partition(|folder| has_volumes && last_name(folder) == IMAGE_FOLDER);
+        left_out.extend(images.into_iter().map(|path| LeftOut { path, reason: Reason::HasLabelsBeside }));
         if level < MOST_LEVELS {
-            waiting.extend(found.folders.into_iter().map(|folder| (folder, level + 1)));
+            waiting.extend(others.into_iter().map(|folder| (folder, level + 1)));
         }
     }
     files.sort();
