@@ -45,7 +45,9 @@ pub fn bench(criterion: &mut Criterion) {
             });
             group.bench_function(name_of(backbone, size, compute), |bencher| {
                 let (decoder, embedding) = &*made;
-                bencher.iter(|| checked(tch::no_grad(|| decoder.forward(embedding, &prompts))));
+                bencher.iter(|| {
+                    checked(tch::no_grad(|| decoder.forward(std::slice::from_ref(embedding), &prompts)))
+                });
             });
         }
     }

@@ -187,6 +187,20 @@ fn ignored_voxels_are_left_out_in_the_dataflow_as_in_one_process() {
     assert!(losses <= 1e-5 && tensors <= 1e-5, "{losses} {tensors}");
 }
 
+/// With finer features the embedding has several levels, and the decoder answers each with a gradient.
+#[test]
+fn a_step_with_finer_features_is_one_of_one_process() {
+    let bench = Bench::alone(3, 12);
+    let mut config = config(&bench, 2, 1, 0);
+    config.schedule.iterations_per_epoch = 2;
+    config.model.network.finer_features = true;
+    train_in_process(&bench, "process", &config);
+    train(&bench, "dataflow", &config, false);
+    let (losses, tensors) = difference(&bench, ["dataflow", "process"]);
+    println!("finer features: losses {losses:.1e}, parameters and gradients {tensors:.1e}");
+    assert!(losses <= 1e-5 && tensors <= 1e-5, "{losses} {tensors}");
+}
+
 /// Messages between the parts are lossless in bf16 as well.
 #[test]
 fn a_step_in_bf16_is_one_of_one_process() {

@@ -9,6 +9,7 @@ mod devices;
 mod dicom;
 mod dicom_seg;
 mod evaluate;
+mod finer_features;
 mod hostile;
 mod messages;
 #[path = "../support/nifti.rs"]

@@ -6,7 +6,7 @@ mod encoder;
 mod fresh;
 mod generator;
 
-pub use decoder::Decoder;
+pub use decoder::{DecodedMasks, Decoder};
 pub use encoder::Encoder;
 pub use fresh::write_fresh_weights;
 pub use generator::AuxiliaryGenerator;
@@ -30,6 +30,11 @@ pub(crate) const SAM_PARTS: [&str; 3] = ["image_encoder.", "prompt_encoder.", "m
 /// Key prefixes of a bundle's adapter file.
 const TRAINED_PARTS: [&str; 5] =
     ["modality_adapter.", "image_encoder.", "generator.", "mask_decoder.", "classes_adapter."];
+
+/// Key prefix of the mask decoder's finer features there.
+const FINER_FEATURES: &str = "mask_decoder.finer_features.";
+/// Key prefixes of the rest of the mask decoder there.
+const MASK_DECODER: [&str; 2] = ["mask_decoder.transformer.", "mask_decoder.depth_pos_embed"];
 
 /// Key prefixes of one part of the network in these two files.
 pub(crate) struct Share {
@@ -165,11 +170,24 @@ pub(crate) fn load_trained(
         Some(adapters) => {
             let path = bundle.path_of(adapters);
             check_sha256(&path, &adapters.sha256)?;
-            Ok(load_strict(store, &path, parts, &TRAINED_PARTS)?)
+            let parts = parts_in(bundle, store, parts);
+            Ok(load_strict(store, &path, &parts, &TRAINED_PARTS)?)
         }
         None if store.is_empty() => Ok(()),
         None => Err(SegmenterError::NoAdapters { model: bundle.config.name.clone() }),
     }
+}
+
+/// The key prefixes below `parts` that the bundle's adapters should have. A bundle without finer features is also a
+/// start for a network with them: they begin without effect.
+fn parts_in<'a>(bundle: &Bundle, store: &VarStore, parts: &[&'a str]) -> Vec<&'a str> {
+    let is_new = !bundle.config.network.finer_features
+        && store.variables().keys().any(|key| key.starts_with(FINER_FEATURES));
+    let old = |part: &&'a str| match *part {
+        "mask_decoder." if is_new => MASK_DECODER.to_vec(),
+        part => vec![part],
+    };
+    parts.iter().flat_map(|part| old(part)).collect()
 }
 
 /// The prompt strategy of a bundle.
@@ -244,7 +262,7 @@ impl Segmenter {
                     });
                 }
             };
-            self.decoder.forward(&encoded.embedding, &prompts)
+            self.decoder.forward(&encoded.for_decoder(), &prompts)
         })
     }
 }
