@@ -187,13 +187,15 @@ fn ignored_voxels_are_left_out_in_the_dataflow_as_in_one_process() {
     assert!(losses <= 1e-5 && tensors <= 1e-5, "{losses} {tensors}");
 }
 
-/// With finer features the embedding has several levels, and the decoder answers each with a gradient.
+/// With finer features the embedding has several levels, and the decoder answers each with a gradient. The second step has
+/// gradients of all of them.
 #[test]
-fn a_step_with_finer_features_is_one_of_one_process() {
+fn steps_with_finer_features_and_a_loss_of_masks_are_those_of_one_process() {
     let bench = Bench::alone(3, 12);
     let mut config = config(&bench, 2, 1, 0);
     config.schedule.iterations_per_epoch = 2;
     config.model.network.finer_features = true;
+    config.loss.decoder_masks = 0.5;
     train_in_process(&bench, "process", &config);
     train(&bench, "dataflow", &config, false);
     let (losses, tensors) = difference(&bench, ["dataflow", "process"]);

@@ -3,13 +3,13 @@
 
 mod adapters;
 mod datasets;
+mod decoder;
 mod delivery;
 #[path = "../support/devices.rs"]
 mod devices;
 mod dicom;
 mod dicom_seg;
 mod evaluate;
-mod finer_features;
 mod hostile;
 mod messages;
 #[path = "../support/nifti.rs"]

@@ -5,7 +5,7 @@ use tch::Tensor;
 use super::encoder::received;
 use super::part::{Part, PartName};
 use crate::compute::Compute;
-use crate::network::segmenter::Decoder;
+use crate::network::segmenter::{DecodedMasks, Decoder};
 use crate::prompt::SlicePrompts;
 use crate::tensor::channels_last;
 use crate::training::config::TrainingConfig;
@@ -23,7 +23,7 @@ pub struct DecoderPart {
 /// The decoder's results for a window.
 #[derive(Debug)]
 pub struct Decoded {
-    /// Loss of the window, unweighted.
+    /// Loss of the output for the window, unweighted.
     pub loss: f64,
     /// Gradients w.r.t. the embedding and the finer features.
     pub embedding_gradient: Vec<Tensor>,
@@ -70,9 +70,15 @@ impl DecoderPart {
         share: f64,
     ) -> Result<Decoded, TrainingError> {
         let embedding: Vec<Tensor> = embedding.iter().map(|level| received(&channels_last(level))).collect();
-        let logits = self.decoder.forward(&embedding, prompts)?.transpose(0, 1).unsqueeze(0); // [1, N, D, H, W]
-        let loss = self.loss.of_logits(&logits, &labels.to_device(logits.device()).unsqueeze(0));
-        (&loss * (share * self.loss.final_output)).backward();
+        let DecodedMasks { masks, logits } = self.decoder.decoded(&embedding, prompts)?;
+        let [masks, logits] = [masks, logits].map(|x| x.transpose(0, 1).unsqueeze(0)); // [1, N, D, H, W]
+        let labels = labels.to_device(logits.device()).unsqueeze(0);
+        let loss = self.loss.of_logits(&logits, &labels);
+        let mut weighted = &loss * (share * self.loss.final_output);
+        if self.loss.decoder_masks > 0.0 {
+            weighted += self.loss.of_masks(&masks, &labels) * (share * self.loss.decoder_masks);
+        }
+        weighted.backward();
         Ok(Decoded {
             loss: loss.double_value(&[]),
             embedding_gradient: embedding.iter().map(Tensor::grad).collect(),

@@ -1,4 +1,5 @@
-//! Finer features in the mask decoder: without effect at the start, and their gradients reach the encoder.
+//! What can be switched on for the mask decoder: finer features, which have no effect at the start and whose gradients reach
+//! the encoder; a loss of its own masks.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -196,4 +197,35 @@ fn their_gradients_through_the_cut_are_those_of_the_whole_graph() {
     let (with, lost) = (difference(&through(1.0)), difference(&through(0.0)));
     println!("relative difference of gradients: {with:.1e}; without those of the finer features {lost:.1e}");
     assert!(with < 1e-4 && lost > 1e-2, "{with} {lost}");
+}
+
+/// The MC-Adapter comes after the masks, so their loss alone leaves it as it is.
+#[test]
+fn the_loss_of_the_decoders_own_masks_trains_the_decoder_but_not_the_mc_adapter() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = fixed(folder.path());
+    let window = window(&config);
+    let norms = |config: &TrainingConfig| {
+        let trainer = Trainer::new(config, fp32()).unwrap();
+        let (slices, labels) = (slices_of(&window.images), labels_of(&window.labels));
+        let encoded = trainer.encoder.forward(&slices).unwrap();
+        let masks = tch::no_grad(|| trainer.generator.forward(&encoded.taps)).unwrap();
+        let bundle = Bundle { folder: Default::default(), config: config.model.without_files() };
+        let prompts = prompts_from_masks(&prompt_strategy(&bundle), &masks).unwrap();
+        trainer.decoder.learn(&encoded.for_decoder(), &prompts, &labels, 1.0).unwrap();
+        let of = |part: &str| {
+            let parameters = trainer.decoder.part.parameters().iter();
+            let gradients = parameters.filter(|(name, _)| name.contains(part)).map(|(_, it)| it.grad());
+            let norm = |gradient: Tensor| gradient.norm().double_value(&[]);
+            gradients.filter(Tensor::defined).map(norm).fold(0.0, f64::max)
+        };
+        [of("mask_decoder"), of("classes_adapter")]
+    };
+    let [decoder, adapter] = norms(&config);
+    assert!(decoder > 0.0 && adapter > 0.0);
+    config.loss.decoder_masks = 0.5;
+    assert_ne!(norms(&config)[0], decoder);
+    config.loss.final_output = 0.0;
+    let [decoder, adapter] = norms(&config);
+    assert!(decoder > 0.0 && adapter == 0.0, "{decoder} {adapter}");
 }
