@@ -33,7 +33,7 @@ fn config(bench: &Bench, windows: usize, epochs: u64, generator_only: u64) -> Tr
             mirror: [false; 3],
         },
         normalisation: Normalisation::ZScore,
-        largest_component: false,
+        largest_component: false.into(),
         spacing_mm: None,
         network: NetworkConfig::full(Backbone::VitTiny, SIDE as i64),
         ..shipped.model

@@ -64,7 +64,7 @@ fn config() -> TrainingConfig {
         modalities: vec!["T1".into(), "T2".into()],
         patch: Patch { depth: DEPTH, plane, depth_overlap: 0.5, plane_overlap: 0.5, mirror: [false; 3] },
         normalisation: Normalisation::ZScore,
-        largest_component: false,
+        largest_component: false.into(),
         network: NetworkConfig::full(Backbone::VitTiny, 64),
         ..shipped.model
     };

@@ -32,7 +32,7 @@ pub fn config(network: NetworkConfig, modalities: usize) -> BundleConfig {
             mirror: [false; 3],
         },
         normalisation: Normalisation::ZScore,
-        largest_component: false,
+        largest_component: false.into(),
         network,
         weights: file("backbone.safetensors"),
         adapters: Some(file("adapters.safetensors")),

@@ -59,7 +59,7 @@ pub fn config(folder: &Path, cases: usize) -> TrainingConfig {
         patch: Patch { depth: DEPTH, plane, depth_overlap: 0.5, plane_overlap: 0.5, mirror: [false; 3] },
         spacing_mm: None,
         normalisation: Normalisation::ZScore,
-        largest_component: false,
+        largest_component: false.into(),
         network: NetworkConfig::full(Backbone::VitTiny, SIDE as i64),
         ..shipped.model
     };
