@@ -160,6 +160,7 @@ fn box_prompts(boxes: &Tensor) -> Result<Vec<SlicePrompts>> {
     let slice = |boxes: &[[f32; 4]]| SlicePrompts {
         labels: vec![1.0; classes],
         points: None,
+        more_points: None,
         boxes: Some(boxes.to_vec()),
         masks: None,
     };

@@ -26,6 +26,7 @@ pub fn bench(criterion: &mut Criterion) {
         let slice = SlicePrompts {
             labels: vec![1.0; CLASSES],
             points: None,
+            more_points: None,
             boxes: Some(vec![[last / 2.0, last / 2.0, last, last]; CLASSES]),
             masks: None,
         };
