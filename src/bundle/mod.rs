@@ -326,6 +326,8 @@ impl BundleConfig {
             Err("normalisation: its numbers must be finite, low under high and std over 0".into())
         } else if !self.network.modality_adapter && !matches!(self.modalities.len(), 1 | 3) {
             Err("without modality_adapter there must be 1 or 3 modalities".into())
+        } else if self.network.classes_adapter_prompts && !self.network.classes_adapter {
+            Err("network.classes_adapter_prompts needs network.classes_adapter".into())
         } else if self.network.finer_features && self.network.taps.as_ref().is_some_and(Vec::is_empty) {
             Err("network.finer_features: network.taps is empty, so there are no features".into())
         } else {

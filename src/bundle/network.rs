@@ -107,6 +107,10 @@ pub struct NetworkConfig {
     /// MC-Adapter: binary masks to classes. Default true.
     #[serde(default = "default_true")]
     pub classes_adapter: bool,
+    /// Whether the MC-Adapter also gets the mask prompts, which in inference are the auxiliary masks. Not in the paper.
+    /// Default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub classes_adapter_prompts: bool,
     /// Whether the mask decoder gets finer features of the image encoder beside the embedding, and adds them where it
     /// upscales it. Not in the paper. Default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -134,6 +138,7 @@ impl NetworkConfig {
             modality_adapter: false,
             generator: GeneratorKind::None,
             classes_adapter: false,
+            classes_adapter_prompts: false,
             finer_features: false,
             prompts: PromptConfig { point: None, boxes: true, mask: false },
             taps: None,
@@ -150,6 +155,7 @@ impl NetworkConfig {
             modality_adapter: true,
             generator: GeneratorKind::MultiScale,
             classes_adapter: true,
+            classes_adapter_prompts: false,
             finer_features: false,
             prompts: PromptConfig::default(),
             taps: None,

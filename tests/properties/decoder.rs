@@ -1,5 +1,5 @@
 //! What can be switched on for the mask decoder: finer features, which have no effect at the start and whose gradients reach
-//! the encoder; a loss of its own masks.
+//! the encoder; mask prompts for the MC-Adapter; a loss of the decoder's own masks.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -119,7 +119,7 @@ fn window(config: &TrainingConfig) -> Sample {
     sampler(config, AugmentationConfig::none(), 0).sample(0).unwrap()
 }
 
-/// The bundle in `start_from` has no finer features.
+/// The bundle in `start_from` has neither finer features nor an MC-Adapter that gets mask prompts.
 #[test]
 fn a_training_with_them_starts_where_one_without_them_ended() {
     let folder = tempfile::tempdir().unwrap();
@@ -131,14 +131,20 @@ fn a_training_with_them_starts_where_one_without_them_ended() {
     };
     let without = output(&config);
     config.model.network.finer_features = true;
+    config.model.network.classes_adapter_prompts = true;
     assert!(output(&config).equal(&without));
     let mut trainer = Trainer::new(&config, fp32()).unwrap();
     for _ in 0..2 {
         trainer.step(std::slice::from_ref(&window)).unwrap();
     }
     let weights = trainer.decoder.part.weights();
-    let largest = |name: &str| weights[&format!("trained/{FINER}{name}")].abs().max().double_value(&[]);
-    assert!(largest("doubled.last.weight") > 0.0 && largest("quadrupled.last.weight") > 0.0);
+    let finer = ["doubled", "quadrupled"].map(|size| format!("{FINER}{size}.last.weight"));
+    for name in finer.into_iter().chain(["classes_adapter.expand_prompts.weight".into()]) {
+        assert!(
+            weights[&format!("trained/{name}")].abs().max().double_value(&[]) > 0.0,
+            "{name} learned nothing"
+        );
+    }
 }
 
 /// The gradients of the encoder's parameters, which are then cleared.
@@ -176,7 +182,7 @@ fn their_gradients_through_the_cut_are_those_of_the_whole_graph() {
     loss.backward();
     let whole = take_gradients(&trainer);
 
-    let mut through = |finer: f64| {
+    let through = |finer: f64| {
         let encoded = encode();
         let decoded = trainer.decoder.learn(&encoded.for_decoder(), &prompts, &labels, 1.0).unwrap();
         let taps = encoded.taps.iter().map(Tensor::zeros_like).collect();

@@ -83,9 +83,13 @@ impl Decoder {
                 &(trained.root() / "mask_decoder"),
                 &decoder,
             ),
-            classes_adapter: network
-                .classes_adapter
-                .then(|| ClassesAdapter::new(&(trained.root() / "classes_adapter"), sizes.classes)),
+            classes_adapter: network.classes_adapter.then(|| {
+                ClassesAdapter::new(
+                    &(trained.root() / "classes_adapter"),
+                    sizes.classes,
+                    network.classes_adapter_prompts,
+                )
+            }),
             // Last, so that the other weights are drawn as without it.
             finer_features: network.finer_features.then(|| {
                 let config = FinerFeaturesConfig { features: finer, grid: sizes.grid, channels: EMBEDDING };
@@ -171,8 +175,10 @@ impl Decoder {
         let [depth, classes] = [0, 1].map(|axis| masks.size()[axis]);
         let [height, width] = self.sizes.patch;
         if let Some(adapter) = &self.classes_adapter {
-            let by_class = masks.transpose(0, 1).unsqueeze(0); // [1, N, D, 4h, 4w]
-            let logits = adapter.forward(&by_class, [height, width]).squeeze_dim(0).transpose(0, 1);
+            let by_class = |x: &Tensor| x.transpose(0, 1).unsqueeze(0); // [1, N, D, 4h, 4w]
+            let given = tensors.masks.as_ref().map(|given| by_class(&given.view_as(masks)));
+            let logits = adapter.forward(&by_class(masks), given.as_ref(), [height, width]);
+            let logits = logits.squeeze_dim(0).transpose(0, 1);
             return logits.to_kind(Kind::Float);
         }
         let logits = masks.to_kind(Kind::Float).upsample_bilinear2d([height, width], false, None, None);

@@ -35,6 +35,11 @@ const TRAINED_PARTS: [&str; 5] =
 const FINER_FEATURES: &str = "mask_decoder.finer_features.";
 /// Key prefixes of the rest of the mask decoder there.
 const MASK_DECODER: [&str; 2] = ["mask_decoder.transformer.", "mask_decoder.depth_pos_embed"];
+/// Key prefix of the convolution of mask prompts in the MC-Adapter there.
+const EXPAND_PROMPTS: &str = "classes_adapter.expand_prompts.";
+/// Key prefixes of the rest of the MC-Adapter there.
+const CLASSES_ADAPTER: [&str; 3] =
+    ["classes_adapter.expand.", "classes_adapter.norm.", "classes_adapter.shrink."];
 
 /// Key prefixes of one part of the network in these two files.
 pub(crate) struct Share {
@@ -178,13 +183,17 @@ pub(crate) fn load_trained(
     }
 }
 
-/// The key prefixes below `parts` that the bundle's adapters should have. A bundle without finer features is also a
-/// start for a network with them: they begin without effect.
+/// The key prefixes below `parts` that the bundle's adapters should have. What begins without effect may be in the network
+/// but not in the bundle from which its training starts.
 fn parts_in<'a>(bundle: &Bundle, store: &VarStore, parts: &[&'a str]) -> Vec<&'a str> {
-    let is_new = !bundle.config.network.finer_features
-        && store.variables().keys().any(|key| key.starts_with(FINER_FEATURES));
+    let variables = store.variables();
+    let is_new = |has: bool, prefix: &str| !has && variables.keys().any(|key| key.starts_with(prefix));
+    let network = &bundle.config.network;
     let old = |part: &&'a str| match *part {
-        "mask_decoder." if is_new => MASK_DECODER.to_vec(),
+        "mask_decoder." if is_new(network.finer_features, FINER_FEATURES) => MASK_DECODER.to_vec(),
+        "classes_adapter." if is_new(network.classes_adapter_prompts, EXPAND_PROMPTS) => {
+            CLASSES_ADAPTER.to_vec()
+        }
         part => vec![part],
     };
     parts.iter().flat_map(|part| old(part)).collect()
