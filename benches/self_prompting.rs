@@ -129,7 +129,7 @@ fn measure(args: &Args) -> Result<()> {
                         masks.map(|masks| strategy.prompts(&masks)).collect::<Result<_, _>>()?
                     }
                 };
-                let logits: Tensor = decoder.forward(&encoded.embedding, &prompts)?;
+                let logits: Tensor = decoder.forward(&encoded.for_decoder(), &prompts)?;
                 assembler.push(window, by_class(&logits).view())?;
             }
         }

@@ -77,7 +77,9 @@ impl Task {
                 gradients.backward(encoded)?;
                 embedding
             }
-            Network::Decode { decoder, prompts } => tch::no_grad(|| decoder.forward(&self.input, prompts))?,
+            Network::Decode { decoder, prompts } => {
+                tch::no_grad(|| decoder.forward(std::slice::from_ref(&self.input), prompts))?
+            }
         };
         synchronise(self.input.device());
         let seconds = start.elapsed().as_secs_f64();
@@ -129,7 +131,7 @@ fn training(load: &Load, mut config: BundleConfig, compute: Compute, input: &Inp
     sam.freeze();
     compute.convert(&sam);
     compute.convert(&trained);
-    let gradients = EncodedGradients { taps: tap_gradients(input, compute)?, embedding: None };
+    let gradients = EncodedGradients { taps: tap_gradients(input, compute)?, embedding: Vec::new() };
     Ok(Network::Train { encoder, trained, gradients })
 }
 
@@ -158,6 +160,7 @@ fn box_prompts(boxes: &Tensor) -> Result<Vec<SlicePrompts>> {
     let slice = |boxes: &[[f32; 4]]| SlicePrompts {
         labels: vec![1.0; classes],
         points: None,
+        more_points: None,
         boxes: Some(boxes.to_vec()),
         masks: None,
     };

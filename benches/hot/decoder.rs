@@ -26,6 +26,7 @@ pub fn bench(criterion: &mut Criterion) {
         let slice = SlicePrompts {
             labels: vec![1.0; CLASSES],
             points: None,
+            more_points: None,
             boxes: Some(vec![[last / 2.0, last / 2.0, last, last]; CLASSES]),
             masks: None,
         };
@@ -45,7 +46,9 @@ pub fn bench(criterion: &mut Criterion) {
             });
             group.bench_function(name_of(backbone, size, compute), |bencher| {
                 let (decoder, embedding) = &*made;
-                bencher.iter(|| checked(tch::no_grad(|| decoder.forward(embedding, &prompts))));
+                bencher.iter(|| {
+                    checked(tch::no_grad(|| decoder.forward(std::slice::from_ref(embedding), &prompts)))
+                });
             });
         }
     }

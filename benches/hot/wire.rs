@@ -36,6 +36,7 @@ pub fn bench(criterion: &mut Criterion) {
     let prompts = SlicePrompts {
         labels: vec![1.0; CLASSES],
         points: Some(vec![[1.0, 2.0]; CLASSES]),
+        more_points: None,
         boxes: Some(vec![[1.0, 2.0, 3.0, 4.0]; CLASSES]),
         masks: Some(Array3::from_elem((CLASSES, MASK, MASK), 0.5)),
     };

@@ -22,7 +22,7 @@ pub fn plain(backbone: Backbone, image_size: i64, depth: usize, classes: usize) 
             mirror: [false; 3],
         },
         normalisation: Normalisation::ZScore,
-        largest_component: false,
+        largest_component: false.into(),
         // No taps: the official encoder returns only the embedding.
         network: NetworkConfig { taps: Some(Vec::new()), ..NetworkConfig::plain(backbone, image_size) },
         weights: WeightFile { file: "backbone.safetensors".into(), sha256: String::new() },

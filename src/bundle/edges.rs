@@ -22,7 +22,7 @@ pub enum Dataflow {
 /// The largest message on an edge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edge {
-    /// Name of the output; feature levels have an edge each, with the same name.
+    /// Name of the output; feature levels, and those of the embedding, have an edge each, with the same name.
     pub name: &'static str,
     /// Bytes of the message, without its metadata.
     pub bytes: usize,
@@ -73,11 +73,13 @@ impl BundleConfig {
             edges.push(masks("aux_masks"));
         }
         let embedding = levels.last().copied().unwrap_or_default();
-        edges.push(activations("embedding", embedding));
+        let for_decoder: Vec<[usize; 2]> =
+            [embedding].into_iter().chain(levels.iter().copied().take(self.network.finer_levels())).collect();
+        edges.extend(for_decoder.iter().map(|&level| activations("embedding", level)));
         edges.push(prompts(&self.network, classes, embedding[1]));
         if dataflow == Dataflow::Training {
             edges.extend(levels.iter().map(|&level| activations("features_grad", level)));
-            edges.push(activations("embedding_grad", embedding));
+            edges.extend(for_decoder.iter().map(|&level| activations("embedding_grad", level)));
         } else {
             edges.push(masks("logits"));
         }

@@ -2,12 +2,14 @@
 //! spacing, patch, normalisation, network, weight files and their hashes).
 
 mod codes;
+mod components;
 mod edges;
 mod limits;
 mod network;
 
 pub(crate) use codes::plain_text;
 pub use codes::{ClassCodes, Code};
+pub use components::LargestComponent;
 pub use edges::{Dataflow, Edge};
 pub(crate) use edges::{LEAST_FLOAT_BYTES, most_slices, slices_per_message};
 pub use limits::{MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_WINDOW_BYTES};
@@ -63,10 +65,10 @@ pub struct BundleConfig {
     /// Intensity normalisation.
     #[serde(with = "serde_yaml::with::singleton_map")]
     pub normalisation: Normalisation,
-    /// Whether only the largest connected component of the foreground is kept (nnU-Net's post-processing). For a
-    /// single organ, or organs that touch. Default false.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub largest_component: bool,
+    /// Which connected components are kept: `true`, only the largest of the foreground, for a single organ or organs that
+    /// touch; a list of classes, only the largest of each; or `false`, all. Default false.
+    #[serde(default, skip_serializing_if = "LargestComponent::keeps_all")]
+    pub largest_component: LargestComponent,
     /// The network and which of the paper's modules it has.
     pub network: NetworkConfig,
     /// Frozen backbone weights (`.pth` or `.safetensors`).
@@ -257,7 +259,7 @@ impl Bundle {
                 mirror: [false; 3],
             },
             normalisation: Normalisation::Percentile { low: 0.5, high: 99.5 },
-            largest_component: false,
+            largest_component: LargestComponent::default(),
             network: NetworkConfig::plain(Backbone::LiteMedsam, 256),
             weights: WeightFile { file: weights.to_path_buf(), sha256: LITE_MEDSAM_SHA256.into() },
             adapters: None,
@@ -301,6 +303,8 @@ impl BundleConfig {
             Err("classes must name the background and 1 to 254 classes".into())
         } else if let Err(reason) = codes::check(&self.codes, &self.classes) {
             Err(reason)
+        } else if let Err(reason) = self.largest_component.check(&self.classes) {
+            Err(reason)
         } else if self.modalities.is_empty() {
             Err("modalities must not be empty".into())
         } else if self.patch.depth == 0 || height == 0 || width == 0 {
@@ -322,6 +326,10 @@ impl BundleConfig {
             Err("normalisation: its numbers must be finite, low under high and std over 0".into())
         } else if !self.network.modality_adapter && !matches!(self.modalities.len(), 1 | 3) {
             Err("without modality_adapter there must be 1 or 3 modalities".into())
+        } else if self.network.classes_adapter_prompts && !self.network.classes_adapter {
+            Err("network.classes_adapter_prompts needs network.classes_adapter".into())
+        } else if self.network.finer_features && self.network.taps.as_ref().is_some_and(Vec::is_empty) {
+            Err("network.finer_features: network.taps is empty, so there are no features".into())
         } else {
             // The precision is not known yet: its nodes check again.
             self.check_edges(Dataflow::Segmentation, LEAST_FLOAT_BYTES)

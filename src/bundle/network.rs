@@ -107,6 +107,14 @@ pub struct NetworkConfig {
     /// MC-Adapter: binary masks to classes. Default true.
     #[serde(default = "default_true")]
     pub classes_adapter: bool,
+    /// Whether the MC-Adapter also gets the mask prompts, which in inference are the auxiliary masks. Not in the paper.
+    /// Default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub classes_adapter_prompts: bool,
+    /// Whether the mask decoder gets finer features of the image encoder beside the embedding, and adds them where it
+    /// upscales it. Not in the paper. Default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub finer_features: bool,
     /// Prompts given to the decoder. Default: point by distance transform, box and mask.
     #[serde(default)]
     pub prompts: PromptConfig,
@@ -130,6 +138,8 @@ impl NetworkConfig {
             modality_adapter: false,
             generator: GeneratorKind::None,
             classes_adapter: false,
+            classes_adapter_prompts: false,
+            finer_features: false,
             prompts: PromptConfig { point: None, boxes: true, mask: false },
             taps: None,
         }
@@ -145,8 +155,20 @@ impl NetworkConfig {
             modality_adapter: true,
             generator: GeneratorKind::MultiScale,
             classes_adapter: true,
+            classes_adapter_prompts: false,
+            finer_features: false,
             prompts: PromptConfig::default(),
             taps: None,
+        }
+    }
+
+    /// How many of the shallowest features the mask decoder gets: those of LiteMedSAM that are finer than the embedding,
+    /// or the first of a ViT, which is as coarse as the embedding but holds the patches almost as they are.
+    pub(crate) fn finer_levels(&self) -> usize {
+        match (self.finer_features, self.backbone) {
+            (false, _) => 0,
+            (true, Backbone::LiteMedsam) => 2,
+            (true, _) => 1,
         }
     }
 

@@ -1,5 +1,5 @@
 //! The prompts of a slice as one Arrow struct array, with a row per class (background first) and a field per
-//! kind of prompt. `label` is required; `point`, `box` and `mask` are there if that kind of prompt is used.
+//! kind of prompt. `label` is required; `point`, `more_points`, `box` and `mask` are there if that kind of prompt is used.
 
 use std::sync::Arc;
 
@@ -8,10 +8,11 @@ use arrow::datatypes::{DataType, Field, Float32Type};
 use ndarray::Array3;
 
 use super::MessageError;
-use crate::prompt::SlicePrompts;
+use crate::prompt::{MOST_POINTS, SlicePrompts};
 
 const LABEL: &str = "label";
 const POINT: &str = "point";
+const MORE_POINTS: &str = "more_points";
 const BOX: &str = "box";
 const MASK: &str = "mask";
 
@@ -29,6 +30,9 @@ pub fn encode_prompts(prompts: &SlicePrompts) -> ArrayRef {
     };
     if let Some(points) = &prompts.points {
         list(POINT, points.concat(), 2);
+    }
+    if let Some(points) = &prompts.more_points {
+        list(MORE_POINTS, points.iter().copied().collect(), 3 * points.dim().1);
     }
     if let Some(boxes) = &prompts.boxes {
         list(BOX, boxes.concat(), 4);
@@ -65,6 +69,7 @@ pub fn decode_prompts(
     })?;
     let labels = finite(LABEL, labels)?.to_vec();
     let points = list(rows, POINT, 2)?.map(|values| values.as_chunks::<2>().0.to_vec());
+    let more_points = more_points(rows)?;
     let boxes = list(rows, BOX, 4)?.map(|values| values.as_chunks::<4>().0.to_vec());
     let [height, width] = mask_size;
     let masks = match list(rows, MASK, height * width)? {
@@ -73,7 +78,28 @@ pub fn decode_prompts(
             MessageError::Shape { found: vec![rows.len() as i64], expected: format!("{classes} masks") }
         })?),
     };
-    Ok(SlicePrompts { labels, points, boxes, masks })
+    Ok(SlicePrompts { labels, points, more_points, boxes, masks })
+}
+
+/// `[N, K, 3]`.
+fn more_points(rows: &StructArray) -> Result<Option<Array3<f32>>, MessageError> {
+    let column = rows.column_by_name(MORE_POINTS).and_then(|column| column.as_fixed_size_list_opt());
+    let width = column.map_or(0, |lists| lists.value_length() as usize);
+    if !width.is_multiple_of(3) || width > 3 * MOST_POINTS {
+        return Err(MessageError::Shape {
+            found: vec![width as i64],
+            expected: format!(
+                "`{MORE_POINTS}` of 3 values per point and at most {MOST_POINTS} points per class"
+            ),
+        });
+    }
+    let Some(values) = list(rows, MORE_POINTS, width)? else { return Ok(None) };
+    let kinds = values.iter().skip(2).step_by(3);
+    if let Some(kind) = kinds.copied().find(|kind| ![1.0, 0.0, -1.0].contains(kind)) {
+        let expected = "1 (in the class), 0 (outside) or -1 (none)".into();
+        return Err(MessageError::Value { key: MORE_POINTS, value: kind.to_string(), expected });
+    }
+    Ok(Array3::from_shape_vec((rows.len(), width / 3, 3), values).ok())
 }
 
 fn list(rows: &StructArray, name: &'static str, width: usize) -> Result<Option<Vec<f32>>, MessageError> {
@@ -120,6 +146,10 @@ mod tests {
         SlicePrompts {
             labels: vec![1.0, -1.0],
             points: Some(vec![[1.0, 2.0], [0.0, 0.0]]),
+            more_points: Some(Array3::from_shape_fn((2, 4, 3), |(n, k, part)| match part {
+                2 => [1.0, 0.0, -1.0, 1.0][k],
+                _ => (n * 4 + k) as f32,
+            })),
             boxes: Some(vec![[0.0, 1.0, 5.0, 6.0], [0.0; 4]]),
             masks: Some(Array3::from_shape_fn((2, 3, 4), |(n, y, x)| (n * 12 + y * 4 + x) as f32)),
         }
@@ -127,11 +157,12 @@ mod tests {
 
     #[test]
     fn every_combination_survives_the_wire() {
-        for bits in 0..8 {
+        for bits in 0..16 {
             let mut sent = prompts();
             sent.points = sent.points.filter(|_| bits & 1 != 0);
             sent.boxes = sent.boxes.filter(|_| bits & 2 != 0);
             sent.masks = sent.masks.filter(|_| bits & 4 != 0);
+            sent.more_points = sent.more_points.filter(|_| bits & 8 != 0);
             assert_eq!(decode_prompts(&encode_prompts(&sent), 2, [3, 4]).unwrap(), sent);
         }
     }
@@ -144,6 +175,11 @@ mod tests {
         assert!(message(&array, 2, [3, 5]).contains("`mask`"));
         let text: ArrayRef = Arc::new(Float32Array::from(vec![1.0, 2.0]));
         assert!(message(&text, 2, [3, 4]).contains("struct"));
+        let mut bad = prompts();
+        bad.more_points.as_mut().unwrap()[[1, 2, 2]] = 0.5;
+        assert!(message(&encode_prompts(&bad), 2, [3, 4]).contains("0.5"));
+        let many = SlicePrompts { more_points: Some(Array3::zeros((2, 65, 3))), ..prompts() };
+        assert!(message(&encode_prompts(&many), 2, [3, 4]).contains("at most 64 points"));
         let mut bad = prompts();
         bad.boxes = Some(vec![[f32::NAN; 4]; 2]);
         assert!(message(&encode_prompts(&bad), 2, [3, 4]).contains("box"));

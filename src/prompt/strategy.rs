@@ -98,7 +98,7 @@ impl PromptStrategy for ConfiguredPrompts {
             }
         });
         let labels = regions.iter().map(|region| if region.is_some() { 1.0 } else { -1.0 }).collect();
-        Ok(SlicePrompts { labels, points, boxes, masks })
+        Ok(SlicePrompts { labels, points, more_points: None, boxes, masks })
     }
 }
 

@@ -24,7 +24,9 @@ mod sampling;
 mod state;
 mod trainer;
 
-pub use config::{DataConfig, Divided, ModelConfig, PrefetchConfig, Split, TrainingConfig, patients};
+pub use config::{
+    ComponentRule, DataConfig, Divided, ModelConfig, PrefetchConfig, Split, TrainingConfig, patients,
+};
 pub use course::{AblationRow, Checkpoint, Course, Outcome, UnknownVariant, Variant, ablate, run, table};
 pub use data::{CaseStore, Cases, LabelRules, Prefetch, Sample, Sampler, TrainingCase, divide, find_cases};
 pub use error::TrainingError;

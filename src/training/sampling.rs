@@ -5,8 +5,10 @@ use rand_pcg::Pcg64;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::{PointRule, PromptConfig};
+use crate::prompt::MOST_POINTS;
 
-/// Prompts that are drawn anew for every window. All figures but `box_jitter` are probabilities.
+/// Prompts that are drawn anew for every window. All figures but `box_jitter` and `more_points` are
+/// probabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PromptSampling {
@@ -23,6 +25,13 @@ pub struct PromptSampling {
     pub box_jitter: f64,
     /// That the points of a slice lie anywhere in their regions, and not at the deepest place.
     pub random_point: f64,
+    /// Largest number of further points of a class in a window with points; it is drawn for each window. SAM's training
+    /// uses 8. Default 0: none.
+    pub more_points: usize,
+    /// That a further point lies where auxiliary masks and labels differ, and so corrects the masks.
+    pub correcting: f64,
+    /// That one that corrects nothing lies beside the class, and says so.
+    pub negative: f64,
     /// That a mask is eroded, dilated or coarsened.
     pub mask_noise: f64,
     /// That a class in a slice is reported as absent.
@@ -40,6 +49,9 @@ impl Default for PromptSampling {
             from_labels: 0.3,
             box_jitter: 0.1,
             random_point: 0.5,
+            more_points: 0,
+            correcting: 0.5,
+            negative: 0.3,
             mask_noise: 0.5,
             absent: 0.02,
             present: 0.01,
@@ -49,14 +61,16 @@ impl Default for PromptSampling {
 
 impl PromptSampling {
     pub(crate) fn check(&self) -> Result<(), String> {
-        let Self { point, boxes, mask, from_labels, random_point, mask_noise, absent, present, box_jitter } =
-            *self;
+        let Self { point, boxes, mask, from_labels, random_point, mask_noise, .. } = *self;
+        let Self { correcting, negative, absent, present, box_jitter, more_points, .. } = *self;
         let probabilities = [
             ("point", point),
             ("box", boxes),
             ("mask", mask),
             ("from_labels", from_labels),
             ("random_point", random_point),
+            ("correcting", correcting),
+            ("negative", negative),
             ("mask_noise", mask_noise),
             ("absent", absent),
             ("present", present),
@@ -68,6 +82,9 @@ impl PromptSampling {
             }
             None if !(0.0..=1.0).contains(&box_jitter) => {
                 Err(format!("prompts.box_jitter is {box_jitter}: expected a fraction of a box, 0 to 1"))
+            }
+            None if more_points > MOST_POINTS => {
+                Err(format!("prompts.more_points is {more_points}: expected at most {MOST_POINTS}"))
             }
             None => Ok(()),
         }
@@ -132,6 +149,8 @@ mod tests {
         assert!(check(PromptSampling { box_jitter: f64::NAN, ..Default::default() }).contains("box_jitter"));
         let none = PromptSampling { point: 0.0, boxes: 0.0, mask: 0.0, ..Default::default() };
         assert!(check(none).contains("above 0"));
+        let many = PromptSampling { more_points: 1000, ..Default::default() };
+        assert!(check(many).contains("prompts.more_points is 1000"));
         assert!(PromptSampling::default().check().is_ok());
     }
 }

@@ -10,7 +10,6 @@ use ndarray::{Array3, Array4, ArrayView4, Axis, s};
 use rayon::prelude::*;
 
 use super::case::mirror;
-use super::components::keep_largest_component;
 use super::error::VolumeError;
 use super::interpolation::Interpolation;
 use super::plan::CasePlan;
@@ -103,13 +102,11 @@ impl LabelAssembler {
 
     /// The labels `[x, y, z]` on the original grid in stored order: the class with the largest logit (the first in
     /// case of a tie), 0 outside the region of interest. They are complete only if [`LabelAssembler::missing`] is
-    /// empty: from the first missing window on, slices are 0. If the plan says so, only the largest component is
-    /// kept.
+    /// empty: from the first missing window on, slices are 0. Only the components that the
+    /// plan keeps remain.
     #[must_use]
     pub fn finish(mut self) -> Array3<u8> {
-        if self.plan.largest_component {
-            keep_largest_component(&mut self.labels);
-        }
+        self.plan.components.apply(&mut self.labels);
         self.labels
     }
 

@@ -42,7 +42,7 @@ pub use align::{Regrid, TargetGrid, check_grid};
 pub use assemble::LabelAssembler;
 pub use case::PreparedCase;
 pub use classes::{ClassTable, LabelClass};
-pub use components::keep_largest_component;
+pub use components::{KeptComponents, keep_largest_component, keep_largest_component_of};
 pub use dataset::{CaseFiles, Discovery, LeftOut, discover};
 pub use error::VolumeError;
 pub use from_dicom::write_series;

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::align::{Regrid, TargetGrid, align};
+use super::components::KeptComponents;
 use super::dataset::CaseFiles;
 use super::error::VolumeError;
 use super::grid::{BoxMm, Grid};
@@ -44,8 +45,8 @@ pub struct CasePlan {
     pub overlap: [f64; 3],
     /// Axes along which every window is also segmented mirrored (test-time augmentation).
     pub mirror: [bool; 3],
-    /// Whether only the largest connected component of the foreground is kept.
-    pub largest_component: bool,
+    /// Which connected components of the segmentation are kept.
+    pub components: KeptComponents,
     /// Interpolation of images along the slice axis: linear, or nearest if voxels are much longer than wide.
     pub slice_interpolation: Interpolation,
     /// How to treat labels and further modalities on another grid than the first image.
@@ -64,7 +65,7 @@ struct PlanRecord {
     #[serde(default)]
     mirror: [bool; 3],
     #[serde(default)]
-    largest_component: bool,
+    components: KeptComponents,
     slice_interpolation: Interpolation,
     #[serde(default)]
     regrid: Regrid,
@@ -89,22 +90,12 @@ impl From<CasePlan> for PlanRecord {
             patch,
             overlap,
             mirror,
-            largest_component,
+            components,
             slice_interpolation,
             regrid,
             ..
         } = plan;
-        Self {
-            files,
-            grid,
-            network_shape,
-            patch,
-            overlap,
-            mirror,
-            largest_component,
-            slice_interpolation,
-            regrid,
-        }
+        Self { files, grid, network_shape, patch, overlap, mirror, components, slice_interpolation, regrid }
     }
 }
 
@@ -119,7 +110,7 @@ impl TryFrom<PlanRecord> for CasePlan {
             patch,
             overlap,
             mirror,
-            largest_component,
+            components,
             slice_interpolation,
             regrid,
         } = record;
@@ -159,7 +150,7 @@ impl TryFrom<PlanRecord> for CasePlan {
             patch,
             overlap,
             mirror,
-            largest_component,
+            components,
             slice_interpolation,
             regrid,
             windows,
@@ -232,7 +223,7 @@ impl CasePlan {
             patch: [depth, height, width],
             overlap: [config.patch.depth_overlap, config.patch.plane_overlap, config.patch.plane_overlap],
             mirror: config.patch.mirror,
-            largest_component: config.largest_component,
+            components: KeptComponents::of(config),
             slice_interpolation: slice_interpolation(&grid, config),
             regrid,
             grid,

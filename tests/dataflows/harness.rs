@@ -86,7 +86,7 @@ impl Bench {
                 mirror: [false; 3],
             },
             normalisation: Normalisation::ZScore,
-            largest_component: false,
+            largest_component: false.into(),
             network: NetworkConfig::full(Backbone::VitTiny, 64),
             weights: weights("backbone.safetensors"),
             adapters: Some(weights("adapters.safetensors")),

@@ -33,7 +33,7 @@ fn config(bench: &Bench, windows: usize, epochs: u64, generator_only: u64) -> Tr
             mirror: [false; 3],
         },
         normalisation: Normalisation::ZScore,
-        largest_component: false,
+        largest_component: false.into(),
         spacing_mm: None,
         network: NetworkConfig::full(Backbone::VitTiny, SIDE as i64),
         ..shipped.model
@@ -184,6 +184,22 @@ fn ignored_voxels_are_left_out_in_the_dataflow_as_in_one_process() {
     train(&bench, "dataflow", &config, false);
     let (losses, tensors) = difference(&bench, ["dataflow", "process"]);
     println!("ignored voxels: losses {losses:.1e}, parameters and gradients {tensors:.1e}");
+    assert!(losses <= 1e-5 && tensors <= 1e-5, "{losses} {tensors}");
+}
+
+/// With finer features the embedding has several levels, and the decoder answers each with a gradient. The second step has
+/// gradients of all of them.
+#[test]
+fn steps_with_finer_features_and_a_loss_of_masks_are_those_of_one_process() {
+    let bench = Bench::alone(3, 12);
+    let mut config = config(&bench, 2, 1, 0);
+    config.schedule.iterations_per_epoch = 2;
+    config.model.network.finer_features = true;
+    config.loss.decoder_masks = 0.5;
+    train_in_process(&bench, "process", &config);
+    train(&bench, "dataflow", &config, false);
+    let (losses, tensors) = difference(&bench, ["dataflow", "process"]);
+    println!("finer features: losses {losses:.1e}, parameters and gradients {tensors:.1e}");
     assert!(losses <= 1e-5 && tensors <= 1e-5, "{losses} {tensors}");
 }
 

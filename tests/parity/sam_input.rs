@@ -32,7 +32,7 @@ fn config(mirror: [bool; 3]) -> BundleConfig {
             mirror,
         },
         normalisation: Normalisation::Window { low: 0.0, high: 255.0 },
-        largest_component: false,
+        largest_component: false.into(),
         network: NetworkConfig::plain(Backbone::VitB, SIDE as i64),
         weights: WeightFile { file: PathBuf::new(), sha256: String::new() },
         adapters: None,

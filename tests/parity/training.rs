@@ -64,7 +64,7 @@ fn config() -> TrainingConfig {
         modalities: vec!["T1".into(), "T2".into()],
         patch: Patch { depth: DEPTH, plane, depth_overlap: 0.5, plane_overlap: 0.5, mirror: [false; 3] },
         normalisation: Normalisation::ZScore,
-        largest_component: false,
+        largest_component: false.into(),
         network: NetworkConfig::full(Backbone::VitTiny, 64),
         ..shipped.model
     };
@@ -136,12 +136,12 @@ fn learn(trainer: &Trainer, window: &Sample, full: bool) -> (f64, Option<f64>, T
             config: trainer.config().model.without_files(),
         };
         let prompts = prompts_from_masks(&prompt_strategy(&bundle), &generated.masks).unwrap();
-        trainer.decoder.learn(&encoded.embedding, &prompts, &labels, 1.0).unwrap()
+        trainer.decoder.learn(&encoded.for_decoder(), &prompts, &labels, 1.0).unwrap()
     });
     let final_loss = decoded.as_ref().map(|decoded| decoded.loss);
     let gradients = EncodedGradients {
         taps: generated.taps_gradient,
-        embedding: decoded.map(|decoded| decoded.embedding_gradient),
+        embedding: decoded.map_or_else(Vec::new, |decoded| decoded.embedding_gradient),
     };
     gradients.backward(encoded).unwrap();
     let parameters = trainer.parts().into_iter().flat_map(|part| part.parameters());

@@ -149,15 +149,18 @@ fn fresh_adapters_at_both_ends_only_resize() {
             assert!(!adapter.forward(&volume).equal(&image), "{config:?}");
         }
         let store = VarStore::new(device);
-        let adapter = ClassesAdapter::new(&store.root(), 4);
+        let adapter = ClassesAdapter::new(&store.root(), 4, true);
         let masks = randn(&[2, 4, 3, 16, 16], device);
+        let prompts = randn(&[2, 4, 3, 16, 16], device);
         for size in [[16, 16], [20, 24], [9, 5]] {
-            let segmentation = adapter.forward(&masks, size);
+            let segmentation = adapter.forward(&masks, Some(&prompts), size);
             assert_eq!(segmentation.size(), [2, 4, 3, size[0], size[1]]);
             assert!(segmentation.equal(&resize_logits(&masks, size)));
         }
         randomise(&store);
-        assert!(!adapter.forward(&masks, [16, 16]).equal(&masks));
+        let without = adapter.forward(&masks, None, [16, 16]);
+        assert!(!without.equal(&masks));
+        assert!(!adapter.forward(&masks, Some(&prompts), [16, 16]).equal(&without));
     }
 }
 

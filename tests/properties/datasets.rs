@@ -65,7 +65,7 @@ fn config(data: &Path, output: &Path) -> TrainingConfig {
         patch: Patch { depth: 2, plane, depth_overlap: 0.5, plane_overlap: 0.5, mirror: [false; 3] },
         spacing_mm: None,
         normalisation: Normalisation::ZScore,
-        largest_component: false,
+        largest_component: false.into(),
         network: NetworkConfig::full(Backbone::VitTiny, 32),
         ..shipped.model
     };

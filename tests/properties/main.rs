@@ -3,7 +3,9 @@
 
 mod adapters;
 mod compare;
+mod components;
 mod datasets;
+mod decoder;
 mod delivery;
 #[path = "../support/devices.rs"]
 mod devices;

@@ -137,7 +137,8 @@ fn segmented(config: &BundleConfig) -> Sent {
     let masks = AuxiliaryGenerator::new(config, &trained).unwrap().forward(&encoded.taps).unwrap();
     let strategy = prompt_strategy(&Bundle { folder: "".into(), config: config.clone() });
     let prompts = prompts_from_masks(&strategy, &masks.detach()).unwrap();
-    let logits = Decoder::new(config, &sam, &trained).forward(&encoded.embedding, &prompts).unwrap();
+    let for_decoder = encoded.for_decoder();
+    let logits = Decoder::new(config, &sam, &trained).forward(&for_decoder, &prompts).unwrap();
     let mut sent = Sent::new();
     let mut send = |name, tensor: &Tensor, kind, level| {
         sent.by(|emit| emit.slices(name, &header, tensor, kind, level));
@@ -148,7 +149,10 @@ fn segmented(config: &BundleConfig) -> Sent {
     for (level, tap) in (0..).zip(&encoded.taps) {
         send("features", tap, WireKind::Float32, Some((level, levels)));
     }
-    send("embedding", &encoded.embedding, WireKind::Float32, None);
+    let levels = for_decoder.len() as i64;
+    for (level, tensor) in (0..).zip(&for_decoder) {
+        send("embedding", tensor, WireKind::Float32, Some((level, levels)));
+    }
     send("aux_masks", &masks, WireKind::Float32, None);
     send("logits", &logits, WireKind::Float32, None);
     for prompts in &prompts {
@@ -160,14 +164,16 @@ fn segmented(config: &BundleConfig) -> Sent {
 fn config() -> impl Strategy<Value = TrainingConfig> {
     let backbones = prop_oneof![Just(Backbone::VitTiny), Just(Backbone::LiteMedsam)];
     let prompts = (any::<bool>(), any::<bool>(), any::<bool>());
+    let backbones = (backbones, any::<bool>());
     (backbones, 1i64..3, prompts, 2usize..6, 1usize..4, [20usize..70, 20usize..70]).prop_map(
-        |(backbone, size, (point, boxes, mask), classes, modalities, plane)| {
+        |((backbone, finer_features), size, (point, boxes, mask), classes, modalities, plane)| {
             let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/hippocampus-scratch.yml");
             let mut config = TrainingConfig::open(&shipped).unwrap();
             let point = (point || !boxes && !mask).then_some(PointRule::DistanceTransform);
             let model = &mut config.model;
             model.network = NetworkConfig {
                 prompts: PromptConfig { point, boxes, mask },
+                finer_features,
                 ..NetworkConfig::full(backbone, 32 * size)
             };
             model.classes = (0..classes).map(|class| class.to_string()).collect();

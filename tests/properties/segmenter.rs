@@ -14,11 +14,10 @@ use tempfile::TempDir;
 const DEPTH: usize = 4;
 const SIDE: usize = 64;
 
-/// A bundle on disk with newly initialised weights.
-fn bundle(network: NetworkConfig, modalities: usize) -> (TempDir, Bundle) {
-    let folder = tempfile::tempdir().unwrap();
+/// A bundle with two classes, without the hashes of its files.
+pub fn config(network: NetworkConfig, modalities: usize) -> BundleConfig {
     let file = |name: &str| WeightFile { file: name.into(), sha256: String::new() };
-    let mut config = BundleConfig {
+    BundleConfig {
         name: "test".into(),
         classes: ["background", "one", "two"].map(String::from).to_vec(),
         codes: Default::default(),
@@ -33,11 +32,17 @@ fn bundle(network: NetworkConfig, modalities: usize) -> (TempDir, Bundle) {
             mirror: [false; 3],
         },
         normalisation: Normalisation::ZScore,
-        largest_component: false,
+        largest_component: false.into(),
         network,
         weights: file("backbone.safetensors"),
         adapters: Some(file("adapters.safetensors")),
-    };
+    }
+}
+
+/// A bundle on disk with newly initialised weights.
+fn bundle(network: NetworkConfig, modalities: usize) -> (TempDir, Bundle) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(network, modalities);
     let (backbone, adapters) =
         (folder.path().join("backbone.safetensors"), folder.path().join("adapters.safetensors"));
     write_fresh_weights(&config, 3, &adapters, Some(&backbone)).unwrap();

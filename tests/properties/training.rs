@@ -50,7 +50,7 @@ fn dataset(folder: &Path, cases: usize) {
     }
 }
 
-fn config(folder: &Path, cases: usize) -> TrainingConfig {
+pub fn config(folder: &Path, cases: usize) -> TrainingConfig {
     dataset(&folder.join("data"), cases);
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/hippocampus-scratch.yml");
     let shipped = TrainingConfig::open(&shipped).unwrap();
@@ -59,7 +59,7 @@ fn config(folder: &Path, cases: usize) -> TrainingConfig {
         patch: Patch { depth: DEPTH, plane, depth_overlap: 0.5, plane_overlap: 0.5, mirror: [false; 3] },
         spacing_mm: None,
         normalisation: Normalisation::ZScore,
-        largest_component: false,
+        largest_component: false.into(),
         network: NetworkConfig::full(Backbone::VitTiny, SIDE as i64),
         ..shipped.model
     };
@@ -90,7 +90,7 @@ fn config(folder: &Path, cases: usize) -> TrainingConfig {
     TrainingConfig { model, data, schedule, augmentation, learning_rate, output, ..shipped }
 }
 
-fn sampler(config: &TrainingConfig, augmentation: AugmentationConfig, memory: usize) -> Arc<Sampler> {
+pub fn sampler(config: &TrainingConfig, augmentation: AugmentationConfig, memory: usize) -> Arc<Sampler> {
     let cases = divide(config).unwrap().training;
     let store = CaseStore::new(cases, config.model.without_files(), memory);
     Arc::new(Sampler::new(store, config.patch(), config.data.foreground, augmentation, config.seed))
@@ -105,7 +105,7 @@ fn weights(trainer: &Trainer) -> Tensors {
     trainer.parts().iter().flat_map(|part| part.shard()).collect()
 }
 
-fn fp32() -> Compute {
+pub fn fp32() -> Compute {
     Compute::fp32(Device::Cpu)
 }
 
@@ -305,7 +305,7 @@ fn shards_of_another_network_are_refused() {
 
 /// The configuration with all weights from a bundle, which is made in `folder`: fresh weights come from libtorch's
 /// generator, and the tests of a process share that.
-fn with_fixed_weights(mut config: TrainingConfig, folder: &Path) -> TrainingConfig {
+pub fn with_fixed_weights(mut config: TrainingConfig, folder: &Path) -> TrainingConfig {
     let file = |name: &str| folder.join(name);
     let [backbone, adapters] = ["backbone.safetensors", "adapters.safetensors"].map(file);
     let mut bundle = config.model.without_files();

@@ -23,7 +23,7 @@ pub fn config(modalities: usize, plane: Plane, depth: usize) -> BundleConfig {
         spacing_mm: None,
         patch: Patch { depth, plane, depth_overlap: 0.5, plane_overlap: 0.5, mirror: [false; 3] },
         normalisation: Normalisation::Window { low: 0.0, high: 1.0 },
-        largest_component: false,
+        largest_component: false.into(),
         network: NetworkConfig::full(Backbone::VitTiny, 64),
         weights: WeightFile { file: "weights".into(), sha256: String::new() },
         adapters: None,

@@ -20,9 +20,8 @@ impl PromptStrategy for WholeBoxes {
         let (height, width) = labels.dim();
         let mut prompts = SlicePrompts {
             labels: vec![-1.0; classes],
-            points: None,
             boxes: Some(vec![[0.0; 4]; classes]),
-            masks: None,
+            ..SlicePrompts::default()
         };
         for class in 0..classes {
             if let (Some(found), Some(boxes)) =

@@ -32,7 +32,13 @@ impl Stage for EncoderStage {
         let slices = window.tensor(SLICES.name, 0).to_kind(Kind::Float);
         let encoded = self.encoder.forward(&slices, window.header.covered)?;
         let wire = self.compute.wire();
-        emit.slices("embedding", &window.header, &encoded.embedding, wire, None);
+        let for_decoder = encoded.for_decoder();
+        let levels = for_decoder.len() as i64;
+        for (level, tensor) in (0..).zip(&for_decoder) {
+            // The embedding alone is no level.
+            let level = (levels > 1).then_some((level, levels));
+            emit.slices("embedding", &window.header, tensor, wire, level);
+        }
         let levels = encoded.taps.len() as i64;
         for (level, tap) in (0..).zip(&encoded.taps) {
             emit.slices("features", &window.header, tap, wire, Some((level, levels)));

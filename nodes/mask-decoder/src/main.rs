@@ -30,7 +30,8 @@ impl Stage for DecoderStage {
 
     fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()> {
         let prompts = decode_window_prompts(&window, self.decoder.mask_size())?;
-        let embedding = self.compute.receive(&window.tensor(EMBEDDING.name, 0));
+        let levels = window.levels(EMBEDDING.name);
+        let embedding: Vec<_> = levels.iter().map(|level| self.compute.receive(level)).collect();
         let logits = self.decoder.forward(&embedding, &prompts)?;
         emit.slices("logits", &window.header, &logits, self.compute.wire(), None);
         Ok(())

@@ -13,25 +13,36 @@ const HIDDEN: i64 = 64;
 #[derive(Debug)]
 pub struct ClassesAdapter {
     expand: nn::Conv3D,
+    /// Adds the mask prompts to the hidden channels; starts at zero. Not in the paper.
+    expand_prompts: Option<nn::Conv3D>,
     norm: InstanceNorm,
     shrink: nn::Conv3D,
 }
 
 impl ClassesAdapter {
-    /// Adapter for N = `classes` classes, background included.
-    pub fn new(vs: &nn::Path, classes: i64) -> Self {
+    /// Adapter for N = `classes` classes, background included, which also uses mask prompts if `with_prompts`.
+    pub fn new(vs: &nn::Path, classes: i64, with_prompts: bool) -> Self {
         let same = nn::ConvConfig { padding: 1, ..Default::default() };
         let zero = nn::ConvConfig { ws_init: nn::Init::Const(0.0), bs_init: nn::Init::Const(0.0), ..same };
         Self {
             expand: nn::conv3d(vs / "expand", classes, HIDDEN, 3, same),
+            expand_prompts: with_prompts.then(|| {
+                let without_bias = nn::ConvConfig { bias: false, ..zero };
+                nn::conv3d(vs / "expand_prompts", classes, HIDDEN, 3, without_bias)
+            }),
             norm: InstanceNorm::new(&(vs / "norm"), HIDDEN),
             shrink: nn::conv3d(vs / "shrink", HIDDEN, classes, 3, zero),
         }
     }
 
-    /// Mask logits `[B, N, D, 4h, 4w]` to class logits `[B, N, D, height, width]`; exact GELU.
-    pub fn forward(&self, masks: &Tensor, size: [i64; 2]) -> Tensor {
-        let hidden = gelu(self.norm.forward(&self.expand.forward(masks)));
+    /// Mask logits `[B, N, D, 4h, 4w]`, and mask prompts of this size if there are any, to class logits `[B, N, D, height,
+    /// width]`; exact GELU.
+    pub fn forward(&self, masks: &Tensor, prompts: Option<&Tensor>, size: [i64; 2]) -> Tensor {
+        let mut expanded = self.expand.forward(masks);
+        if let (Some(expand), Some(prompts)) = (&self.expand_prompts, prompts) {
+            expanded += expand.forward(&prompts.to_kind(masks.kind()));
+        }
+        let hidden = gelu(self.norm.forward(&expanded));
         resize_logits(&(masks + self.shrink.forward(&hidden)), size)
     }
 }

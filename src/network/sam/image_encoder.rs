@@ -60,7 +60,7 @@ impl ImageEncoderVit {
         }
         let embedding = self.neck.forward(&channels_first(&x));
         taps.push(embedding.shallow_clone());
-        Encoded { embedding, taps }
+        Encoded { embedding, taps, finer: 0 }
     }
 
     fn add_depth_position(&self, x: Tensor) -> Tensor {

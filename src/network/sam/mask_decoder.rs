@@ -94,6 +94,20 @@ impl MaskDecoder {
         classes: i64,
         multimask: bool,
     ) -> (Tensor, Tensor) {
+        self.forward_with(embedding, image_pe, (sparse, dense), classes, multimask, None)
+    }
+
+    /// As [`MaskDecoder::forward`], with features `[B·D, C/4, 2h, 2w]` and `[B·D, C/8, 4h, 4w]` that are added where the
+    /// embedding is upscaled, to the same size, in the masks of all classes.
+    pub fn forward_with(
+        &self,
+        embedding: &Tensor,
+        image_pe: &Tensor,
+        (sparse, dense): (&Tensor, &Tensor),
+        classes: i64,
+        multimask: bool,
+        finer: Option<&[Tensor; 2]>,
+    ) -> (Tensor, Tensor) {
         let [slices, channels, height, width] = dims(embedding);
         let prompts = slices * classes;
         // Without mask prompts, all classes of a slice share the same image embedding.
@@ -114,7 +128,7 @@ impl MaskDecoder {
         let (tokens, image) = self.transformer.forward(&image, &image_pe, &tokens, classes);
 
         let image = image.transpose(1, 2).reshape([prompts, channels, height, width]);
-        let upscaled = self.output_upscaling.forward(&image); // [P, C/8, 4h, 4w]
+        let upscaled = self.output_upscaling.forward(&image, finer); // [P, C/8, 4h, 4w]
         let [.., mask_height, mask_width] = dims::<4>(&upscaled);
         let [mask_count, _] = dims(&self.mask_tokens);
         let (first, count) = if multimask { (1, mask_count - 1) } else { (0, 1) };
@@ -134,7 +148,7 @@ impl MaskDecoder {
     }
 }
 
-/// Two transposed convolutions with exact GELU.
+/// Two transposed convolutions with exact GELU. Features are added as in SAM 2 (`sam2/modeling/sam/mask_decoder.py`).
 #[derive(Debug)]
 struct Upscaling {
     first: nn::ConvTranspose2D,
@@ -152,10 +166,20 @@ impl Upscaling {
     }
 
     /// `[P, C, h, w]` to `[P, C/8, 4h, 4w]`.
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let doubled = gelu(self.first_norm.forward(&self.first.forward(x)));
-        gelu(self.second.forward(&doubled))
+    fn forward(&self, x: &Tensor, finer: Option<&[Tensor; 2]>) -> Tensor {
+        let [to_doubled, to_quadrupled] = [0, 1].map(|level| finer.map(|finer| &finer[level]));
+        let doubled = add_to_classes(self.first.forward(x), to_doubled);
+        let doubled = gelu(self.first_norm.forward(&doubled));
+        gelu(add_to_classes(self.second.forward(&doubled), to_quadrupled))
     }
+}
+
+/// Adds features `[B·D, C, H, W]` to those of all classes, `[B·D·N, C, H, W]`, classes fastest.
+fn add_to_classes(x: Tensor, features: Option<&Tensor>) -> Tensor {
+    let Some(features) = features else { return x };
+    let [slices, channels, height, width] = dims(features);
+    let by_slice = x.reshape([slices, -1, channels, height, width]);
+    (by_slice + features.unsqueeze(1)).reshape(x.size())
 }
 
 /// Linear layers with ReLU between them.

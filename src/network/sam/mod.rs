@@ -38,4 +38,14 @@ pub struct Encoded {
     pub embedding: Tensor,
     /// Features for the prompt generator, each `[B·D, C, h, w]`: shallowest first, the neck's output last.
     pub taps: Vec<Tensor>,
+    /// How many of the first of them the mask decoder gets as well.
+    pub finer: usize,
+}
+
+impl Encoded {
+    /// What the mask decoder gets: the embedding, then the finer features.
+    pub fn for_decoder(&self) -> Vec<Tensor> {
+        let finer = self.taps.iter().take(self.finer);
+        std::iter::once(&self.embedding).chain(finer).map(Tensor::shallow_clone).collect()
+    }
 }

@@ -47,6 +47,11 @@ impl PromptTensors {
             let points = slice.points.as_ref()?;
             Some((vec![points.len()], points.concat()))
         })?;
+        let count = first.more_points.as_ref().map_or(0, |points| points.dim().1);
+        let more_points = gather(slices, "more_points", &[classes, count, 3], |slice| {
+            let points = slice.more_points.as_ref()?;
+            Some((points.shape().to_vec(), points.iter().copied().collect()))
+        })?;
         let boxes = gather(slices, "boxes", &[classes], |slice| {
             let boxes = slice.boxes.as_ref()?;
             Some((vec![boxes.len()], boxes.concat()))
@@ -59,9 +64,20 @@ impl PromptTensors {
 
         let tensor = |values: &[f32], shape: &[i64]| Tensor::from_slice(values).view(shape).to_device(device);
         let labels = tensor(&labels, &[-1, 1]);
+        let points = points.map(|points| (tensor(&points, &[-1, 1, 2]), labels.shallow_clone()));
+        let more_points = more_points.filter(|_| count > 0).map(|points| {
+            let points = tensor(&points, &[-1, count as i64, 3]);
+            let of_points = points.select(2, 2).masked_fill(&labels.le(0.0), -1.0); // [P, K]
+            (points.narrow(2, 0, 2), of_points)
+        });
         Ok(Self {
             box_valid: boxes.as_ref().map(|_| labels.squeeze_dim(1).gt(0.0)),
-            points: points.map(|points| (tensor(&points, &[-1, 1, 2]), labels)),
+            points: match (points, more_points) {
+                (Some((points, labels)), Some((more, of_more))) => {
+                    Some((Tensor::cat(&[points, more], 1), Tensor::cat(&[labels, of_more], 1)))
+                }
+                (points, more_points) => points.or(more_points),
+            },
             boxes: boxes.map(|boxes| tensor(&boxes, &[-1, 4])),
             masks: masks.map(|masks| tensor(&masks, &[-1, 1, height as i64, width as i64])),
         })
@@ -100,6 +116,7 @@ mod tests {
         SlicePrompts {
             labels: vec![1.0, -1.0],
             points: Some(vec![[first, 1.0], [2.0, 3.0]]),
+            more_points: None,
             boxes: Some(vec![[first; 4], [0.0; 4]]),
             masks: Some(Array3::from_elem((2, 4, 8), first)),
         }
@@ -116,6 +133,27 @@ mod tests {
         let masks = prompts.masks.unwrap();
         assert_eq!(masks.size(), [4, 1, 4, 8]);
         assert_eq!(masks.double_value(&[2, 0, 3, 7]), 20.0);
+    }
+
+    #[test]
+    fn further_points_follow_the_first_and_absent_classes_have_none() {
+        let more = Array3::from_shape_fn((2, 2, 3), |(class, point, part)| match part {
+            2 => f32::from(u8::from(point == 0)),
+            _ => (10 * class + point) as f32,
+        });
+        let with = SlicePrompts { more_points: Some(more), ..slice(7.0) };
+        let prompts = PromptTensors::from_slices(&[with.clone(), with.clone()], Device::Cpu).unwrap();
+        let (points, labels) = prompts.points.unwrap();
+        let flat = |x: Tensor| Vec::<f32>::try_from(x.flatten(0, -1)).unwrap();
+        assert_eq!((points.size(), labels.size()), (vec![4, 3, 2], vec![4, 3]));
+        assert_eq!(flat(points.get(2)), [7.0, 1.0, 0.0, 0.0, 1.0, 1.0]);
+        assert_eq!(flat(labels.get(2)), [1.0, 1.0, 0.0]);
+        assert_eq!(flat(labels.get(3)), [-1.0; 3]);
+        let only = SlicePrompts { points: None, ..with.clone() };
+        let prompts = PromptTensors::from_slices(&[only], Device::Cpu).unwrap();
+        assert_eq!(flat(prompts.points.unwrap().1), [1.0, 0.0, -1.0, -1.0]);
+        let mixed = PromptTensors::from_slices(&[with, slice(7.0)], Device::Cpu);
+        assert_eq!(mixed.unwrap_err(), PromptTensorsError::Mixed { slice: 1, prompt: "more_points" });
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl TinyVit {
         }
         let embedding = self.neck.forward(&x);
         taps.push(embedding.shallow_clone());
-        Encoded { embedding, taps }
+        Encoded { embedding, taps, finer: 0 }
     }
 
     /// Runs one slice `[1, 3, S, S]`, number `slice` of the batch, through the patch embedding and the first stage.

@@ -3,10 +3,11 @@
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
+use super::encoder::tap_shapes;
 use super::{DECODER, SegmenterError, Sizes, load};
 use crate::bundle::{Bundle, BundleConfig, GeneratorKind};
 use crate::compute::Compute;
-use crate::network::adapter::ClassesAdapter;
+use crate::network::adapter::{ClassesAdapter, FinerFeatures, FinerFeaturesConfig};
 use crate::network::sam::{
     MaskDecoder, MaskDecoderConfig, PromptEncoder, PromptEncoderConfig, PromptTensors,
     TwoWayTransformerConfig,
@@ -21,11 +22,23 @@ const ABSENT: f64 = -20.0;
 /// Most prompts decoded at once.
 const MAX_PROMPTS: i64 = 16;
 
+/// The decoder's results for D slices.
+#[derive(Debug)]
+pub struct DecodedMasks {
+    /// The logits of one binary mask per class, before the MC-Adapter, `[D, N, 4h, 4w]`.
+    pub masks: Tensor,
+    /// Logits of the classes, `[D, N, imgH, imgW]` fp32.
+    pub logits: Tensor,
+}
+
 /// Turns embedding and prompts into logits.
 pub struct Decoder {
     prompt_encoder: PromptEncoder,
     mask_decoder: MaskDecoder,
     classes_adapter: Option<ClassesAdapter>,
+    finer_features: Option<FinerFeatures>,
+    /// Shapes `[C, h, w]` of a slice of each tensor that the decoder gets of it: embedding and finer features.
+    expected: Vec<[i64; 3]>,
     /// Whether the bundle is plain SAM: the masks are combined by rule (decision 5).
     plain: bool,
     sizes: Sizes,
@@ -55,6 +68,11 @@ impl Decoder {
             depth_position: network.depth_position,
             ..MaskDecoderConfig::sam(sizes.grid)
         };
+        let mut finer = tap_shapes(config);
+        finer.truncate(network.finer_levels());
+        let embedding = [EMBEDDING, sizes.grid, sizes.grid];
+        let shapes = finer.iter().map(|tap| [tap.channels, tap.height, tap.width]);
+        let expected = std::iter::once(embedding).chain(shapes).collect();
         Self {
             prompt_encoder: PromptEncoder::new(
                 &(sam.root() / "prompt_encoder"),
@@ -65,9 +83,19 @@ impl Decoder {
                 &(trained.root() / "mask_decoder"),
                 &decoder,
             ),
-            classes_adapter: network
-                .classes_adapter
-                .then(|| ClassesAdapter::new(&(trained.root() / "classes_adapter"), sizes.classes)),
+            classes_adapter: network.classes_adapter.then(|| {
+                ClassesAdapter::new(
+                    &(trained.root() / "classes_adapter"),
+                    sizes.classes,
+                    network.classes_adapter_prompts,
+                )
+            }),
+            // Last, so that the other weights are drawn as without it.
+            finer_features: network.finer_features.then(|| {
+                let config = FinerFeaturesConfig { features: finer, grid: sizes.grid, channels: EMBEDDING };
+                FinerFeatures::new(&(trained.root() / "mask_decoder" / "finer_features"), &config)
+            }),
+            expected,
             plain: !network.classes_adapter && network.generator == GeneratorKind::None,
             device: sam.device(),
             sizes,
@@ -79,7 +107,9 @@ impl Decoder {
         [4 * self.sizes.grid as usize; 2]
     }
 
-    /// Embedding `[D, 256, h, w]` and the prompts of D slices to logits `[D, N, imgH, imgW]` fp32.
+    /// Embedding `[D, 256, h, w]`, followed by the finer features if the network has them
+    /// ([`Encoded::for_decoder`](crate::network::sam::Encoded::for_decoder)), and the prompts of D slices to logits
+    /// `[D, N, imgH, imgW]` fp32.
     ///
     /// In plain SAM the binary masks are combined by rule: the background has logit 0, a class without a prompt in a
     /// slice is absent, and where masks overlap the one with the smaller box (without boxes: the smaller mask) wins,
@@ -87,14 +117,45 @@ impl Decoder {
     ///
     /// # Errors
     /// Wrong shapes, or prompts that cannot be combined.
-    pub fn forward(&self, embedding: &Tensor, prompts: &[SlicePrompts]) -> Result<Tensor, SegmenterError> {
-        let Sizes { grid, patch: [height, width], depth: fixed, .. } = self.sizes;
+    pub fn forward(&self, embedding: &[Tensor], prompts: &[SlicePrompts]) -> Result<Tensor, SegmenterError> {
+        Ok(self.decoded(embedding, prompts)?.logits)
+    }
+
+    /// As [`Decoder::forward`], with the masks from which the logits are made.
+    ///
+    /// # Errors
+    /// Those of [`Decoder::forward`].
+    pub fn decoded(
+        &self,
+        embedding: &[Tensor],
+        prompts: &[SlicePrompts],
+    ) -> Result<DecodedMasks, SegmenterError> {
+        let [depth, classes] = self.check(embedding, prompts)?;
+        let tensors = PromptTensors::from_slices(prompts, self.device)?;
+        let (sparse, dense) = self.prompt_encoder.forward(&tensors, depth * classes);
+        let kind = self.prompt_encoder.kind();
+        let levels: Vec<Tensor> =
+            embedding.iter().map(|level| level.to_device(self.device).to_kind(kind)).collect();
+        let finer = self.finer_features.as_ref().map(|finer| finer.forward(&levels[1..]));
+        let masks = self.decode((&levels[0], finer.as_ref()), (&sparse, &dense), [depth, classes]);
+        let logits = self.combined(&masks, prompts, &tensors);
+        Ok(DecodedMasks { masks, logits })
+    }
+
+    /// Slices and classes of a window.
+    fn check(&self, embedding: &[Tensor], prompts: &[SlicePrompts]) -> Result<[i64; 2], SegmenterError> {
         let depth = prompts.len() as i64;
-        let expected = [fixed.unwrap_or(depth), EMBEDDING, grid, grid];
-        if embedding.size() != expected || depth != expected[0] || depth == 0 {
+        let slices = self.sizes.depth.unwrap_or(depth);
+        let found: Vec<Vec<i64>> = embedding.iter().map(Tensor::size).collect();
+        let fits =
+            |(found, expected): (&Vec<i64>, &[i64; 3])| found[..] == [&[slices], &expected[..]].concat();
+        let fits = found.len() == self.expected.len() && found.iter().zip(&self.expected).all(fits);
+        if !fits || depth != slices || depth == 0 {
+            let expected: Vec<_> =
+                self.expected.iter().map(|of_slice| [&[slices], &of_slice[..]].concat()).collect();
             return Err(SegmenterError::Shape {
                 what: "embedding",
-                found: embedding.size(),
+                found: found.concat(),
                 expected: format!("{expected:?} for {depth} slices of prompts"),
             });
         }
@@ -106,18 +167,23 @@ impl Decoder {
                 expected: format!("{} classes", self.sizes.classes),
             });
         }
-        let tensors = PromptTensors::from_slices(prompts, self.device)?;
-        let (sparse, dense) = self.prompt_encoder.forward(&tensors, depth * classes);
-        let embedding = embedding.to_device(self.device).to_kind(self.prompt_encoder.kind());
-        let masks = self.decode(&embedding, (&sparse, &dense), [depth, classes]);
+        Ok([depth, classes])
+    }
+
+    /// Masks `[D, N, 4h, 4w]` to logits `[D, N, imgH, imgW]`.
+    fn combined(&self, masks: &Tensor, prompts: &[SlicePrompts], tensors: &PromptTensors) -> Tensor {
+        let [depth, classes] = [0, 1].map(|axis| masks.size()[axis]);
+        let [height, width] = self.sizes.patch;
         if let Some(adapter) = &self.classes_adapter {
-            let by_class = masks.transpose(0, 1).unsqueeze(0); // [1, N, D, 4h, 4w]
-            let logits = adapter.forward(&by_class, [height, width]).squeeze_dim(0).transpose(0, 1);
-            return Ok(logits.to_kind(Kind::Float));
+            let by_class = |x: &Tensor| x.transpose(0, 1).unsqueeze(0); // [1, N, D, 4h, 4w]
+            let given = tensors.masks.as_ref().map(|given| by_class(&given.view_as(masks)));
+            let logits = adapter.forward(&by_class(masks), given.as_ref(), [height, width]);
+            let logits = logits.squeeze_dim(0).transpose(0, 1);
+            return logits.to_kind(Kind::Float);
         }
         let logits = masks.to_kind(Kind::Float).upsample_bilinear2d([height, width], false, None, None);
         if !self.plain {
-            return Ok(logits);
+            return logits;
         }
         let present: Vec<f32> = prompts.iter().flat_map(|slice| slice.labels.iter().copied()).collect();
         let absent = Tensor::from_slice(&present).view([depth, classes, 1, 1]).to_device(self.device).lt(0.0);
@@ -130,7 +196,7 @@ impl Decoder {
             None => logits.gt(0.0).sum_dim_intlist([2i64, 3].as_slice(), false, Kind::Float),
         };
         let background = Tensor::zeros([depth, 1, height, width], (Kind::Float, self.device));
-        Ok(Tensor::cat(&[background, yield_to_smaller(&logits, &sizes)], 1))
+        Tensor::cat(&[background, yield_to_smaller(&logits, &sizes)], 1)
     }
 }
 
@@ -140,7 +206,7 @@ impl Decoder {
     /// MC-Adapter.
     fn decode(
         &self,
-        embedding: &Tensor,
+        (embedding, finer): (&Tensor, Option<&[Tensor; 2]>),
         (sparse, dense): (&Tensor, &Tensor),
         [depth, classes]: [i64; 2],
     ) -> Tensor {
@@ -150,6 +216,7 @@ impl Decoder {
         let rows = (0..depth).step_by(slices as usize).map(|slice| {
             let slices = slices.min(depth - slice);
             let embedding = embedding.narrow(0, slice, slices);
+            let finer = finer.map(|finer| finer.each_ref().map(|features| features.narrow(0, slice, slices)));
             let columns = (0..classes).step_by(at_once as usize).map(|class| {
                 let count = at_once.min(classes - class);
                 let part = |tensor: &Tensor| {
@@ -159,8 +226,15 @@ impl Decoder {
                     part.reshape([&[slices * count], &shape[1..]].concat().as_slice())
                 };
                 let (sparse, dense) = (part(sparse), part(dense));
-                let (masks, _) =
-                    self.mask_decoder.forward(&embedding, &image_pe, (&sparse, &dense), count, false);
+                let prompts = (&sparse, &dense);
+                let (masks, _) = self.mask_decoder.forward_with(
+                    &embedding,
+                    &image_pe,
+                    prompts,
+                    count,
+                    false,
+                    finer.as_ref(),
+                );
                 masks.squeeze_dim(2)
             });
             Tensor::cat(&columns.collect::<Vec<_>>(), 1)

@@ -30,6 +30,8 @@ pub struct Encoder {
     pads_input: bool,
     sizes: Sizes,
     modalities: i64,
+    /// How many of the first features the mask decoder gets as well.
+    finer: usize,
     device: Device,
 }
 
@@ -71,7 +73,8 @@ impl Encoder {
         let pixel_statistics =
             (official_vit && unit_range).then(|| (statistic(PIXEL_MEAN), statistic(PIXEL_STD)));
         let pads_input = config.prepares_as_sam();
-        Self { network, modality_adapter, pixel_statistics, pads_input, sizes, modalities, device }
+        let finer = config.network.finer_levels();
+        Self { network, modality_adapter, pixel_statistics, pads_input, sizes, modalities, finer, device }
     }
 
     /// Normalised slices `[D, M, imgH, imgW]` of one window to their features. The volume covers the `covered` rows and
@@ -85,10 +88,11 @@ impl Encoder {
         covered: Option<[[i64; 2]; 2]>,
     ) -> Result<Encoded, SegmenterError> {
         let input = self.prepare(slices, covered)?;
-        Ok(match &self.network {
+        let encoded = match &self.network {
             Network::Vit(vit) => vit.forward(&input),
             Network::TinyVit(vit) => vit.forward(&input),
-        })
+        };
+        Ok(Encoded { finer: self.finer, ..encoded })
     }
 
     /// The input `[D, 3, S, S]` that [`Encoder::forward`] passes to the network.

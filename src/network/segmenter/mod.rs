@@ -6,7 +6,7 @@ mod encoder;
 mod fresh;
 mod generator;
 
-pub use decoder::Decoder;
+pub use decoder::{DecodedMasks, Decoder};
 pub use encoder::Encoder;
 pub use fresh::write_fresh_weights;
 pub use generator::AuxiliaryGenerator;
@@ -30,6 +30,16 @@ pub(crate) const SAM_PARTS: [&str; 3] = ["image_encoder.", "prompt_encoder.", "m
 /// Key prefixes of a bundle's adapter file.
 const TRAINED_PARTS: [&str; 5] =
     ["modality_adapter.", "image_encoder.", "generator.", "mask_decoder.", "classes_adapter."];
+
+/// Key prefix of the mask decoder's finer features there.
+const FINER_FEATURES: &str = "mask_decoder.finer_features.";
+/// Key prefixes of the rest of the mask decoder there.
+const MASK_DECODER: [&str; 2] = ["mask_decoder.transformer.", "mask_decoder.depth_pos_embed"];
+/// Key prefix of the convolution of mask prompts in the MC-Adapter there.
+const EXPAND_PROMPTS: &str = "classes_adapter.expand_prompts.";
+/// Key prefixes of the rest of the MC-Adapter there.
+const CLASSES_ADAPTER: [&str; 3] =
+    ["classes_adapter.expand.", "classes_adapter.norm.", "classes_adapter.shrink."];
 
 /// Key prefixes of one part of the network in these two files.
 pub(crate) struct Share {
@@ -165,11 +175,28 @@ pub(crate) fn load_trained(
         Some(adapters) => {
             let path = bundle.path_of(adapters);
             check_sha256(&path, &adapters.sha256)?;
-            Ok(load_strict(store, &path, parts, &TRAINED_PARTS)?)
+            let parts = parts_in(bundle, store, parts);
+            Ok(load_strict(store, &path, &parts, &TRAINED_PARTS)?)
         }
         None if store.is_empty() => Ok(()),
         None => Err(SegmenterError::NoAdapters { model: bundle.config.name.clone() }),
     }
+}
+
+/// The key prefixes below `parts` that the bundle's adapters should have. What begins without effect may be in the network
+/// but not in the bundle from which its training starts.
+fn parts_in<'a>(bundle: &Bundle, store: &VarStore, parts: &[&'a str]) -> Vec<&'a str> {
+    let variables = store.variables();
+    let is_new = |has: bool, prefix: &str| !has && variables.keys().any(|key| key.starts_with(prefix));
+    let network = &bundle.config.network;
+    let old = |part: &&'a str| match *part {
+        "mask_decoder." if is_new(network.finer_features, FINER_FEATURES) => MASK_DECODER.to_vec(),
+        "classes_adapter." if is_new(network.classes_adapter_prompts, EXPAND_PROMPTS) => {
+            CLASSES_ADAPTER.to_vec()
+        }
+        part => vec![part],
+    };
+    parts.iter().flat_map(|part| old(part)).collect()
 }
 
 /// The prompt strategy of a bundle.
@@ -244,7 +271,7 @@ impl Segmenter {
                     });
                 }
             };
-            self.decoder.forward(&encoded.embedding, &prompts)
+            self.decoder.forward(&encoded.for_decoder(), &prompts)
         })
     }
 }

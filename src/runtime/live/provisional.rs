@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::image::Image;
 use super::stack::Stack;
-use crate::bundle::{BundleConfig, Plane};
+use crate::bundle::{BundleConfig, LargestComponent, Plane};
 use crate::message::control::{LiveCase, LiveImage};
 use crate::runtime::clock::now_ns;
 use crate::volume::{BoxMm, CaseFiles, CasePlan, Grid, PreparedCase, Regrid};
@@ -48,7 +48,7 @@ pub(super) fn provisional_model(config: &BundleConfig) -> BundleConfig {
     config.patch.depth_overlap = 0.0;
     config.patch.plane_overlap = 0.0;
     // Parts of an organ that are connected elsewhere.
-    config.largest_component = false;
+    config.largest_component = LargestComponent::default();
     config
 }
 

@@ -1,8 +1,10 @@
 //! The configuration of a training run, one YAML file (`configs/`). Unknown fields are refused.
 
+mod components;
 mod patients;
 mod split;
 
+pub use components::ComponentRule;
 pub use patients::patients;
 pub use split::{Divided, Split};
 
@@ -90,10 +92,11 @@ pub struct ModelConfig {
     /// Intensity normalisation.
     #[serde(with = "serde_yaml::with::singleton_map")]
     pub normalisation: Normalisation,
-    /// Whether only the largest connected component of the foreground is kept (nnU-Net's post-processing), for one organ or
-    /// organs that touch. Default false.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub largest_component: bool,
+    /// Which connected components are kept: `true`, only the largest of the foreground, for one organ or organs that touch;
+    /// a list of classes, only the largest of each; `by_validation`, only the largest of each class whose Dice this
+    /// improves on the validation cases, as nnU-Net does; or `false`, all. Default false.
+    #[serde(default, skip_serializing_if = "ComponentRule::keeps_all")]
+    pub largest_component: ComponentRule,
     /// Backbone and the paper's modules.
     pub network: NetworkConfig,
     /// Initial weights of the backbone; absent = random ones, which must then be trained.
@@ -106,7 +109,8 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// The `model.yml` of the network, with `weights` and `adapters` for its files.
+    /// The `model.yml` of the network, with `weights` and `adapters` for its files. All components are kept if that is
+    /// still to be decided.
     pub fn bundle(&self, weights: WeightFile, adapters: Option<WeightFile>) -> BundleConfig {
         BundleConfig {
             name: self.name.clone(),
@@ -117,7 +121,7 @@ impl ModelConfig {
             spacing_mm: self.spacing_mm,
             patch: self.patch.clone(),
             normalisation: self.normalisation.clone(),
-            largest_component: self.largest_component,
+            largest_component: self.largest_component.given(),
             network: self.network.clone(),
             weights,
             adapters,

@@ -74,6 +74,7 @@ impl Variant {
             modality_adapter: row >= 8,
             generator: if row == 1 { GeneratorKind::Stacked } else { GeneratorKind::MultiScale },
             classes_adapter: row >= 9,
+            classes_adapter_prompts: row >= 9 && network.classes_adapter_prompts,
             ..network.clone()
         }
     }

@@ -18,7 +18,8 @@ use super::error::TrainingError;
 use super::optimise::Stage;
 use super::record::Watch;
 use super::state::{Best, Checkpoints, Manifest, Shards};
-use super::trainer::{StepReport, Trainer, Validator, export_bundle};
+use super::trainer::{StepReport, Trainer, Validation, Validator, export_bundle};
+use crate::bundle::LargestComponent;
 use crate::files::write_atomically;
 
 /// A run and its state.
@@ -141,41 +142,52 @@ impl Course {
     /// Those of [`export_bundle`] and of a validation.
     pub fn export(&mut self, trainer: &mut Trainer) -> Result<(PathBuf, Option<Best>), TrainingError> {
         let last_step = trainer.steps_done();
-        let dice_of_last = self.watch.history.validations.last().and_then(|last| last.output.mean);
-        let last = dice_of_last.map(|dice| Best { step: last_step, dice });
-        let mut exported = last;
-        if let Some(mut best) = self.best.filter(|best| best.step != last_step) {
+        let last = self.watch.history.validations.last().cloned();
+        let mut exported = last.clone();
+        if let Some(best) = self.best.filter(|best| best.step != last_step) {
             match self.checkpoints.read(best.step) {
                 Ok((_, shards)) => {
                     trainer.restore(best.step, &shards)?;
-                    if self.limit().is_some() {
-                        best.dice = self.dice_on_all(trainer)?;
-                    }
-                    exported = Some(best);
+                    exported = self.on_all(trainer)?;
                 }
                 Err(error) => {
                     tracing::warn!("the best checkpoint cannot be read: {error}; the last one is exported");
                 }
             }
         }
-        if let (Some(last), Some(best)) = (last, exported)
-            && last.dice > best.dice
-        {
+        let dice = |validation: &Option<Validation>| validation.as_ref().and_then(|it| it.output.mean);
+        if trainer.steps_done() != last_step && dice(&last) > dice(&exported) {
             trainer.restore(last_step, &self.checkpoints.read(last_step)?.1)?;
-            exported = Some(last);
+            exported = last;
         }
+        let components = match &exported {
+            Some(validation) if self.config.model.largest_component.is_by_validation() => {
+                let classes = validation.largest_component.clone();
+                tracing::info!("classes of which only the largest component is kept: {classes:?}");
+                LargestComponent::OfClasses(classes)
+            }
+            _ => self.config.model.largest_component.given(),
+        };
         let bundle = self.config.output.join("bundle");
-        trainer.with_averages(|trainer| export_bundle(trainer, &bundle))?;
-        Ok((bundle, exported))
+        trainer.with_averages(|trainer| export_bundle(trainer, &bundle, components))?;
+        let best = dice(&exported).map(|dice| Best { step: trainer.steps_done(), dice });
+        Ok((bundle, best))
     }
 
-    fn dice_on_all(&self, trainer: &mut Trainer) -> Result<f64, TrainingError> {
+    /// The validation of `trainer` on all cases: that of the run, if it used all, or one that is made now.
+    fn on_all(&self, trainer: &mut Trainer) -> Result<Option<Validation>, TrainingError> {
+        let step = trainer.steps_done();
+        let mut known = self.watch.history.validations.iter();
+        if let Some(known) = known.find(|validation| validation.step == step && validation.complete) {
+            return Ok(Some(known.clone()));
+        }
         let stop = AtomicBool::new(false);
         let validated =
             trainer.with_averages(|trainer| self.validator.validate(trainer, Stage::Full, None, &stop))?;
-        let dice = validated.and_then(|validated| validated.figures.output.mean).unwrap_or(0.0);
-        tracing::info!("the checkpoint of step {} has Dice {dice:.4} on all cases", trainer.steps_done());
-        Ok(dice)
+        let figures = validated.map(|validated| validated.figures);
+        let dice = figures.as_ref().and_then(|figures| figures.output.mean).unwrap_or(0.0);
+        tracing::info!("the checkpoint of step {step} has Dice {dice:.4} on all cases");
+        Ok(figures)
     }
 }
 

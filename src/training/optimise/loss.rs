@@ -7,7 +7,7 @@
 //! every level, and get no gradient (nnU-Net's ignore label).
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::{Kind, Reduction, Tensor};
 
 use crate::network::generator::{AuxiliaryMasks, deep_supervision_weights};
 
@@ -35,17 +35,27 @@ pub struct LossConfig {
     pub final_output: f64,
     /// Weight of the loss of the auxiliary masks. Default 1.
     pub auxiliary: f64,
+    /// Weight of the loss of the mask decoder's own masks, before the MC-Adapter combines the classes. Default 0.
+    pub decoder_masks: f64,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { cross_entropy: 1.0, dice: 1.0, smooth: 1e-5, final_output: 1.0, auxiliary: 1.0 }
+        Self {
+            cross_entropy: 1.0,
+            dice: 1.0,
+            smooth: 1e-5,
+            final_output: 1.0,
+            auxiliary: 1.0,
+            decoder_masks: 0.0,
+        }
     }
 }
 
 impl LossConfig {
     pub(crate) fn check(&self) -> Result<(), String> {
-        let values = [self.cross_entropy, self.dice, self.smooth, self.final_output, self.auxiliary];
+        let Self { cross_entropy, dice, smooth, final_output, auxiliary, decoder_masks } = *self;
+        let values = [cross_entropy, dice, smooth, final_output, auxiliary, decoder_masks];
         let usable = values.iter().all(|value| *value >= 0.0 && value.is_finite());
         if usable { Ok(()) } else { Err("loss: weights must be finite and not negative".into()) }
     }
@@ -83,15 +93,34 @@ impl LossConfig {
         };
         let foreground = log_probabilities.size()[1] - 1;
         let probabilities = counted(log_probabilities.narrow(1, 1, foreground).exp());
-        let truth = Tensor::zeros(log_probabilities.size(), (Kind::Float, log_probabilities.device()))
-            .scatter_value(1, labels, 1.0)
-            .narrow(1, 1, foreground);
-        let truth = counted(truth);
+        let truth = one_hot(labels, log_probabilities).narrow(1, 1, foreground);
+        self.of_terms(entropy, probabilities, counted(truth))
+    }
+
+    /// The weighted sum of a cross entropy and the Dice terms of foreground classes `[B, N - 1, D, H, W]`.
+    fn of_terms(&self, entropy: Tensor, probabilities: Tensor, truth: Tensor) -> Tensor {
         let sum = |x: Tensor| x.sum_dim_intlist(WITHIN.as_slice(), false, Kind::Float); // [B, N - 1]
         let both = sum(&probabilities * &truth);
         let either = sum(probabilities) + sum(truth);
         let dice = (both * 2.0 + self.smooth) / (either + self.smooth).clamp_min(LEAST);
         entropy * self.cross_entropy + (dice.mean(Kind::Float) * -1.0 + 1.0) * self.dice
+    }
+
+    /// The loss of one binary mask per class, as SAM predicts them: cross entropy of a sigmoid in every class, plus Dice.
+    /// Masks are logits `[B, N, D, h, w]` of any floating type; labels `[B, D, H, W]` int64 are resized to them by
+    /// nearest neighbour.
+    pub fn of_masks(&self, masks: &Tensor, labels: &Tensor) -> Tensor {
+        let [height, width] = [3, 4].map(|axis| masks.size()[axis]);
+        let labels = resize_labels(labels, [height, width]).unsqueeze(1);
+        let ignored = labels.eq(i64::from(IGNORED));
+        let counting = ignored.logical_not().to_kind(Kind::Float); // [B, 1, D, h, w]
+        let masks = masks.to_kind(Kind::Float);
+        let truth = one_hot(&labels.masked_fill(&ignored, 0), &masks);
+        let entropy = masks.binary_cross_entropy_with_logits::<Tensor>(&truth, None, None, Reduction::None);
+        let sum = |x: &Tensor| x.sum_dim_intlist(WITHIN.as_slice(), false, Kind::Float);
+        let entropy = (sum(&(entropy * &counting)) / sum(&counting).clamp_min(1.0)).mean(Kind::Float);
+        let foreground = |x: Tensor| (x * &counting).narrow(1, 1, masks.size()[1] - 1);
+        self.of_terms(entropy, foreground(masks.sigmoid()), foreground(truth))
     }
 
     /// The loss over all levels of the generator, finest first, with weights 1, 1/2, 1/4, … divided by their sum.
@@ -105,6 +134,11 @@ impl LossConfig {
         });
         losses.sum()
     }
+}
+
+/// Labels `[B, 1, D, H, W]` as a mask of each class, of the size of `like` `[B, N, D, H, W]`, in fp32.
+fn one_hot(labels: &Tensor, like: &Tensor) -> Tensor {
+    Tensor::zeros(like.size(), (Kind::Float, like.device())).scatter_value(1, labels, 1.0)
 }
 
 /// Labels `[B, D, H, W]` to `[B, D, height, width]`: the label at the centre of each pixel.
@@ -217,6 +251,43 @@ mod tests {
         let expected = entropy * 1.0 + (dice.mean(Kind::Float) * -1.0 + 1.0) * 1.0;
         let found = LossConfig::default().of_logits(&logits, &labels);
         assert_eq!(found.double_value(&[]).to_bits(), expected.double_value(&[]).to_bits());
+    }
+
+    /// Binary cross entropy and Dice of every class, written out, at half the labels' size.
+    #[test]
+    fn the_loss_of_masks_is_that_of_each_class_alone() {
+        let (masks, labels) = (random(&[1, 3, 2, 4, 4]), labels(&[1, 2, 8, 8]));
+        let config = LossConfig { cross_entropy: 0.7, dice: 0.4, ..LossConfig::default() };
+        let (mut entropy, mut dice) = (0.0, 0.0);
+        for class in 0..3 {
+            let (mut both, mut either) = (0.0, 0.0);
+            for (slice, y, x) in (0..2).flat_map(|z| (0..4).flat_map(move |y| (0..4).map(move |x| (z, y, x))))
+            {
+                let is_class = labels.int64_value(&[0, slice, 2 * y + 1, 2 * x + 1]) == class;
+                let probability = 1.0 / (1.0 + (-masks.double_value(&[0, class, slice, y, x])).exp());
+                let likelihood = if is_class { probability } else { 1.0 - probability };
+                entropy -= likelihood.ln() / (3.0 * 32.0);
+                both += if is_class { probability } else { 0.0 };
+                either += probability + f64::from(u8::from(is_class));
+            }
+            dice += if class > 0 { (2.0 * both + 1e-5) / (either + 1e-5) / 2.0 } else { 0.0 };
+        }
+        let found = config.of_masks(&masks, &labels).double_value(&[]);
+        let expected = 0.7 * entropy + 0.4 * (1.0 - dice);
+        assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+    }
+
+    #[test]
+    fn ignored_voxels_have_no_part_in_the_loss_of_masks() {
+        let (masks, labels) = (random(&[1, 3, 2, 4, 6]), labels(&[1, 2, 4, 6]));
+        let config = LossConfig::default();
+        let expected = config.of_masks(&masks.narrow(4, 0, 4), &labels.narrow(3, 0, 4)).double_value(&[]);
+        let _ = labels.narrow(3, 4, 2).fill_(i64::from(IGNORED));
+        let masks = masks.set_requires_grad(true);
+        let loss = config.of_masks(&masks, &labels);
+        assert!((loss.double_value(&[]) - expected).abs() < 1e-6, "{loss} {expected}");
+        loss.backward();
+        assert_eq!(masks.grad().narrow(4, 4, 2).abs().max().double_value(&[]), 0.0);
     }
 
     #[test]

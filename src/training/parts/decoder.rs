@@ -5,8 +5,9 @@ use tch::Tensor;
 use super::encoder::received;
 use super::part::{Part, PartName};
 use crate::compute::Compute;
-use crate::network::segmenter::Decoder;
+use crate::network::segmenter::{DecodedMasks, Decoder};
 use crate::prompt::SlicePrompts;
+use crate::tensor::channels_last;
 use crate::training::config::TrainingConfig;
 use crate::training::error::TrainingError;
 use crate::training::optimise::LossConfig;
@@ -22,10 +23,10 @@ pub struct DecoderPart {
 /// The decoder's results for a window.
 #[derive(Debug)]
 pub struct Decoded {
-    /// Loss of the window, unweighted.
+    /// Loss of the output for the window, unweighted.
     pub loss: f64,
-    /// Gradient w.r.t. the embedding.
-    pub embedding_gradient: Tensor,
+    /// Gradients w.r.t. the embedding and the finer features.
+    pub embedding_gradient: Vec<Tensor>,
 }
 
 impl DecoderPart {
@@ -46,30 +47,41 @@ impl DecoderPart {
         self.decoder.mask_size()
     }
 
-    /// Embedding `[D, 256, h, w]` and the prompts of D slices to logits `[D, N, imgH, imgW]`.
+    /// Embedding `[D, 256, h, w]`, finer features if the network has them, and the prompts of D slices to logits
+    /// `[D, N, imgH, imgW]`.
     ///
     /// # Errors
     /// Wrong shapes, or prompts that cannot be combined.
-    pub fn forward(&self, embedding: &Tensor, prompts: &[SlicePrompts]) -> Result<Tensor, TrainingError> {
+    pub fn forward(&self, embedding: &[Tensor], prompts: &[SlicePrompts]) -> Result<Tensor, TrainingError> {
         Ok(self.decoder.forward(embedding, prompts)?)
     }
 
-    /// Learns from a window: its embedding, prompts and labels `[D, imgH, imgW]` int64. `share` is the window's
-    /// weight in the step, 1 / windows. Accumulates the gradients of the parameters. Prompts have no gradient.
+    /// Learns from a window: its embedding (with finer features, as [`DecoderPart::forward`] takes it), prompts and
+    /// labels `[D, imgH, imgW]` int64. `share` is the window's weight in the step, 1 / windows. Accumulates the gradients
+    /// of the parameters. Prompts have no gradient.
     ///
     /// # Errors
     /// Those of [`DecoderPart::forward`].
     pub fn learn(
         &self,
-        embedding: &Tensor,
+        embedding: &[Tensor],
         prompts: &[SlicePrompts],
         labels: &Tensor,
         share: f64,
     ) -> Result<Decoded, TrainingError> {
-        let embedding = received(embedding);
-        let logits = self.decoder.forward(&embedding, prompts)?.transpose(0, 1).unsqueeze(0); // [1, N, D, H, W]
-        let loss = self.loss.of_logits(&logits, &labels.to_device(logits.device()).unsqueeze(0));
-        (&loss * (share * self.loss.final_output)).backward();
-        Ok(Decoded { loss: loss.double_value(&[]), embedding_gradient: embedding.grad() })
+        let embedding: Vec<Tensor> = embedding.iter().map(|level| received(&channels_last(level))).collect();
+        let DecodedMasks { masks, logits } = self.decoder.decoded(&embedding, prompts)?;
+        let [masks, logits] = [masks, logits].map(|x| x.transpose(0, 1).unsqueeze(0)); // [1, N, D, H, W]
+        let labels = labels.to_device(logits.device()).unsqueeze(0);
+        let loss = self.loss.of_logits(&logits, &labels);
+        let mut weighted = &loss * (share * self.loss.final_output);
+        if self.loss.decoder_masks > 0.0 {
+            weighted += self.loss.of_masks(&masks, &labels) * (share * self.loss.decoder_masks);
+        }
+        weighted.backward();
+        Ok(Decoded {
+            loss: loss.double_value(&[]),
+            embedding_gradient: embedding.iter().map(Tensor::grad).collect(),
+        })
     }
 }

@@ -22,21 +22,20 @@ pub struct EncoderPart {
 pub struct EncodedGradients {
     /// W.r.t. each level of the features, in the same order and shapes.
     pub taps: Vec<Tensor>,
-    /// W.r.t. the embedding, from the mask decoder; `None` while the decoder is not trained.
-    pub embedding: Option<Tensor>,
+    /// W.r.t. what the mask decoder got ([`Encoded::for_decoder`]); none while the decoder is not trained.
+    pub embedding: Vec<Tensor>,
 }
 
 impl EncodedGradients {
-    /// Fails if these are not gradients of `encoded`.
+    /// Fails if these are not gradients of `taps` and `for_decoder`.
     ///
     /// # Errors
     /// [`TrainingError::Gradients`].
-    fn check(&self, encoded: &Encoded) -> Result<(), TrainingError> {
-        let shapes =
-            |tensors: &mut dyn Iterator<Item = &Tensor>| tensors.map(Tensor::size).collect::<Vec<_>>();
-        let embedding = self.embedding.as_ref().map(|_| &encoded.embedding);
-        let found = shapes(&mut self.taps.iter().chain(&self.embedding));
-        let expected = shapes(&mut encoded.taps.iter().chain(embedding));
+    fn check(&self, taps: &[Tensor], for_decoder: &[Tensor]) -> Result<(), TrainingError> {
+        let shapes = |one: &[Tensor], other: &[Tensor]| -> Vec<_> {
+            one.iter().chain(other).map(Tensor::size).collect()
+        };
+        let (found, expected) = (shapes(&self.taps, &self.embedding), shapes(taps, for_decoder));
         if found == expected { Ok(()) } else { Err(TrainingError::Gradients { found, expected }) }
     }
 
@@ -47,10 +46,10 @@ impl EncodedGradients {
     /// # Errors
     /// [`TrainingError::Gradients`].
     pub fn backward(&self, encoded: Encoded) -> Result<(), TrainingError> {
-        self.check(&encoded)?;
-        let Encoded { embedding, taps } = encoded;
-        let pairs = taps.iter().zip(&self.taps);
-        let pairs = pairs.chain(self.embedding.as_ref().map(|gradient| (&embedding, gradient)));
+        let for_decoder = if self.embedding.is_empty() { Vec::new() } else { encoded.for_decoder() };
+        let taps = encoded.taps;
+        self.check(&taps, &for_decoder)?;
+        let pairs = taps.iter().zip(&self.taps).chain(for_decoder.iter().zip(&self.embedding));
         let terms =
             pairs.filter(|(activation, _)| activation.requires_grad()).map(|(activation, gradient)| {
                 let gradient = as_laid_out(gradient, activation);

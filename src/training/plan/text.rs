@@ -57,9 +57,13 @@ fn model(text: &mut String, plan: &Plan) -> fmt::Result {
     }
     writeln!(
         text,
-        "  # true if a case has exactly one organ, or organs that touch: the rest is then removed"
+        "  # islands of a class are removed if that improves the validation; true if a case has exactly one organ, or organs\n  \
+         # that touch: the rest is then removed"
     )?;
-    writeln!(text, "  largest_component: false\n  network: {{ backbone: lite_medsam, image_size: {side} }}")?;
+    writeln!(
+        text,
+        "  largest_component: by_validation\n  network: {{ backbone: lite_medsam, image_size: {side} }}"
+    )?;
     writeln!(text, "  weights:\n    file: {}\n    sha256: {LITE_MEDSAM_SHA256}", path(&request.weights))
 }
 

@@ -156,6 +156,7 @@ mod tests {
             let mut prompts = SlicePrompts {
                 labels: vec![1.0, -1.0],
                 points: None,
+                more_points: None,
                 boxes: Some(vec![[40.0, 10.0, 59.0, 13.0], [0.0; 4]]),
                 masks: None,
             };
@@ -180,6 +181,7 @@ mod tests {
             let mut prompts = SlicePrompts {
                 labels: vec![1.0, -1.0],
                 points: Some(vec![[5.0, 5.0], [0.0; 2]]),
+                more_points: None,
                 boxes: Some(vec![[1.0, 1.0, 9.0, 9.0], [0.0; 4]]),
                 masks: None,
             };

@@ -2,6 +2,7 @@
 //! for itself. So the kinds of prompt, their source and their accuracy can be drawn anew for every window.
 
 mod disturb;
+mod points;
 
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, ArrayViewD, Ix4};
 use rand::{RngExt, SeedableRng};
@@ -10,14 +11,15 @@ use rayon::prelude::*;
 use tch::Tensor;
 
 use self::disturb::{disturb_boxes, disturb_masks, disturb_presence};
+use self::points::{Clicked, convert};
 use super::config::TrainingConfig;
 use super::optimise::IGNORED;
 use super::sampling::PromptSampling;
 use crate::bundle::{Bundle, PointRule, PromptConfig};
 use crate::network::segmenter::{SegmenterError, prompt_strategy, prompts_from_masks};
 use crate::prompt::{
-    ConfiguredPrompts, PromptError, PromptStrategy, SliceMasks, SlicePrompts, logits_from_labels,
-    resize_bilinear,
+    ConfiguredPrompts, PromptError, PromptStrategy, SliceMasks, SlicePrompts, labels_from_logits,
+    logits_from_labels, model_from_slice, resize_bilinear,
 };
 use crate::tensor::view_values;
 
@@ -37,6 +39,8 @@ pub struct TrainingPrompts {
 struct Drawn {
     kinds: PromptConfig,
     from_labels: bool,
+    /// Further points of each class in each slice.
+    more_points: usize,
 }
 
 impl TrainingPrompts {
@@ -75,8 +79,13 @@ impl TrainingPrompts {
         };
         let shape: Vec<usize> = masks.size().iter().map(|&size| size as usize).collect();
         let mut rng = Pcg64::seed_from_u64(self.seed.wrapping_add(1).wrapping_mul(SPREAD) ^ window);
-        let drawn =
-            Drawn { kinds: sampling.kinds(&mut rng), from_labels: rng.random_bool(sampling.from_labels) };
+        let kinds = sampling.kinds(&mut rng);
+        let from_labels = rng.random_bool(sampling.from_labels);
+        let more_points = match (kinds.point, sampling.more_points) {
+            (None, _) | (_, 0) => 0,
+            (Some(_), most) => rng.random_range(0..=most),
+        };
+        let drawn = Drawn { kinds, from_labels, more_points };
         view_values(masks, |values: &[f32]| {
             let logits = ArrayViewD::from_shape(shape, values).ok();
             let logits =
@@ -118,6 +127,15 @@ impl TrainingPrompts {
         let mut prompts = ConfiguredPrompts { config, ..self.strategy }.prompts(&masks)?;
         disturb_boxes(&mut prompts, sampling.box_jitter, self.strategy.image_size as f32, rng);
         disturb_presence(&mut prompts, sampling, self.strategy.image_size as f32, rng);
+        if drawn.more_points > 0 {
+            let predicted = labels_from_logits(logits);
+            let shown = if drawn.from_labels { known.view() } else { predicted.view() };
+            let clicked = Clicked { shown, predicted: predicted.view(), truth: labels };
+            let mut points = clicked.points(classes, drawn.more_points, sampling, rng);
+            let (height, width) = labels.dim();
+            convert(&mut points, |pixel| model_from_slice(pixel, [height, width], self.strategy.image_size));
+            prompts.more_points = Some(points);
+        }
         if drawn.kinds.mask {
             let given: Array3<f32> = match drawn.from_labels {
                 true => logits_from_labels(known.view(), classes),
@@ -198,6 +216,27 @@ mod tests {
         let sampled = prompts(Some(sampling));
         let expected = prompts_from_masks(sampled.strategy(), &masks).unwrap();
         assert_eq!(sampled.of_window(7, &masks, labels.view()).unwrap(), expected);
+    }
+
+    #[test]
+    fn windows_with_points_have_as_many_further_ones_as_are_drawn() {
+        let (masks, labels) = window();
+        let sampled = prompts(Some(PromptSampling { more_points: 3, ..exact() }));
+        let without = prompts(Some(exact()));
+        let mut seen = std::collections::BTreeSet::new();
+        for number in 0..300 {
+            let slices = sampled.of_window(number, &masks, labels.view()).unwrap();
+            assert_eq!(slices, sampled.of_window(number, &masks, labels.view()).unwrap());
+            let plain = &without.of_window(number, &masks, labels.view()).unwrap()[0];
+            assert_eq!((&slices[0].labels, &slices[0].boxes), (&plain.labels, &plain.boxes));
+            assert!(plain.more_points.is_none());
+            let counts: Vec<_> =
+                slices.iter().map(|slice| slice.more_points.as_ref().map(Array3::dim)).collect();
+            assert!(counts[0] == counts[1] && (counts[0].is_none() || slices[0].points.is_some()));
+            seen.insert(counts[0]);
+        }
+        let expected = [None, Some((3, 1, 3)), Some((3, 2, 3)), Some((3, 3, 3))];
+        assert_eq!(seen, expected.into_iter().collect());
     }
 
     #[test]

@@ -250,6 +250,7 @@ mod tests {
             classes: vec![("<b>".into(), Some(dice)), ("c".into(), None)],
         };
         let validation = |step, dice| Validation {
+            largest_component: Vec::new(),
             step,
             complete: true,
             cases: 3,

@@ -7,7 +7,7 @@ use tch::Device;
 use tch::nn::VarStore;
 
 use super::Trainer;
-use crate::bundle::{Bundle, WeightFile};
+use crate::bundle::{Bundle, BundleConfig, LargestComponent, WeightFile};
 use crate::files::write_atomically;
 use crate::network::segmenter::{AuxiliaryGenerator, Decoder, Encoder};
 use crate::training::error::TrainingError;
@@ -17,12 +17,16 @@ use crate::weights::{StoredAs, save_safetensors, sha256_file};
 const ADAPTERS: &str = "adapters.safetensors";
 const BACKBONE: &str = "backbone.safetensors";
 
-/// Writes the bundle of the trained network to `folder`.
+/// Writes the bundle of the trained network to `folder`, with the rule for the components that it keeps.
 ///
 /// # Errors
 /// [`TrainingError::Weights`] for a weight that is not finite in fp16 or a file that cannot be written;
 /// [`TrainingError::Io`].
-pub fn export_bundle(trainer: &Trainer, folder: &Path) -> Result<Bundle, TrainingError> {
+pub fn export_bundle(
+    trainer: &Trainer,
+    folder: &Path,
+    largest_component: LargestComponent,
+) -> Result<Bundle, TrainingError> {
     let model = &trainer.config().model;
     fs::create_dir_all(folder).map_err(TrainingError::io(folder))?;
     let (sam, trained) = merged(trainer);
@@ -37,7 +41,7 @@ pub fn export_bundle(trainer: &Trainer, folder: &Path) -> Result<Bundle, Trainin
         }
         _ => save(&sam, BACKBONE)?,
     };
-    let config = model.bundle(weights, Some(save(&trained, ADAPTERS)?));
+    let config = BundleConfig { largest_component, ..model.bundle(weights, Some(save(&trained, ADAPTERS)?)) };
     let path = folder.join("model.yml");
     let yaml = serde_yaml::to_string(&config)
         .map_err(|source| TrainingError::Parse { path: path.clone(), source })?;

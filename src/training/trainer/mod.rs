@@ -110,13 +110,13 @@ impl Trainer {
             let generated = self.generator.learn(&encoded.taps, &labels, share)?;
             auxiliary_loss += share * finite("the loss of the auxiliary masks", generated.loss)?;
             let embedding_gradient = match stage {
-                Stage::GeneratorOnly => None,
+                Stage::GeneratorOnly => Vec::new(),
                 Stage::Full => {
                     let prompts = self.prompts.of_window(number, &generated.masks, window.labels.view())?;
-                    let decoded = self.decoder.learn(&encoded.embedding, &prompts, &labels, share)?;
+                    let decoded = self.decoder.learn(&encoded.for_decoder(), &prompts, &labels, share)?;
                     let loss = finite("the loss of the final output", decoded.loss)?;
                     *final_loss.get_or_insert(0.0) += share * loss;
-                    Some(decoded.embedding_gradient)
+                    decoded.embedding_gradient
                 }
             };
             let gradients = EncodedGradients { taps: generated.taps_gradient, embedding: embedding_gradient };
@@ -149,7 +149,7 @@ impl Trainer {
                 Stage::GeneratorOnly => None,
                 Stage::Full => {
                     let prompts = prompts_from_masks(self.prompts.strategy(), &auxiliary)?;
-                    Some(self.decoder.forward(&encoded.embedding, &prompts)?)
+                    Some(self.decoder.forward(&encoded.for_decoder(), &prompts)?)
                 }
             };
             Ok(Segmented { auxiliary, output })

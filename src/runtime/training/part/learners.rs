@@ -43,12 +43,21 @@ fn channels_first(x: &Tensor, input: Input) -> Result<Tensor> {
     Ok(x.permute([0, 3, 1, 2]))
 }
 
-/// An input as it was before it travelled.
-fn tensor_of(window: &Window, input: Input) -> Result<Tensor> {
-    channels_first(&window.tensor(input.name, 0), input)
+/// Sends the levels of an output, each `[D, C, h, w]`.
+fn emit_levels(
+    emit: &mut Emit<'_>,
+    output: &'static str,
+    window: &Window,
+    levels: &[Tensor],
+    wire: WireKind,
+) {
+    let count = levels.len() as i64;
+    for (level, tensor) in (0..).zip(levels) {
+        emit.runs(output, &window.header, &pixels_first(tensor), wire, Some((level, count)));
+    }
 }
 
-/// All its levels.
+/// All levels of an input as they were before they travelled.
 fn levels_of(window: &Window, input: Input) -> Result<Vec<Tensor>> {
     window.levels(input.name).iter().map(|level| channels_first(level, input)).collect()
 }
@@ -104,12 +113,9 @@ impl Learner for EncoderLearner {
         if task == 0 {
             let encoded = self.encoder.forward(&window.tensor(SLICES.name, 0).to_kind(Kind::Float))?;
             let wire = self.compute.exact_wire();
-            let levels = encoded.taps.len() as i64;
-            for (level, tap) in (0..).zip(&encoded.taps) {
-                emit.runs("features", &window.header, &pixels_first(tap), wire, Some((level, levels)));
-            }
+            emit_levels(emit, "features", window, &encoded.taps, wire);
             if stage == Stage::Full {
-                emit.runs("embedding", &window.header, &pixels_first(&encoded.embedding), wire, None);
+                emit_levels(emit, "embedding", window, &encoded.for_decoder(), wire);
             }
             self.waiting.insert(segment, encoded);
             return Ok(0.0);
@@ -118,7 +124,7 @@ impl Learner for EncoderLearner {
         let encoded = encoded.ok_or_else(|| eyre!("gradients for a window that was not encoded"))?;
         let gradients = EncodedGradients {
             taps: levels_of(window, FEATURES_GRAD)?,
-            embedding: (stage == Stage::Full).then(|| tensor_of(window, EMBEDDING_GRAD)).transpose()?,
+            embedding: if stage == Stage::Full { levels_of(window, EMBEDDING_GRAD)? } else { Vec::new() },
         };
         gradients.backward(encoded)?;
         Ok(0.0)
@@ -168,10 +174,7 @@ impl Learner for GeneratorLearner {
         if stage == Stage::Full {
             emit.slices("aux_masks", &window.header, &generated.masks, WireKind::Float32, None);
         }
-        let (wire, levels) = (self.compute.exact_wire(), generated.taps_gradient.len() as i64);
-        for (level, gradient) in (0..).zip(&generated.taps_gradient) {
-            emit.runs("features_grad", &window.header, &pixels_first(gradient), wire, Some((level, levels)));
-        }
+        emit_levels(emit, "features_grad", window, &generated.taps_gradient, self.compute.exact_wire());
         Ok(generated.loss)
     }
 }
@@ -217,10 +220,11 @@ impl Learner for DecoderLearner {
         emit: &mut Emit<'_>,
     ) -> Result<f64> {
         let prompts = decode_window_prompts(window, self.decoder.mask_size())?;
-        let embedding = self.compute.receive(&tensor_of(window, EMBEDDING)?);
+        let levels = levels_of(window, EMBEDDING)?;
+        let embedding: Vec<Tensor> = levels.iter().map(|level| self.compute.receive(level)).collect();
         let decoded = self.decoder.learn(&embedding, &prompts, &labels_of(window), share)?;
-        let gradient = pixels_first(&decoded.embedding_gradient);
-        emit.runs("embedding_grad", &window.header, &gradient, self.compute.exact_wire(), None);
+        let gradient = &decoded.embedding_gradient;
+        emit_levels(emit, "embedding_grad", window, gradient, self.compute.exact_wire());
         Ok(decoded.loss)
     }
 }
