@@ -304,7 +304,7 @@ function render() {
   $("no-picture").hidden = Boolean(shown);
   $("case").textContent = one?.name ?? shown?.series ?? "";
   $("place").textContent = shown
-    ? `image ${shown.index + 1}` + (shown.placement ? `   ${shown.placement.location.toFixed(1)} mm` : "") : "";
+    ? `image ${shown.index + 1}` + (shown.placement ? ` · ${shown.placement.location.toFixed(1)} mm` : "") : "";
   $("mask").className = `badge ${shown?.mask ?? ""}`;
   $("mask").textContent = shown ? MASKS[shown.mask] : "";
   $("size").textContent = shown ? `${shown.columns} × ${shown.rows}` : "";
@@ -332,7 +332,7 @@ $("picture").onpointerdown = (event) => $("picture").setPointerCapture(event.poi
 $("picture").onpointermove = dragWindow;
 $("picture").onwheel = (event) => step(Math.sign(event.deltaY));
 addEventListener("keydown", (event) => {
-  if (event.target instanceof HTMLInputElement || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.type === "range" || event.ctrlKey || event.metaKey || event.altKey) return;
   const keys = { ArrowLeft: () => step(-1), ArrowRight: () => step(1), l: live, L: live, a: $("auto").onclick, A: $("auto").onclick };
   keys[event.key]?.();
 });
