@@ -144,9 +144,9 @@ impl Store {
             return None;
         }
         if revision > series.revision {
-            // The page sees that it changed.
-            let changes = series.changes + 1;
-            self.series[place] = Series { changes, ..Series::new(id, revision) };
+            let mut anew = Series::new(id, revision);
+            anew.changes = series.changes + 1; // pages see that it changed
+            self.series[place] = anew;
         }
         Some(place)
     }
