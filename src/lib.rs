@@ -18,6 +18,7 @@ pub mod survey;
 pub mod tensor;
 pub mod training;
 pub mod versions;
+pub mod view;
 pub mod volume;
 pub mod weights;
 

@@ -26,10 +26,16 @@ pub mod message {
     pub use header::{NodeTimes, SliceHeader, keys};
     pub use text::{encode_text, from_json, text, to_json};
 }
+pub mod report {
+    //! What of the reports needs no libtorch.
+
+    mod palette;
+
+    pub use palette::class_colour;
+}
 pub mod runtime {
     //! What of the nodes' event loops needs no libtorch.
 
-    #[expect(dead_code, reason = "only some nodes read the metadata of their input")]
     mod events;
     mod join;
     mod notice;
@@ -39,6 +45,7 @@ pub mod runtime {
     pub mod source;
     mod startup;
     mod variables;
+    pub mod view;
 
     pub use join::Leave;
     pub use notice::{NOTICES_VARIABLE, Notice, Progress, tell};
@@ -54,3 +61,4 @@ pub mod versions {
     /// This project.
     pub const SELF_PROMPT_SAM: &str = env!("CARGO_PKG_VERSION");
 }
+pub mod view;

@@ -62,7 +62,22 @@ pub enum Flow {
 pub fn serve<T>(
     node: &mut DoraNode,
     events: &mut EventStream,
+    computed: UnboundedReceiver<T>,
+    react: impl FnMut(&mut DoraNode, Happening<T>) -> Result<Flow>,
+) -> Result<()> {
+    let report = |input: &str, dropped| tracing::error!("{dropped} messages lost on input `{input}`");
+    serve_dropping(node, events, computed, report, react)
+}
+
+/// [`serve`] for a node whose inputs may drop messages; `on_dropped` is told of the input and how many, every second.
+///
+/// # Errors
+/// Errors of `react`.
+pub fn serve_dropping<T>(
+    node: &mut DoraNode,
+    events: &mut EventStream,
     mut computed: UnboundedReceiver<T>,
+    mut on_dropped: impl FnMut(&str, u64),
     mut react: impl FnMut(&mut DoraNode, Happening<T>) -> Result<Flow>,
 ) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
@@ -92,7 +107,7 @@ pub fn serve<T>(
                 },
                 _ = ticks.tick() => {
                     for (input, dropped) in events.drain_drop_counts() {
-                        tracing::error!("{dropped} messages lost on input `{input}`");
+                        on_dropped(input.as_ref(), dropped);
                     }
                     Happening::Tick
                 }

@@ -29,6 +29,7 @@ mod threads;
 pub mod training;
 mod turns;
 mod variables;
+pub mod view;
 pub mod writer;
 
 pub use assembly::{Assembler, Window};

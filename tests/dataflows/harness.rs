@@ -184,9 +184,14 @@ impl Run {
 
     /// Waits until the log contains `text`.
     pub fn wait_for(&mut self, text: &str) {
-        while !self.log().contains(text) {
-            assert!(self.child.try_wait().unwrap().is_none(), "ended without `{text}`; log:\n{}", self.log());
-            assert!(self.started.elapsed() < RUN_LIMIT, "no `{text}` in time; log:\n{}", self.log());
+        self.wait_until(text, |log| log.contains(text));
+    }
+
+    /// Waits until the log fulfils a condition, called `what` if it does not.
+    pub fn wait_until(&mut self, what: &str, is_fulfilled: impl Fn(&str) -> bool) {
+        while !is_fulfilled(&self.log()) {
+            assert!(self.child.try_wait().unwrap().is_none(), "ended without `{what}`; log:\n{}", self.log());
+            assert!(self.started.elapsed() < RUN_LIMIT, "no `{what}` in time; log:\n{}", self.log());
             thread::sleep(Duration::from_millis(20));
         }
     }

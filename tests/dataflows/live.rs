@@ -34,7 +34,7 @@ fn flow(bench: &Bench) -> PathBuf {
     })
 }
 
-fn start(bench: &Bench, flow: &Path, output: &str, settings: &[(&str, &str)]) -> Run {
+pub fn start(bench: &Bench, flow: &Path, output: &str, settings: &[(&str, &str)]) -> Run {
     let image = bench.path("images/case_0.nii.gz");
     let masks = bench.path(&format!("{output}-masks"));
     // The nodes in Python need its packages.
@@ -65,7 +65,7 @@ fn masks(bench: &Bench, output: &str) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// Fails unless the label map is byte for byte that of `infer.yml` for the image that was written beside it.
-fn assert_as_offline(bench: &Bench, output: &str, offline: &str) {
+pub fn assert_as_offline(bench: &Bench, output: &str, offline: &str) {
     let images = bench.path(output).join("images");
     let flow = bench.dataflow("dataflows/infer.yml", |text| text);
     let mut run =

@@ -25,3 +25,4 @@ mod skip;
 mod swap;
 mod training;
 mod validation;
+mod view;

@@ -16,7 +16,7 @@ const NODES: [&str; 6] = [
 ];
 
 /// Nodes of live dataflows.
-const LIVE_NODES: [&str; 1] = ["scanner-source"];
+const LIVE_NODES: [&str; 2] = ["scanner-source", "live-view"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -29,6 +29,7 @@ mod segmenter;
 #[path = "../support/skip.rs"]
 mod skip;
 mod training;
+mod view;
 mod volume_datasets;
 mod volume_files;
 mod volume_geometry;

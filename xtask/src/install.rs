@@ -22,7 +22,7 @@ use crate::python;
 use crate::setup::{self, Purpose};
 
 /// The project's programs in `target/release`.
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 9] = [
     "spsam",
     "spsam-scanner-source",
     "spsam-volume-loader",
@@ -31,6 +31,7 @@ const PROGRAMS: [&str; 8] = [
     "spsam-prompt-extractor",
     "spsam-mask-decoder",
     "spsam-metrics-writer",
+    "spsam-live-view",
 ];
 
 /// dora's command line is a Python module; the script finds it relative to its own path.

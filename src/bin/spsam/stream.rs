@@ -9,6 +9,7 @@ use eyre::{Result, WrapErr, bail};
 use self_prompt_sam::compute::Precision;
 use self_prompt_sam::runtime::device_by_name;
 use self_prompt_sam::runtime::live::LiveLoader;
+use self_prompt_sam::runtime::view::PageAddress;
 
 use super::check;
 use super::dataflow::{Dataflow, Ended, Flow};
@@ -40,6 +41,9 @@ pub struct Stream {
     /// A series is complete if no image comes for this many seconds and no open association sends it.
     #[arg(long, env = "SPSAM_SERIES_IDLE_SECS", default_value_t = 5, value_name = "SECONDS")]
     idle: usize,
+    /// Address and port of the page that shows images and masks as they come, or off.
+    #[arg(long, env = "SPSAM_VIEW", default_value = "127.0.0.1:8765")]
+    view: String,
     /// Number of series after which the run ends; 0: it goes on until Ctrl-C.
     #[arg(long, env = "SPSAM_SERIES", default_value_t = 0)]
     series: usize,
@@ -79,7 +83,7 @@ impl Stream {
             None => Flow::Own(super::project()?.join("dataflows/stream.yml")),
         };
         let folder = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
-        let settings: [(_, OsString); 17] = [
+        let settings: [(_, OsString); 18] = [
             ("SPSAM_MODEL", absolute(&self.model)?.into()),
             ("SPSAM_OUTPUT", absolute(&self.output)?.into()),
             ("SPSAM_LISTEN", self.listen.into()),
@@ -89,6 +93,7 @@ impl Stream {
             ("SPSAM_SPOOL", folder(&self.spool)?.unwrap_or_default().into()),
             ("SPSAM_SERIES_IDLE_SECS", self.idle.to_string().into()),
             ("SPSAM_SERIES", self.series.to_string().into()),
+            ("SPSAM_VIEW", self.view.clone().into()),
             ("SPSAM_ROI", self.roi.unwrap_or_default().into()),
             ("SPSAM_MIRROR", u8::from(!self.no_mirror).to_string().into()),
             ("SPSAM_SLICE_AXIS", self.slice_axis.into()),
@@ -98,6 +103,7 @@ impl Stream {
             ("SPSAM_THREADS", self.threads.to_string().into()),
             ("SPSAM_BASE", std::env::current_dir().wrap_err("this folder")?.into()),
         ];
+        PageAddress::parse(&self.view)?;
         let read = check::settings(&settings)?;
         device_by_name(&self.device)?;
         let bundle = read.bundle()?;
