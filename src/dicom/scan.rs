@@ -306,9 +306,9 @@ mod tests {
     #[test]
     fn the_data_set_begins_after_group_2() {
         let meta = |bytes: &[u8]| file_meta(Cursor::new(bytes), bytes.len() as u64);
-        let bytes = [&b"\0".repeat(128)[..], b"DICM", b"\x02\0\x02\0UI\x06\01.2.3\0"].concat();
+        let bytes = [&b"\0".repeat(128)[..], b"DICM", b"\x02\0\x02\0UI\x06\x001.2.3\0"].concat();
         assert_eq!(meta(&bytes).unwrap_err(), "no transfer syntax");
-        let bytes = [&bytes[..], b"\x02\0\x10\0UI\x12\01.2.840.10008.1.2\0", PIXELS].concat();
+        let bytes = [&bytes[..], b"\x02\0\x10\0UI\x12\x001.2.840.10008.1.2\0", PIXELS].concat();
         let found = meta(&bytes).unwrap();
         assert_eq!((&*found.class_uid, &*found.instance_uid), ("1.2.3", ""));
         assert_eq!(found.transfer_syntax, "1.2.840.10008.1.2");
