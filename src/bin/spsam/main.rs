@@ -12,6 +12,7 @@ mod init;
 mod inspect;
 mod plan;
 mod progress;
+mod send;
 mod stream;
 mod train;
 
@@ -35,6 +36,8 @@ enum Command {
     Infer(infer::Infer),
     /// Segment series while they arrive from a scanner, by running dataflows/stream.yml.
     Stream(stream::Stream),
+    /// Send DICOM files, or a NIfTI volume as MR images, to a receiver, as a scanner does.
+    Send(send::Send),
     /// Compare label maps with the truth: Dice, HD95, NSD.
     Evaluate(evaluate::Evaluate),
     /// Say what is installed on this machine and what is missing.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Infer(infer) => infer.run(),
             Command::Stream(stream) => stream.run(),
+            Command::Send(send) => send.run(),
             Command::Evaluate(evaluate) => evaluate.run(),
             Command::Doctor => doctor::run(),
             Command::Inspect(inspect) => inspect.run(),
