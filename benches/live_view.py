@@ -1,8 +1,8 @@
 """Live segmentation with and without pages that watch: the rate of the dataflow, and how long masks take to a page.
 
-    .spsam/venv/bin/python benches/live_view.py [ROUNDS]
+    .spsam/venv/bin/python benches/live_view.py [ROUNDS [VOLUME]]
 
-Plays the sample volume (region of the left hippocampus) into `dataflows/stream.yml` with the source of `examples/live-python`,
+Plays a volume, by default the sample (region of the left hippocampus) into `dataflows/stream.yml` with the source of `examples/live-python`,
 in turns without `live-view` and with it, ten pages and one that reads nothing. A rate is images per second from the first image to
 its final mask; the shares are medians over the rounds. Pages are one process of Python that reads and counts.
 """
@@ -138,6 +138,8 @@ def percentile(values: list[float], share: float) -> float:
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    if len(sys.argv) > 2:
+        SETTINGS["FRAMES_OF"] = str(Path(sys.argv[2]).resolve())
     shares = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

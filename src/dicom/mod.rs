@@ -1,5 +1,5 @@
 //! DICOM images in: CT and MR series, one image a file or enhanced multi-frame, as volumes on a regular grid.
-//! Segmentations of them out (`seg`).
+//! Segmentations of them out (`seg`), and volumes as images of nobody (`mr`), to be sent where a scanner's are expected.
 //!
 //! ```text
 //! folder → Source (a file, checked by scan) → Slice (an image with its position) → split → Volume → FrameReader
@@ -9,6 +9,7 @@
 //! Voxels and geometry are those that dcm2niix gives to the NIfTI of the same series. No attribute that identifies a
 //! patient is used, except that `seg` copies those of the source into the segmentation.
 
+mod element;
 mod error;
 mod folder;
 mod frames;
@@ -16,6 +17,8 @@ mod geometry;
 mod groups;
 mod images;
 mod instance;
+mod mr;
+mod part10;
 mod placement;
 mod scan;
 pub mod seg;
@@ -29,6 +32,9 @@ pub use folder::{Found, Study, is_dicom, is_series, locate, study};
 pub use frames::FrameReader;
 pub use geometry::{Numbers, Volume};
 pub use images::Images;
+pub use mr::{MrSeries, coarsest_axis};
+pub(crate) use part10::implicit;
+pub use part10::{InSeries, Part10};
 pub use placement::{Arranged, Placement, arrange, world_from_voxel};
 pub use slice::{Kind, unit_directions};
-pub use syntax::TRANSFER_SYNTAXES;
+pub use syntax::{TRANSFER_SYNTAXES, is_native};

@@ -19,6 +19,8 @@ const UNDEFINED: u32 = u32::MAX;
 const ITEM: Tag = Tag(0xfffe, 0xe000);
 const ITEM_END: Tag = Tag(0xfffe, 0xe00d);
 const SEQUENCE_END: Tag = Tag(0xfffe, 0xe0dd);
+const CLASS: Tag = Tag(0x0002, 0x0002);
+const INSTANCE: Tag = Tag(0x0002, 0x0003);
 const TRANSFER_SYNTAX: Tag = Tag(0x0002, 0x0010);
 const PIXEL_DATA: Tag = Tag(0x7fe0, 0x0010);
 /// Longest text of an UID.
@@ -33,6 +35,16 @@ pub(super) struct Scanned {
     pub transfer_syntax: String,
     /// Where the pixels lie in the file, if they are not encapsulated.
     pub pixels: Option<Range<u64>>,
+}
+
+/// What the file meta information says (PS3.10 7.1); UIDs that it lacks are empty.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct FileMeta {
+    pub class_uid: String,
+    pub instance_uid: String,
+    pub transfer_syntax: String,
+    /// Where the data set begins in the file.
+    pub data_set_at: u64,
 }
 
 /// An item, or a sequence.
@@ -56,15 +68,22 @@ struct Element {
 /// # Errors
 /// Says what is wrong.
 pub(super) fn scan<S: Read + Seek>(source: S, length: u64) -> Result<Scanned, String> {
-    let mut walk = Walk { source: BufReader::new(source), at: 0, length };
-    walk.skip(PREFIX_BYTES)?;
-    let transfer_syntax = walk.file_meta()?;
+    let mut walk = Walk::new(source, length)?;
+    let transfer_syntax = walk.file_meta()?.transfer_syntax;
     if super::syntax::Syntax::of_uid(&transfer_syntax).is_err() {
         return Ok(Scanned { transfer_syntax, pixels: None }); // refused, and may be compressed as a whole
     }
     let encoding = Encoding::of_uid(&transfer_syntax);
     let pixels = walk.data_set(encoding)?;
     Ok(Scanned { transfer_syntax, pixels })
+}
+
+/// Reads the file meta information of a file of `length` bytes.
+///
+/// # Errors
+/// Says what is wrong.
+pub(super) fn file_meta<S: Read + Seek>(source: S, length: u64) -> Result<FileMeta, String> {
+    Walk::new(source, length)?.file_meta()
 }
 
 struct Walk<S> {
@@ -74,6 +93,13 @@ struct Walk<S> {
 }
 
 impl<S: Read + Seek> Walk<S> {
+    /// After the preamble.
+    fn new(source: S, length: u64) -> Result<Self, String> {
+        let mut walk = Self { source: BufReader::new(source), at: 0, length };
+        walk.skip(PREFIX_BYTES)?;
+        Ok(walk)
+    }
+
     fn bytes<const N: usize>(&mut self) -> Result<[u8; N], String> {
         let mut bytes = [0; N];
         self.source.read_exact(&mut bytes).map_err(|_| "it ends within an element".to_owned())?;
@@ -134,9 +160,9 @@ impl<S: Read + Seek> Walk<S> {
         Ok(Element { tag, vr, length })
     }
 
-    /// Reads group 2, which is explicit little-endian, and returns the transfer syntax.
-    fn file_meta(&mut self) -> Result<String, String> {
-        let mut uid = None;
+    /// Reads group 2, which is explicit little-endian.
+    fn file_meta(&mut self) -> Result<FileMeta, String> {
+        let mut meta = FileMeta::default();
         loop {
             let start = self.at;
             let mut group = [0; 2];
@@ -149,17 +175,32 @@ impl<S: Read + Seek> Walk<S> {
                 break;
             }
             let element = self.element(false, false)?;
-            if element.tag == TRANSFER_SYNTAX && element.length <= LONGEST_UID {
-                let mut text = vec![0; element.length as usize];
-                self.source.read_exact(&mut text).map_err(|_| "it ends within an element".to_owned())?;
-                self.at += u64::from(element.length);
-                let text = String::from_utf8_lossy(&text);
-                uid = Some(text.trim_matches(['\0', ' ']).to_owned());
-            } else {
-                self.skip(u64::from(element.length))?;
+            let uid = match element.tag {
+                CLASS => &mut meta.class_uid,
+                INSTANCE => &mut meta.instance_uid,
+                TRANSFER_SYNTAX => &mut meta.transfer_syntax,
+                _ => {
+                    self.skip(u64::from(element.length))?;
+                    continue;
+                }
+            };
+            match element.length <= LONGEST_UID {
+                true => *uid = self.uid(element.length as usize)?,
+                false => self.skip(u64::from(element.length))?,
             }
         }
-        uid.ok_or_else(|| "no transfer syntax".into())
+        if meta.transfer_syntax.is_empty() {
+            return Err("no transfer syntax".into());
+        }
+        meta.data_set_at = self.at;
+        Ok(meta)
+    }
+
+    fn uid(&mut self, length: usize) -> Result<String, String> {
+        let mut text = vec![0; length];
+        self.source.read_exact(&mut text).map_err(|_| "it ends within an element".to_owned())?;
+        self.at += length as u64;
+        Ok(String::from_utf8_lossy(&text).trim_matches(['\0', ' ']).to_owned())
     }
 
     fn rewind(&mut self, to: u64) -> Result<(), String> {
@@ -260,6 +301,18 @@ mod tests {
         assert!(scanned(EXPLICIT, &PIXELS[..PIXELS.len() - 1]).unwrap_err().contains("truncated"));
         assert!(scanned(EXPLICIT, &[LONG, PIXELS].concat()).unwrap_err().contains("truncated"));
         assert!(scanned(IMPLICIT, b"\x10\0\x10\0\xf0\xff\xff\xffA^").unwrap_err().contains("truncated"));
+    }
+
+    #[test]
+    fn the_data_set_begins_after_group_2() {
+        let meta = |bytes: &[u8]| file_meta(Cursor::new(bytes), bytes.len() as u64);
+        let bytes = [&b"\0".repeat(128)[..], b"DICM", b"\x02\0\x02\0UI\x06\x001.2.3\0"].concat();
+        assert_eq!(meta(&bytes).unwrap_err(), "no transfer syntax");
+        let bytes = [&bytes[..], b"\x02\0\x10\0UI\x12\x001.2.840.10008.1.2\0", PIXELS].concat();
+        let found = meta(&bytes).unwrap();
+        assert_eq!((&*found.class_uid, &*found.instance_uid), ("1.2.3", ""));
+        assert_eq!(found.transfer_syntax, "1.2.840.10008.1.2");
+        assert_eq!(&bytes[found.data_set_at as usize..], PIXELS);
     }
 
     #[test]

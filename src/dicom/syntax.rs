@@ -53,6 +53,11 @@ const REFUSED: [(&str, &str); 9] = [
     ("1.2.840.10008.1.2.4.112", "JPEG XL"),
 ];
 
+/// Whether pixels are not compressed in this transfer syntax, so that a data set can be written in another such one.
+pub fn is_native(uid: &str) -> bool {
+    Syntax::of_uid(uid) == Ok(Syntax::Native)
+}
+
 impl Syntax {
     /// The encoding with this UID.
     ///

@@ -1,5 +1,5 @@
 //! Images of scanners: a DICOM receiver, a watched folder, a spool that loses nothing that was acknowledged, and the
-//! order in which the images of series are sent on.
+//! order in which the images of series are sent on. And a sender, for archives and for trying all this without a scanner.
 //!
 //! ```text
 //! peers ──► network ─┐
@@ -10,9 +10,11 @@
 
 mod decode;
 mod desk;
+mod dimse;
 mod intake;
 mod limits;
 pub mod network;
+pub mod sender;
 mod spool;
 mod watch;
 

@@ -4,8 +4,12 @@
 //! Class names are stored in a record of code 6 (a comment: plain text) as
 //! `{"labels":{"1":"anterior","2":"posterior"}}`.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
 use super::classes::ClassTable;
-use super::header::EXTENDER_BYTES;
+use super::header::{EXTENDER_BYTES, Header};
 
 /// Plain text.
 const COMMENT: i32 = 6;
@@ -57,7 +61,7 @@ fn class_names(classes: &ClassTable, is_little_endian: bool) -> Vec<u8> {
     let others = classes.classes().iter().filter(|class| class.value != 0);
     let names: serde_json::Map<_, _> =
         others.map(|class| (class.value.to_string(), class.name.as_str().into())).collect();
-    let text = format!("{CLASS_NAMES}{}}}", serde_json::Value::Object(names));
+    let text = format!("{CLASS_NAMES}{}}}", Value::Object(names));
     let size = (HEAD + text.len()).next_multiple_of(ALIGNMENT);
     let mut record = Vec::with_capacity(size);
     for number in [size as i32, COMMENT] {
@@ -66,6 +70,20 @@ fn class_names(classes: &ClassTable, is_little_endian: bool) -> Vec<u8> {
     record.extend(text.as_bytes());
     record.resize(size, 0);
     record
+}
+
+/// Values and names of the classes in a label map of ours, without the background; empty for other volumes.
+pub fn names_of_classes(header: &Header) -> BTreeMap<u8, String> {
+    read_names(&header.extension)
+}
+
+fn read_names(extension: &[u8]) -> BTreeMap<u8, String> {
+    let text = String::from_utf8_lossy(extension);
+    let Some(start) = text.find(CLASS_NAMES) else { return BTreeMap::new() };
+    // Padding and other records may follow.
+    let mut values = serde_json::Deserializer::from_str(&text[start..]).into_iter::<Value>();
+    let Some(Ok(Value::Object(mut found))) = values.next() else { return BTreeMap::new() };
+    found.remove("labels").and_then(|names| serde_json::from_value(names).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -99,10 +117,19 @@ mod tests {
     }
 
     #[test]
+    fn names_are_read_again() {
+        let written = for_labels(&[0; 4], true, &names());
+        let expected = [(7, "left \"lobe\"".to_owned()), (250, "größer".to_owned())];
+        assert_eq!(read_names(&written), BTreeMap::from(expected));
+        assert_eq!(read_names(&written[..written.len() / 2]), BTreeMap::new());
+        assert_eq!(read_names(&[0; 4]), BTreeMap::new());
+    }
+
+    #[test]
     fn names_are_json_that_is_padded_with_zeros() {
         let record = class_names(&names(), true);
         let text = std::str::from_utf8(&record[HEAD..]).unwrap().trim_end_matches('\0');
-        let json: serde_json::Value = serde_json::from_str(text).unwrap();
+        let json: Value = serde_json::from_str(text).unwrap();
         assert_eq!(json["labels"]["7"], "left \"lobe\"");
         assert_eq!(json["labels"]["250"], "größer");
     }

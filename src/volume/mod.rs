@@ -45,6 +45,7 @@ pub use classes::{ClassTable, LabelClass};
 pub use components::{KeptComponents, keep_largest_component, keep_largest_component_of};
 pub use dataset::{CaseFiles, Discovery, LeftOut, discover};
 pub use error::VolumeError;
+pub use extension::names_of_classes;
 pub use from_dicom::write_series;
 pub use grid::{BoxMm, Grid, orientation_code};
 pub use header::Header;

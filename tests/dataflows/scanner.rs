@@ -99,7 +99,7 @@ impl Live {
 }
 
 /// Path of a program of DCMTK. pynetdicom has programs with the same names.
-fn dcmtk(program: &str) -> Option<String> {
+pub fn dcmtk(program: &str) -> Option<String> {
     let path = std::env::var_os("PATH")?;
     let is_of_dcmtk = |candidate: &PathBuf| {
         let output = Command::new(candidate).arg("--version").output();

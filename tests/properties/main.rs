@@ -14,6 +14,7 @@ mod dicom_seg;
 mod evaluate;
 mod hostile;
 mod messages;
+mod mr_series;
 #[path = "../support/nifti.rs"]
 mod nifti;
 #[path = "../support/parsers.rs"]

@@ -23,16 +23,21 @@ import dicom_seg
 PATIENCE_SECS = 30
 
 
-class Orthanc:
-    """A server of its own, only on this machine, with an empty storage."""
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
-    def __init__(self, program, folder):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+
+class Orthanc:
+    """A server of its own, only on this machine, with an empty storage; `receives`: it listens for C-STORE, too."""
+
+    def __init__(self, program, folder, receives=False):
+        self.port, self.dicom_port = free_port(), free_port()
         settings = {
             "StorageDirectory": str(folder / "storage"), "IndexDirectory": str(folder / "storage"), "HttpPort": self.port,
-            "RemoteAccessAllowed": False, "AuthenticationEnabled": False, "DicomServerEnabled": False, "Plugins": [],
+            "RemoteAccessAllowed": False, "AuthenticationEnabled": False, "Plugins": [],
+            "DicomServerEnabled": receives, "DicomPort": self.dicom_port, "DicomAet": "ORTHANC", "DicomCheckCalledAet": True,
         }
         (folder / "orthanc.json").write_text(json.dumps(settings))
         self.log = folder / "log"
@@ -80,8 +85,12 @@ def differences(orthanc, root, back):
         shutil.copy(path.with_name(f"{case}.nii.gz"), back / "result")
 
 
+def installed():
+    return shutil.which("Orthanc") or shutil.which("/usr/sbin/Orthanc")
+
+
 def main(root):
-    program = shutil.which("Orthanc") or shutil.which("/usr/sbin/Orthanc")
+    program = installed()
     if program is None:
         return dicom_seg.NOT_INSTALLED
     with tempfile.TemporaryDirectory() as folder:

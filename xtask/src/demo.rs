@@ -16,17 +16,23 @@ use crate::setup::{self, Purpose};
 const DATAFLOW: &str = "dataflows/infer.yml";
 
 /// The bundle trained on crops around hippocampi.
-const MODEL: &str = "models/hippocampus";
+pub const MODEL: &str = "models/hippocampus";
 
 /// A crop of this kind on each side of the head, `name=x0,y0,z0,x1,y1,z1` in mm of the volume's world space (RAS).
-const REGIONS: &str = "left=-44,-46,-32,-9,6,6;right=9,-46,-32,44,6,6";
+pub const REGIONS: &str = "left=-44,-46,-32,-9,6,6;right=9,-46,-32,44,6,6";
 
 /// Options of the demo.
 #[derive(Args)]
 pub struct DemoArgs {
-    /// Folder for the results, relative to the project folder
-    #[arg(long, default_value = "output/demo")]
-    output: PathBuf,
+    /// Folder for the results, relative to the project folder [default: output/demo, or output/demo-live with --live]
+    #[arg(long)]
+    pub output: Option<PathBuf>,
+    /// Let the head arrive slice by slice, as from a scanner, and segment it meanwhile
+    #[arg(long)]
+    pub live: bool,
+    /// Slices a second with --live
+    #[arg(long, default_value_t = 5.0, requires = "live")]
+    pub rate: f64,
 }
 
 /// Sets up, builds, runs the dataflow and lists the files it wrote.
@@ -34,11 +40,8 @@ pub struct DemoArgs {
 /// # Errors
 /// If a step fails or the run writes nothing.
 pub fn demo(project: &Project, args: &DemoArgs) -> eyre::Result<()> {
-    setup::set_up(project, Purpose::Demo)?;
-    eprintln!("[demo] cargo build --release");
-    process::run(project.cargo().args(["build", "--release", "--workspace"]))?;
-
-    let output = project.root().join(&args.output);
+    prepare(project)?;
+    let output = project.root().join(args.output.as_deref().unwrap_or("output/demo".as_ref()));
     let started = SystemTime::now();
     let clock = Instant::now();
     process::run(&mut main_job(project, &output))?;
@@ -54,6 +57,16 @@ pub fn demo(project: &Project, args: &DemoArgs) -> eyre::Result<()> {
     Ok(())
 }
 
+/// Sets up and builds.
+///
+/// # Errors
+/// If a step fails.
+pub fn prepare(project: &Project) -> eyre::Result<()> {
+    setup::set_up(project, Purpose::Demo)?;
+    eprintln!("[demo] cargo build --release");
+    process::run(project.cargo().args(["build", "--release", "--workspace"]))
+}
+
 /// The command that the demo demonstrates; everything else prepares it.
 fn main_job(project: &Project, output: &Path) -> Command {
     let mut command = project.dora_command();
@@ -67,7 +80,7 @@ fn main_job(project: &Project, output: &Path) -> Command {
 }
 
 /// Files below `folder` that were written after `started`, with their sizes, by name.
-fn files_since(folder: &Path, started: SystemTime, found: &mut Vec<(PathBuf, u64)>) -> eyre::Result<()> {
+pub fn files_since(folder: &Path, started: SystemTime, found: &mut Vec<(PathBuf, u64)>) -> eyre::Result<()> {
     let mut entries = fs::read_dir(folder)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .wrap_err_with(|| folder.display().to_string())?;

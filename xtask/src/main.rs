@@ -4,6 +4,7 @@
 
 mod asset;
 mod demo;
+mod demo_live;
 mod doctor;
 mod install;
 mod process;
@@ -41,7 +42,7 @@ enum Task {
         #[arg(long)]
         test: bool,
     },
-    /// Set up, build, and segment both hippocampi of the MNI152 head, without prompts
+    /// Set up, build, and segment both hippocampi of the MNI152 head, without prompts; with --live while it arrives
     Demo(demo::DemoArgs),
     /// Set up, then check formatting, lints, documentation, tests and dataflow files
     Test(suite::TestArgs),
@@ -66,6 +67,7 @@ fn perform(task: Task) -> eyre::Result<ExitCode> {
     match task {
         Task::Setup { test: false } => setup::set_up(&project, setup::Purpose::Demo)?,
         Task::Setup { test: true } => setup::set_up(&project, setup::Purpose::Test)?,
+        Task::Demo(args) if args.live => demo_live::demo(&project, &args)?,
         Task::Demo(args) => demo::demo(&project, &args)?,
         Task::Test(args) => suite::test(&project, &args)?,
         Task::Install(args) => install::install(&project, &args)?,

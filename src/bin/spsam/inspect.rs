@@ -7,7 +7,7 @@ use clap::Args;
 use eyre::{Result, bail};
 use self_prompt_sam::bundle::Bundle;
 use self_prompt_sam::dicom::{is_dicom, locate};
-use self_prompt_sam::volume::Image;
+use self_prompt_sam::volume::{Image, names_of_classes};
 
 use super::dataset::Dataset;
 use self_prompt_sam::weights::list;
@@ -91,6 +91,11 @@ fn volume(path: &Path) -> Result<()> {
     println!("voxel size {dx} x {dy} x {dz} mm, values {low} to {high}");
     for row in header.world_from_voxel() {
         println!("world from voxel {:?}", row.map(rounded));
+    }
+    let millilitres = header.spacing_mm().iter().product::<f64>() / 1000.0;
+    for (value, name) in names_of_classes(&header) {
+        let count = voxels.iter().filter(|&&voxel| voxel == f32::from(value)).count();
+        println!("{name}: {:.2} ml", count as f64 * millilitres);
     }
     Ok(())
 }

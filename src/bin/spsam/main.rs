@@ -14,6 +14,7 @@ mod inspect;
 mod label_maps;
 mod plan;
 mod progress;
+mod send;
 mod stream;
 mod train;
 
@@ -37,6 +38,8 @@ enum Command {
     Infer(infer::Infer),
     /// Segment DICOM series while they arrive from a scanner, by running dataflows/stream.yml.
     Stream(stream::Stream),
+    /// Send DICOM files, or a NIfTI volume as MR images, to a receiver, as a scanner does.
+    Send(send::Send),
     /// Compare label maps with the truth: Dice, HD95, NSD.
     Evaluate(evaluate::Evaluate),
     /// Compare two results of the same cases: agreement by class, and a page with both.
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Infer(infer) => infer.run(),
             Command::Stream(stream) => stream.run(),
+            Command::Send(send) => send.run(),
             Command::Evaluate(evaluate) => evaluate.run(),
             Command::Compare(compare) => compare.run(),
             Command::Doctor => doctor::run(),

@@ -38,10 +38,14 @@ impl Display {
     }
 
     pub fn progress(&mut self, progress: &Progress) {
-        let line = line(progress);
+        self.show(share(progress), line(progress));
+    }
+
+    /// Shows how much is done (0 to 1), and a line.
+    pub fn show(&mut self, share: f64, line: String) {
         match &self.bar {
             Some(bar) => {
-                bar.set_position(share(progress));
+                bar.set_position((STEPS as f64 * share.clamp(0.0, 1.0)) as u64);
                 bar.set_message(line);
             }
             None if self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) => {
@@ -89,10 +93,9 @@ fn line(progress: &Progress) -> String {
     )
 }
 
-fn share(progress: &Progress) -> u64 {
+fn share(progress: &Progress) -> f64 {
     let of_case = progress.windows_done as f64 / progress.windows.max(1) as f64;
-    let of_all = (progress.cases_done as f64 + of_case) / progress.cases.max(1) as f64;
-    (STEPS as f64 * of_all.clamp(0.0, 1.0)) as u64
+    (progress.cases_done as f64 + of_case) / progress.cases.max(1) as f64
 }
 
 #[cfg(test)]
@@ -111,6 +114,6 @@ mod tests {
             seconds_left: 83,
         };
         assert_eq!(line(&progress), "case 2/4 head: window 3/6, 12.3 slices/s, 01:23 left");
-        assert_eq!(share(&progress), 375);
+        assert_eq!(share(&progress), 0.375);
     }
 }

@@ -5,9 +5,9 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 
-use super::element::{empty, new_uid, text};
 use super::segmentation::Model;
 use crate::bundle::plain_text;
+use crate::dicom::element::{empty, new_uid, text};
 use crate::dicom::source::text as text_of;
 use crate::versions;
 

@@ -6,10 +6,12 @@ use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 use dicom_object::mem::InMemElement;
 
-use super::element::{coded, count, decimal, item, longs, new_uid, number, one, raw, sequence, text, texts};
 use super::frames::{Frame, Frames};
 use super::source::{Image, Instance, Sources};
 use crate::bundle::Code;
+use crate::dicom::element::{
+    coded, count, decimal, item, longs, new_uid, number, one, raw, sequence, text, texts,
+};
 use crate::dicom::source::text as text_of;
 
 /// What the frames are ordered by: name, attribute, and its functional group.

@@ -5,7 +5,6 @@
 //! (pixels of one bit).
 
 mod context;
-mod element;
 mod frames;
 mod groups;
 mod segmentation;

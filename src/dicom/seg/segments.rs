@@ -4,9 +4,9 @@ use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 use dicom_object::mem::InMemElement;
 
-use super::element::{self, code_elements, coded, item, number, numbers, text};
 use super::segmentation::{Model, Segment};
 use crate::bundle::plain_text;
+use crate::dicom::element::{self, code_elements, coded, item, number, numbers, text};
 
 /// Most characters of a name (VR LO).
 const LONGEST_NAME: usize = 64;

@@ -7,8 +7,8 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 
-use super::element::same_decimal;
 use super::segmentation::ImageFile;
+use crate::dicom::element::same_decimal;
 use crate::dicom::error::DicomError;
 use crate::dicom::groups::Groups;
 use crate::dicom::instance::header;

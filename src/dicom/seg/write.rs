@@ -8,11 +8,11 @@ use dicom_dictionary_std::{tags, uids};
 use dicom_object::meta::FileMetaTableBuilder;
 use dicom_object::{FileDicomObject, InMemDicomObject};
 
-use super::element::{count, new_uid, number, raw, text, texts};
 use super::frames::Frames;
 use super::segmentation::Segmentation;
 use super::source::Sources;
 use super::{context, groups, segments};
+use crate::dicom::element::{count, new_uid, number, raw, text, texts};
 use crate::dicom::error::DicomError;
 use crate::dicom::source::one_line;
 use crate::files::write_atomically;

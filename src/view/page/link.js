@@ -14,13 +14,16 @@ export function decode(buffer) {
   return slice;
 }
 
-/** A connection that is made again when it is lost, until the run ends. */
-export function connect({ onState, onSlice, onLink }) {
+/** A connection that is made again when it is lost. `ended`: why the node has closed the one before. */
+export function connect({ onState, onSlice, onLink }, ended = "") {
   const address = new URL("ws", location.href);
   address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
   const socket = new WebSocket(address);
   socket.binaryType = "arraybuffer";
-  socket.onopen = () => onLink("open", "connected");
+  socket.onopen = () => {
+    ended = "";
+    onLink("open", "connected");
+  };
   socket.onmessage = ({ data }) => {
     if (typeof data !== "string") {
       onSlice(decode(data));
@@ -30,9 +33,10 @@ export function connect({ onState, onSlice, onLink }) {
     if (message.kind === "state") onState(message);
   };
   socket.onclose = ({ reason }) => {
-    if (reason) onLink("ended", reason);
+    const why = reason || ended;
+    if (why) onLink("ended", why);
     else onLink("lost", "no connection; trying again");
-    setTimeout(() => connect({ onState, onSlice, onLink }), AGAIN_AFTER);
+    setTimeout(() => connect({ onState, onSlice, onLink }, why), AGAIN_AFTER);
   };
 }
 

@@ -5,4 +5,5 @@ mod folder;
 mod hostile;
 mod peer;
 mod receiver;
+mod sender;
 mod spool;
