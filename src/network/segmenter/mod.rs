@@ -196,7 +196,7 @@ fn parts_in<'a>(bundle: &Bundle, store: &VarStore, parts: &[&'a str]) -> Vec<&'a
         }
         part => vec![part],
     };
-    parts.iter().flat_map(|part| old(part)).collect()
+    parts.iter().flat_map(old).collect()
 }
 
 /// The prompt strategy of a bundle.
