@@ -30,7 +30,7 @@ pub struct Latency {
     pub page: Times,
 }
 
-/// [`Latency`] in numbers; `None` before the first mask.
+/// `Latency` in numbers; `None` before the first mask.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct LatencySummary {
     pub mask_secs: Option<Percentiles>,
