@@ -236,6 +236,7 @@ fn of_nobody() -> InMemDicomObject {
             tags::REPETITION_TIME,
             tags::ECHO_TIME,
             tags::ECHO_TRAIN_LENGTH,
+            tags::LATERALITY,
         ]
         .map(empty),
     );
