@@ -155,12 +155,11 @@ def show(rates: dict[str, dict]) -> None:
         rows.append([rate, str(times["images"]), *(f"{number:.2f}" for number in numbers)])
     header = ["slices/s", "images", "p50", "p95", "max", "first mask", "final masks", "offline", "final - offline"]
     print(table(header, rows), file=sys.stderr)
-    kinds = [kind for kind in next(iter(rates.values()))["live"]]
-    for kind in kinds:
+    for kind in next(iter(rates.values()))["live"]:
         found = {rate: flat(rates[rate]["live"].get(kind) or {}) for rate in rates}
         keys = list(dict.fromkeys(key for figures in found.values() for key in figures))
-        rows = [[rate, *(f"{figures.get(key, math.nan):.4g}" for key in keys)] for rate, figures in found.items()]
-        print(f"\nlive.{kind} of summary.json, seconds:\n" + table(["slices/s", *keys], rows), file=sys.stderr)
+        rows = [[key, *(f"{figures.get(key, math.nan):.4g}" for figures in found.values())] for key in keys]
+        print(f"\nlive.{kind} of summary.json, seconds:\n" + table(["slices/s", *rates], rows), file=sys.stderr)
 
 
 def flat(figures: dict, before: str = "") -> dict[str, float]:

@@ -183,7 +183,8 @@ fn dcmtk_receives_volumes_and_files() {
         fs::create_dir(&received).unwrap();
         let (_, port) = address.rsplit_once(':').unwrap();
         let mut command = Command::new(&storescp);
-        command.args(arguments).arg("-od").arg(&received).arg(port).stdin(Stdio::null());
+        command.args(arguments).arg("-od").arg(&received).arg(port);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let _receiver = Storescp(command.spawn().unwrap());
         let output = send(&address, &[image.to_str().unwrap(), "--rate", "0", "--repeat", "2"]);
         assert!(output.status.success(), "{}", said(&output));

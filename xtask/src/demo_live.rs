@@ -47,8 +47,11 @@ pub fn demo(project: &Project, args: &DemoArgs) -> eyre::Result<()> {
     let output = project.root().join(args.output.as_deref().unwrap_or("output/demo-live".as_ref()));
     let started = SystemTime::now();
     let regions = REGIONS.split(';').filter_map(|region| region.split_once('='));
-    let mut sides: Vec<Side> =
-        regions.map(|(name, region)| start(project, &output, name, region)).collect::<Result<_, _>>()?;
+    let mut sides = Vec::new();
+    for (name, region) in regions {
+        let is_first = sides.is_empty();
+        sides.push(start(project, &output, name, region, is_first)?);
+    }
     eprintln!("[demo] the head arrives at {rate} slices a second");
     // One sender for each receiver, of which the last shows its progress.
     let mut senders = Vec::new();
@@ -83,7 +86,14 @@ fn spsam(project: &Project) -> Command {
     command
 }
 
-fn start(project: &Project, output: &Path, name: &'static str, region: &'static str) -> eyre::Result<Side> {
+/// Only one of several has the address of the page.
+fn start(
+    project: &Project,
+    output: &Path,
+    name: &'static str,
+    region: &'static str,
+    has_page: bool,
+) -> eyre::Result<Side> {
     let folder = output.join(name);
     // What an interrupted demo has left would count as the series to wait for.
     match fs::remove_dir_all(folder.join(".spool")) {
@@ -98,6 +108,9 @@ fn start(project: &Project, output: &Path, name: &'static str, region: &'static 
         .args(["stream", "--series", "1", "--model", MODEL, "--roi", region])
         .args(["--listen", &format!("127.0.0.1:{port}"), "--output"])
         .arg(&folder);
+    if !has_page {
+        command.env("SPSAM_VIEW", "off");
+    }
     let said = folder.join("stream.log");
     let stream = running(command, said)?;
     Ok(Side { name, folder, port, stream })

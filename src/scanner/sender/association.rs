@@ -203,6 +203,9 @@ impl Association {
     async fn answer(&mut self, message_id: u16) -> Result<Answer, SendError> {
         let mut command = Vec::new();
         loop {
+            // DCMTK and programs on it send an answer in two packets, and the second only when the first is confirmed,
+            // which the system would put off for 40 ms.
+            let _ = self.inner.inner_stream().set_quickack(true);
             let pdu = self.inner.receive().await.map_err(|error| SendError::of(error, &self.address))?;
             let broken = |reason: &str| SendError::broken(&self.address, reason);
             let values = match pdu {
