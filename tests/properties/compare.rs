@@ -45,6 +45,13 @@ fn two_results_are_compared_by_class_on_one_page() {
     let metrics = fs::read_to_string(path("comparison/metrics.csv")).unwrap();
     assert!(metrics.contains("one,spleen,0.8"), "{metrics}");
 
+    // Values that mean something else in each are not compared.
+    fs::write(path("a/summary.json"), summary.replace("spleen", "liver")).unwrap();
+    let (output, said) = compare(folder.path(), &["--output", "third"]);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("7=liver") && said.contains("7=spleen") && !path("third").exists(), "{said}");
+    fs::remove_file(path("a/summary.json")).unwrap();
+
     // Without images the page differs, and the figures do not.
     fs::remove_dir_all(path("a/images")).unwrap();
     let (output, said) = compare(folder.path(), &["--output", "other"]);

@@ -59,12 +59,7 @@ impl Compare {
         if found.pairs.is_empty() {
             bail!("{} and {} have no case in common", self.a.display(), self.b.display());
         }
-        let named = match self.classes.is_empty() {
-            true => {
-                [&self.a, &self.b].into_iter().find_map(|folder| recorded_classes(folder)).unwrap_or_default()
-            }
-            false => self.classes.clone(),
-        };
+        let named = self.named_classes()?;
         let table = class_table(&mut found.pairs, &named, &IgnoreValues::default())?;
         let images = self.images()?;
 
@@ -100,6 +95,23 @@ impl Compare {
         match (&*only_a, &*only_b) {
             ([], []) => Ok(()),
             (a, b) => bail!("not compared: only in A: {}; only in B: {}", list(a), list(b)),
+        }
+    }
+
+    /// The classes that the user names, else those that the runs have noted, if they agree.
+    fn named_classes(&self) -> Result<Vec<String>> {
+        if !self.classes.is_empty() {
+            return Ok(self.classes.clone());
+        }
+        match [&self.a, &self.b].map(|folder| recorded_classes(folder)) {
+            [Some(a), Some(b)] if a != b => bail!(
+                "the classes of {} ({}) and {} ({}) differ; --classes says what the values are",
+                self.a.display(),
+                a.join(", "),
+                self.b.display(),
+                b.join(", ")
+            ),
+            [a, b] => Ok(a.or(b).unwrap_or_default()),
         }
     }
 
