@@ -39,7 +39,9 @@ pub struct Study {
 /// [`DicomError::Io`]; [`DicomError::File`] for a damaged file, or one that is no DICOM file in spite of its name.
 pub fn study(folder: &Path) -> Result<Study, DicomError> {
     let files = dicom_files(folder)?;
-    let read: Vec<Vec<Slice>> = files.par_iter().map(|path| slices(path)).collect::<Result<_, _>>()?;
+    // All files first, so that of several unusable ones always the same is named.
+    let read: Vec<Result<Vec<Slice>, DicomError>> = files.par_iter().map(|path| slices(path)).collect();
+    let read = read.into_iter().collect::<Result<Vec<Vec<Slice>>, DicomError>>()?;
     let others = files.iter().zip(&read).filter(|(_, slices)| slices.is_empty());
     let others = others.map(|(path, _)| path.clone()).collect();
     let parts = split(read.into_iter().flatten().collect());
@@ -65,9 +67,11 @@ fn named(folder: &Path, labels: &[String]) -> PathBuf {
 
 fn dicom_files(folder: &Path) -> Result<Vec<PathBuf>, DicomError> {
     let io = |source| DicomError::io(folder, source);
+    let entries = fs::read_dir(folder).map_err(io)?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>().map_err(io)?;
+    paths.sort();
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
+    for path in paths {
         let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         if is_hidden || !path.is_file() {
             continue;
@@ -81,7 +85,6 @@ fn dicom_files(folder: &Path) -> Result<Vec<PathBuf>, DicomError> {
             return Err(DicomError::file(&path, "no DICM prefix at byte 128"));
         }
     }
-    files.sort();
     Ok(files)
 }
 

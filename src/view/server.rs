@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use super::access::Access;
 use super::connections::Limited;
@@ -129,7 +129,7 @@ async fn connect(State(hub): State<Arc<Hub>>, upgrade: WebSocketUpgrade) -> Resp
 /// Sends a page what is new, until it leaves or takes nothing any more.
 async fn watch(mut socket: WebSocket, entry: Entry, hub: Arc<Hub>) {
     let mut signal = hub.signal();
-    let mut pings = interval(PING_EVERY);
+    let mut pings = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
     let mut next_state = Instant::now();
     loop {
         let sent = tokio::select! {
