@@ -45,6 +45,28 @@ pub fn load_strict(
     wanted: &[&str],
     known: &[&str],
 ) -> Result<(), CheckpointError> {
+    load_fitted(vs, path, wanted, known, None)
+}
+
+/// Fits tensors of a file into variables of another shape or meaning.
+pub trait Fit {
+    /// Whether the tensor `key` of shape `found` can be fitted into the variable of shape `own`.
+    fn fits(&self, key: &str, found: &[i64], own: &[i64]) -> bool;
+    /// The value of the variable that is now `own`, of its shape, from the file's `value`.
+    fn fitted(&self, key: &str, value: Tensor, own: &Tensor) -> Tensor;
+}
+
+/// As [`load_strict`], but what `fit` can fit may have another shape.
+///
+/// # Errors
+/// Those of [`load_strict`].
+pub fn load_fitted(
+    vs: &mut VarStore,
+    path: &Path,
+    wanted: &[&str],
+    known: &[&str],
+    fit: Option<&dyn Fit>,
+) -> Result<(), CheckpointError> {
     let source = Source::open(path)?;
     let entries = source.entries()?;
     let below = |prefixes: &[&str], key: &str| prefixes.iter().any(|prefix| key.starts_with(prefix));
@@ -62,6 +84,7 @@ pub fn load_strict(
     if let Some((key, more)) = first_and_rest(unexpected) {
         return Err(CheckpointError::Unexpected { path: path.into(), key, more });
     }
+    let fits = |key: &str, found: &[i64], own: &[i64]| fit.is_some_and(|fit| fit.fits(key, found, own));
     for (key, (shape, kind)) in entries.iter().filter(|(key, _)| below(wanted, key)) {
         let wrong_kind = |expected| CheckpointError::Kind {
             path: path.into(),
@@ -73,7 +96,7 @@ pub fn load_strict(
             None if is_float(*kind) => return Err(wrong_kind("an integer type")),
             None => {}
             Some(_) if !is_float(*kind) => return Err(wrong_kind("a floating-point type")),
-            Some(variable) if variable.size() != *shape => {
+            Some(variable) if variable.size() != *shape && !fits(key, shape, &variable.size()) => {
                 return Err(CheckpointError::Shape {
                     path: path.into(),
                     key: key.clone(),
@@ -86,9 +109,12 @@ pub fn load_strict(
     }
     for (key, mut variable) in variables {
         let kind = variable.kind();
-        let value = source.read(&key)?.to_kind(kind);
+        let mut value = source.read(&key)?.to_kind(kind);
         if !all_finite(&value) {
             return Err(CheckpointError::NonFinite { path: path.into(), key, kind: kind_name(kind) });
+        }
+        if let Some(fit) = fit {
+            value = tch::no_grad(|| fit.fitted(&key, value, &variable));
         }
         tch::no_grad(|| variable.f_copy_(&value)).map_err(|e| CheckpointError::Torch {
             path: path.into(),

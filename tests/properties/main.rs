@@ -27,6 +27,7 @@ mod sam_prompts;
 mod samples;
 mod scanner;
 mod segmenter;
+mod start;
 #[path = "../support/skip.rs"]
 mod skip;
 mod training;

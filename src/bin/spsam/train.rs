@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use eyre::{Result, WrapErr, bail};
+use self_prompt_sam::network::segmenter::Start;
 use self_prompt_sam::runtime::compute_in;
 use self_prompt_sam::runtime::training::STOP_FILE;
 use self_prompt_sam::training::{self, Outcome, TrainingConfig};
@@ -64,7 +65,7 @@ impl Train {
         }
         if !self.resume {
             config.check_is_new()?;
-            config.check_start()?;
+            announce_start(&config)?;
         }
         // Checked before anything starts, so that faults of a dataset are reported at once.
         let cases = checked(&config)?;
@@ -126,6 +127,16 @@ impl Train {
         }
         report(config, stopped)
     }
+}
+
+/// Says what the training takes over from the bundle in `start_from`.
+fn announce_start(config: &TrainingConfig) -> Result<()> {
+    if let Some(bundle) = config.check_start()? {
+        let start = Start { old: &bundle.config, new: &config.model.without_files() };
+        println!("starts from the weights of {}", bundle.folder.display());
+        start.lines().iter().for_each(|line| println!("  {line}"));
+    }
+    Ok(())
 }
 
 fn in_process(config: &TrainingConfig, resume: bool) -> Result<()> {

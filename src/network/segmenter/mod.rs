@@ -5,11 +5,13 @@ mod decoder;
 mod encoder;
 mod fresh;
 mod generator;
+mod start;
 
 pub use decoder::{DecodedMasks, Decoder};
 pub use encoder::Encoder;
 pub use fresh::write_fresh_weights;
 pub use generator::AuxiliaryGenerator;
+pub use start::Start;
 
 use ndarray::{ArrayView2, ArrayView3, ArrayViewD, Ix4};
 use rayon::prelude::*;
@@ -23,7 +25,7 @@ use crate::bundle::{Backbone, Bundle, BundleConfig, BundleError};
 use crate::compute::Compute;
 use crate::prompt::{ConfiguredPrompts, PromptError, PromptStrategy, SliceMasks, SlicePrompts};
 use crate::tensor::view_values;
-use crate::weights::{CheckpointError, check_sha256, load_strict};
+use crate::weights::{CheckpointError, Fit, check_sha256, load_fitted, load_strict};
 
 /// Key prefixes of a SAM checkpoint.
 pub(crate) const SAM_PARTS: [&str; 3] = ["image_encoder.", "prompt_encoder.", "mask_decoder."];
@@ -149,7 +151,7 @@ fn load(
     if let Some((store, parts)) = &mut sam {
         load_sam(bundle, store, parts)?;
     }
-    load_trained(bundle, trained, parts)?;
+    load_trained(bundle, trained, parts, None)?;
     for store in sam.map(|(store, _)| store).into_iter().chain([trained]) {
         store.freeze();
         compute.convert(store);
@@ -165,18 +167,19 @@ pub(crate) fn load_sam(bundle: &Bundle, store: &mut VarStore, parts: &[&str]) ->
     Ok(load_strict(store, &path, parts, &SAM_PARTS)?)
 }
 
-/// Loads the variables of `store` below `parts` from the bundle's adapters.
+/// Loads the variables of `store` below `parts` from the bundle's adapters, and fits those of another network with `fit`.
 pub(crate) fn load_trained(
     bundle: &Bundle,
     store: &mut VarStore,
     parts: &[&str],
+    fit: Option<&dyn Fit>,
 ) -> Result<(), SegmenterError> {
     match &bundle.config.adapters {
         Some(adapters) => {
             let path = bundle.path_of(adapters);
             check_sha256(&path, &adapters.sha256)?;
             let parts = parts_in(bundle, store, parts);
-            Ok(load_strict(store, &path, &parts, &TRAINED_PARTS)?)
+            Ok(load_fitted(store, &path, &parts, &TRAINED_PARTS, fit)?)
         }
         None if store.is_empty() => Ok(()),
         None => Err(SegmenterError::NoAdapters { model: bundle.config.name.clone() }),

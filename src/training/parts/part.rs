@@ -6,7 +6,7 @@ use tch::Tensor;
 use tch::nn::VarStore;
 
 use crate::compute::Compute;
-use crate::network::segmenter::{DECODER, ENCODER, GENERATOR, SAM_PARTS, load_sam, load_trained};
+use crate::network::segmenter::{DECODER, ENCODER, GENERATOR, SAM_PARTS, Start, load_sam, load_trained};
 use crate::training::config::TrainingConfig;
 use crate::training::error::TrainingError;
 use crate::training::optimise::Optimiser;
@@ -89,7 +89,8 @@ impl Part {
         }
         let trains_backbone = config.model.train_backbone;
         if let Some(bundle) = config.check_start()? {
-            load_trained(&bundle, &mut trained, name.trained_parts())?;
+            let start = Start { old: &bundle.config, new: &config.model.without_files() };
+            load_trained(&bundle, &mut trained, name.trained_parts(), Some(&start))?;
             if trains_backbone && !sam.is_empty() {
                 load_sam(&bundle, &mut sam, name.sam_parts())?;
             }
