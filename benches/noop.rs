@@ -222,6 +222,7 @@ fn send_all(args: &Args) -> Result<()> {
             classes: 2,
             level: None,
             slices: None,
+            image_size: None,
             covered: None,
             times: Default::default(),
             shape: Vec::new(),

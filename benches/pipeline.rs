@@ -277,6 +277,7 @@ fn in_process() -> Result<()> {
         )?;
         let writing = writing.elapsed().as_secs_f64();
         let open = CaseOpen {
+            search: false,
             session_id: String::new(),
             first_segment: 0,
             index,

@@ -20,6 +20,7 @@ pub fn plain(backbone: Backbone, image_size: i64, depth: usize, classes: usize) 
             depth_overlap: 0.0,
             plane_overlap: 0.0,
             mirror: [false; 3],
+            locate: None,
         },
         normalisation: Normalisation::ZScore,
         largest_component: false.into(),

@@ -1,12 +1,8 @@
 """A template for a prompt node: boxes of all classes in a slice, from auxiliary masks or from labels."""
 
-import os
-
 import numpy as np
 import pyarrow as pa
 from dora import Node
-
-IMAGE_SIZE = int(os.environ.get("SPSAM_IMAGE_SIZE") or 256)  # side of the square model input, pixels
 
 
 def class_masks(input_id, array, metadata):
@@ -26,15 +22,16 @@ def box_of(mask):
     return xs.min(), ys.min(), xs.max(), ys.max()
 
 
-def prompts_of(masks):
-    """One row per class: label 1 and the box, or label -1 and zeros if the class is not in the slice."""
+def prompts_of(masks, image_size):
+    """One row per class: label 1 and the box, in pixels of the square model input, or label -1 and zeros if the class is not
+    in the slice."""
     classes, height, width = masks.shape
     sides = np.array([width, height, width, height], np.float32)
     labels = np.full(classes, -1, np.float32)
     boxes = np.zeros((classes, 4), np.float32)
     for row in np.flatnonzero(masks.any(axis=(1, 2))):
         labels[row] = 1
-        boxes[row] = (np.array(box_of(masks[row]), np.float32) + 0.5) * IMAGE_SIZE / sides - 0.5
+        boxes[row] = (np.array(box_of(masks[row]), np.float32) + 0.5) * image_size / sides - 0.5
     boxes = pa.FixedSizeListArray.from_arrays(pa.array(boxes.ravel()), 4)
     return pa.StructArray.from_arrays([pa.array(labels), boxes], names=["label", "box"])
 
@@ -44,7 +41,8 @@ def run(node):
     for event in node:
         if event["type"] == "INPUT":
             metadata = event["metadata"]
-            prompts = prompts_of(class_masks(event["id"], event["value"], metadata))
+            masks = class_masks(event["id"], event["value"], metadata)
+            prompts = prompts_of(masks, metadata["image_size"])
             node.send_output("prompts", prompts, {**metadata, "shape": [len(prompts)]})
 
 

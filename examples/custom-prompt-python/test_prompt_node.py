@@ -1,9 +1,6 @@
 """Drives prompt_node.run with dora's MockNode: `python test_prompt_node.py`."""
 
-import os
 import unittest
-
-os.environ["SPSAM_IMAGE_SIZE"] = "64"
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +8,10 @@ from dora.testing import MockNode
 
 import prompt_node
 
-METADATA = {"session_id": "s", "segment_id": 7, "classes": 4, "seq": 3, "count": 8, "attempt": 1, "case_id": "case"}
+METADATA = {
+    "session_id": "s", "segment_id": 7, "classes": 4, "image_size": 64, "seq": 3, "count": 8, "attempt": 1,
+    "case_id": "case",
+}
 
 
 class Recorder(MockNode):

@@ -142,6 +142,26 @@ pub struct Patch {
     /// (nnU-Net's test-time augmentation). Each axis doubles the work. Default none.
     #[serde(default, skip_serializing_if = "is_unmirrored")]
     pub mirror: [bool; 3],
+    /// A cheap pass over the whole volume that finds the place of the classes, before windows and mirrored views are
+    /// spent on it. For volumes of several windows. Default: windows everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locate: Option<Locate>,
+}
+
+/// How the place of the classes is found: windows that overlap little and are not mirrored.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Locate {
+    /// Fraction by which these windows overlap within slices, at least 0 and below 1. Default 0.25.
+    pub overlap: f64,
+    /// Margin around what they find, mm. Default 20.
+    pub margin_mm: f64,
+}
+
+impl Default for Locate {
+    fn default() -> Self {
+        Self { overlap: 0.25, margin_mm: 20.0 }
+    }
 }
 
 fn is_unmirrored(mirror: &[bool; 3]) -> bool {
@@ -257,6 +277,7 @@ impl Bundle {
                 depth_overlap: 0.0,
                 plane_overlap: 0.0,
                 mirror: [false; 3],
+                locate: None,
             },
             normalisation: Normalisation::Percentile { low: 0.5, high: 99.5 },
             largest_component: LargestComponent::default(),
@@ -313,6 +334,10 @@ impl BundleConfig {
             Err(format!("patch.depth must be at most {MAX_DEPTH}"))
         } else if !overlap_is_valid(self.patch.depth_overlap) || !overlap_is_valid(self.patch.plane_overlap) {
             Err("overlaps must be at least 0 and below 1".into())
+        } else if self.patch.locate.is_some_and(|locate| {
+            !overlap_is_valid(locate.overlap) || !(0.0..f64::INFINITY).contains(&locate.margin_mm)
+        }) {
+            Err("patch.locate: overlap must be at least 0 and below 1, margin_mm not negative".into())
         } else if self
             .spacing_mm
             .is_some_and(|spacing| spacing.iter().any(|&mm| !(mm > 0.0 && mm.is_finite())))

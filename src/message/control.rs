@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 pub use super::text::{from_json, to_json};
-use crate::volume::{CasePlan, ClassTable};
+use crate::volume::{CasePlan, ClassTable, VoxelBox};
 
 /// Loader to writer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -64,6 +64,15 @@ pub struct CaseOpen {
     /// The images of a live series in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<LiveCase>,
+    /// Whether only the place of the classes is wanted, and nothing is written: the first of two passes over a case,
+    /// under a name of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub search: bool,
+}
+
+/// Name under which the first pass over a case is announced.
+pub fn search_name(case_id: &str) -> String {
+    format!("{case_id} (first pass)")
 }
 
 /// Images of a live series whose masks the writer sends when the case is complete.
@@ -112,6 +121,13 @@ pub enum Ack {
         case_id: String,
         /// Columns and rows of the foreground, `[first, end]` each, if there is any.
         bounds: Option<[[usize; 2]; 2]>,
+    },
+    /// The first pass over a case is complete.
+    Located {
+        /// Name of the case of the first pass.
+        case_id: String,
+        /// The foreground, if there is any.
+        found: Option<VoxelBox>,
     },
     /// A case cannot be written; the loader need not send it again.
     CaseFailed {

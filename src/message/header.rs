@@ -33,6 +33,8 @@ pub mod keys {
     pub const SLICES: &str = "slices";
     /// Int: number of classes, background included.
     pub const CLASSES: &str = "classes";
+    /// Int: side of the square model input, in whose pixels points and boxes are.
+    pub const IMAGE_SIZE: &str = "image_size";
     /// List of int, followed by the id of a node: when it began to work on the window and when it sent this message,
     /// nanoseconds since 1970. Only in live segmentation.
     pub const TIME_OF: &str = "time_of.";
@@ -64,6 +66,8 @@ pub struct SliceHeader {
     pub case_id: String,
     /// Number of classes, background included.
     pub classes: i64,
+    /// Side of the square model input, pixels; `None` if the sender does not say.
+    pub image_size: Option<i64>,
     /// `(level, levels)` of a feature map.
     pub level: Option<(i64, i64)>,
     /// Number of slices, equal to the first dimension of the shape; `None` for a single slice without that
@@ -125,12 +129,21 @@ impl SliceHeader {
             }
             Some(_) => return Err(MessageError::Key { key: keys::COVERED, expected: "four integers" }),
         };
+        let image_size = match parameters.contains_key(keys::IMAGE_SIZE) {
+            true => {
+                let size = integer(parameters, keys::IMAGE_SIZE)?;
+                in_range(keys::IMAGE_SIZE, size, 1, 1 << 20)?;
+                Some(size)
+            }
+            false => None,
+        };
         Ok(Self {
             session_id: string(parameters, keys::SESSION_ID)?,
             segment_id: integer(parameters, keys::SEGMENT_ID)?,
             attempt: integer(parameters, keys::ATTEMPT)?,
             case_id: string(parameters, keys::CASE_ID)?,
             classes: integer(parameters, keys::CLASSES)?,
+            image_size,
             seq,
             count,
             level,
@@ -154,6 +167,9 @@ impl SliceHeader {
             (keys::CASE_ID.into(), Parameter::String(self.case_id.clone())),
             (keys::CLASSES.into(), Parameter::Integer(self.classes)),
         ]);
+        if let Some(size) = self.image_size {
+            parameters.insert(keys::IMAGE_SIZE.into(), Parameter::Integer(size));
+        }
         if let Some((level, levels)) = self.level {
             parameters.insert(keys::LEVEL.into(), Parameter::Integer(level));
             parameters.insert(keys::LEVELS.into(), Parameter::Integer(levels));
@@ -231,6 +247,7 @@ mod tests {
             classes: 4,
             level: Some((1, 5)),
             slices: None,
+            image_size: Some(64),
             covered: Some([[0, 7], [2, 8]]),
             times: NodeTimes::from([("image-encoder".into(), [5, 9])]),
             shape: vec![4, 8, 8],

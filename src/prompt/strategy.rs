@@ -28,6 +28,15 @@ pub enum PromptError {
         "prompts for a model input of {image_size} pixels and masks of {mask_size:?}: sizes must be positive"
     )]
     Size { image_size: i64, mask_size: [usize; 2] },
+    /// A prompt far outside the model input.
+    #[error(
+        "{what} of class {class} at {value}, but the model input has {image_size} pixels: prompts are in its pixels (metadata \
+         `image_size`)"
+    )]
+    Elsewhere { what: &'static str, class: usize, value: f32, image_size: i64 },
+    /// A box whose corners are exchanged.
+    #[error("box {corners:?} of class {class}: expected x0 <= x1 and y0 <= y1")]
+    Corners { class: usize, corners: [f32; 4] },
 }
 
 /// The masks of one slice. The background is class 0 and is prompted like any other class.

@@ -207,6 +207,7 @@ mod tests {
             classes: 2,
             level,
             slices: None,
+            image_size: None,
             covered: None,
             times: Default::default(),
             shape: vec![2],

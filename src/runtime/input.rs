@@ -94,6 +94,7 @@ mod tests {
             classes: 2,
             level: None,
             slices: None,
+            image_size: None,
             covered: None,
             times: Default::default(),
             shape: shape.to_vec(),

@@ -4,8 +4,8 @@
 mod classes;
 pub(super) mod delivery;
 pub(super) mod guard;
+pub(super) mod outgoing;
 mod run;
-mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, mpsc};
@@ -144,7 +144,8 @@ impl Loader {
         let (to_io, prepared) = unbounded_channel();
         let reader = Arc::new(self);
         let sends_labels = node.node_config().outputs.iter().any(|output| output.as_ref() as &str == LABELS);
-        let mut delivery = Delivery::new(&reader.settings, reader.classes.clone(), sends_labels);
+        let image_size = reader.config.network.image_size;
+        let mut delivery = Delivery::new(&reader.settings, reader.classes.clone(), image_size, sends_labels);
         delivery.commanded_unix_ms = command_start(node.dataflow_id());
         let mut run = Run::new(reader.clone(), to_reader, delivery);
         thread::Builder::new().name("reader".into()).spawn(move || read_cases(&reader, &requests, &to_io))?;

@@ -18,12 +18,36 @@ const LABELS: Input = Input { name: "labels", kind: InputKind::Labels };
 /// Inputs `aux_masks` (logits `[N, H, W]`) or `labels` (`[H, W]`), output `prompts`.
 pub struct PromptStage<S> {
     strategy: S,
+    /// Makes the strategy for another size of the model input.
+    resize: Option<Resize<S>>,
+}
+
+/// A strategy by size of the model input, and the present size.
+struct Resize<S> {
+    make: fn(i64) -> S,
+    image_size: i64,
 }
 
 impl<S: PromptStrategy + Send + 'static> PromptStage<S> {
     /// A stage with this strategy.
     pub fn new(strategy: S) -> Self {
-        Self { strategy }
+        Self { strategy, resize: None }
+    }
+
+    /// A stage with the strategy that `make` makes for the side of the square model input, pixels. Messages say how large
+    /// it is.
+    pub fn of_size(make: fn(i64) -> S) -> Self {
+        let image_size = 256;
+        Self { strategy: make(image_size), resize: Some(Resize { make, image_size }) }
+    }
+
+    fn follow(&mut self, image_size: Option<i64>) {
+        if let Some((resize, image_size)) = self.resize.as_mut().zip(image_size)
+            && resize.image_size != image_size
+        {
+            resize.image_size = image_size;
+            self.strategy = (resize.make)(image_size);
+        }
     }
 }
 
@@ -38,6 +62,7 @@ impl<S: PromptStrategy + Send + 'static> Stage for PromptStage<S> {
 
     fn process(&mut self, window: Window, emit: &mut Emit<'_>) -> Result<()> {
         let classes = usize::try_from(window.header.classes).wrap_err("metadata key `classes`")?;
+        self.follow(window.header.image_size);
         for seq in 0..window.header.count {
             let prompts = if window.has(LABELS.name) {
                 let labels = window.tensor(LABELS.name, 0).get(seq);

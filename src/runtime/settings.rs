@@ -32,6 +32,8 @@ pub struct Settings {
     pub prompts: Option<PromptConfig>,
     /// `SPSAM_MIRROR`: whether to use mirrored test-time augmentation if the model asks for it; 1 by default.
     pub mirror: bool,
+    /// `SPSAM_LOCATE`: whether a first pass finds the place of the classes if the model asks for it; 1 by default.
+    pub locate: bool,
     /// `SPSAM_SLICE_AXIS`: anatomical axis along which slices are stacked, instead of the model's.
     pub slice_axis: Option<SliceAxis>,
     /// `SPSAM_RESAMPLE_LABELS`: whether labels and further modalities on another grid than the image are resampled
@@ -106,6 +108,7 @@ impl Settings {
                 .map(|text| parse_prompts(&text).wrap_err("SPSAM_PROMPTS"))
                 .transpose()?,
             mirror: number("SPSAM_MIRROR", 1)? > 0,
+            locate: number("SPSAM_LOCATE", 1)? > 0,
             slice_axis: variable("SPSAM_SLICE_AXIS")
                 .map(|text| text.parse().map_err(|error: String| eyre!("SPSAM_SLICE_AXIS: {error}")))
                 .transpose()?,
@@ -140,6 +143,9 @@ impl Settings {
         }
         if !self.mirror {
             bundle.config.patch.mirror = [false; 3];
+        }
+        if !self.locate {
+            bundle.config.patch.locate = None;
         }
         Ok(bundle)
     }

@@ -356,6 +356,7 @@ mod tests {
             classes: 2,
             level: None,
             slices: None,
+            image_size: None,
             covered: None,
             times: Default::default(),
             shape: Vec::new(),

@@ -101,7 +101,7 @@ impl LabelAssembler {
     }
 
     /// The labels `[x, y, z]` on the original grid in stored order: the class with the largest logit (the first in
-    /// case of a tie), 0 outside the region of interest. They are complete only if [`LabelAssembler::missing`] is
+    /// case of a tie), 0 outside the region of interest and of the planned part. They are complete only if [`LabelAssembler::missing`] is
     /// empty: from the first missing window on, slices are 0. Only the components that the
     /// plan keeps remain.
     #[must_use]
@@ -120,24 +120,15 @@ impl LabelAssembler {
             place / column_starts % row_starts,
             place % column_starts,
         ];
-        let logits = mirror(logits, self.plan.mirrored(window));
-        let [depth_shares, row_shares, column_shares] = [0, 1, 2].map(|axis| &self.shares[axis][index[axis]]);
         let [slice, row, column] = self.plan.windows()[window];
         let [slices, rows, columns] = self.plan.network_shape;
         let [end_slice, end_row, end_column] = {
             let [depth, height, width] = self.plan.patch;
             [(slice + depth).min(slices), (row + height).min(rows), (column + width).min(columns)]
         };
-        while self.first_slice + self.slices.len() < end_slice {
-            let slice = match self.spare.pop() {
-                Some(mut slice) => {
-                    slice.fill(0.0);
-                    slice
-                }
-                None => Array3::zeros((self.classes, rows, columns)),
-            };
-            self.slices.push_back(slice);
-        }
+        self.hold_until(end_slice);
+        let logits = mirror(logits, self.plan.mirrored(window));
+        let [depth_shares, row_shares, column_shares] = [0, 1, 2].map(|axis| &self.shares[axis][index[axis]]);
         for (offset, depth_share) in depth_shares.iter().enumerate().take(end_slice - slice) {
             let blended = &mut self.slices[slice + offset - self.first_slice];
             let mut blended = blended.slice_mut(s![.., row..end_row, column..end_column]);
@@ -154,8 +145,29 @@ impl LabelAssembler {
             });
         }
         self.next += 1;
-        let complete = self.plan.windows().get(self.next).map_or(slices, |&[slice, _, _]| slice);
-        self.finish_slices(complete);
+        match self.plan.windows().get(self.next) {
+            Some(&[slice, _, _]) => self.finish_slices(slice),
+            None => {
+                // Behind the planned part all is background.
+                self.hold_until(slices);
+                self.finish_slices(slices);
+            }
+        }
+    }
+
+    /// Makes room for the logits of all slices before `end`, which are 0 until a window is blended.
+    fn hold_until(&mut self, end: usize) {
+        let [_, rows, columns] = self.plan.network_shape;
+        while self.first_slice + self.slices.len() < end {
+            let slice = match self.spare.pop() {
+                Some(mut slice) => {
+                    slice.fill(0.0);
+                    slice
+                }
+                None => Array3::zeros((self.classes, rows, columns)),
+            };
+            self.slices.push_back(slice);
+        }
     }
 
     /// Labels every slice that lies between network slices before `complete`, and releases the logits that are no

@@ -106,6 +106,17 @@ impl PreparedCase {
         })
     }
 
+    /// The same case with other windows.
+    ///
+    /// # Panics
+    /// If the plan is that of another case or grid.
+    #[must_use]
+    pub fn with_plan(self, plan: CasePlan) -> Self {
+        let is_same = plan.grid == self.plan.grid && plan.network_shape == self.plan.network_shape;
+        assert!(is_same, "the plan of another case");
+        Self { plan, ..self }
+    }
+
     /// The plan of this case.
     pub fn plan(&self) -> &CasePlan {
         &self.plan

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::array::{Rounding, Tap, linear_taps, nearest_taps};
 
+/// Slices are interpolated if the ratio of voxel sizes is at most this (nnU-Net's `ANISO_THRESHOLD`).
+const ANISOTROPY: f64 = 3.0;
+
 /// Interpolation along one axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -23,5 +26,19 @@ impl Interpolation {
             Self::Linear => linear_taps(input, output, Rounding::Twice),
             Self::Nearest => nearest_taps(input, output),
         }
+    }
+}
+
+/// Interpolation across slices, from the voxel sizes `[slice, row, column]` of the stored and of the network's grid.
+/// nnU-Net's rule: slices are not interpolated if voxels of one of them are more than three times as long as wide.
+pub(super) fn across_slices(spacings_mm: impl IntoIterator<Item = [f64; 3]>) -> Interpolation {
+    let is_anisotropic = |spacing: [f64; 3]| {
+        let shortest = spacing.iter().copied().fold(f64::INFINITY, f64::min);
+        let longest = spacing.iter().copied().fold(0.0, f64::max);
+        longest > ANISOTROPY * shortest && spacing[0] == longest
+    };
+    match spacings_mm.into_iter().any(is_anisotropic) {
+        true => Interpolation::Nearest,
+        false => Interpolation::Linear,
     }
 }

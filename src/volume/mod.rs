@@ -6,6 +6,8 @@
 //!                                                  └─ LabelAssembler::new → push(k, logits) → write_labels
 //! ```
 //!
+//! A case in two passes: [`CasePlan::search`] and [`CasePlan::around`].
+//!
 //! Arrays "as stored" are `[x, y, z]`. Everything the network sees is `[z, y, x]`, more precisely `[slice, row,
 //! column]` (see [`Grid`]).
 
@@ -29,6 +31,7 @@ mod ignore;
 mod image;
 mod interpolation;
 mod label_files;
+mod locate;
 mod normalise;
 mod open;
 mod plan;
@@ -53,6 +56,7 @@ pub use ignore::{IgnoreValues, USUAL_IGNORE_VALUE, erase};
 pub use image::{Image, read_labels, read_labels_on};
 pub use interpolation::Interpolation;
 pub use label_files::{LabelFiles, MaskFile, masks_of_classes, number_masks};
+pub use locate::{VoxelBox, foreground_box};
 pub use normalise::{Rescaling, normalise};
 pub use plan::{CasePlan, PlanOptions};
 pub use warnings::mute_warnings;

@@ -13,14 +13,12 @@ use super::error::VolumeError;
 use super::grid::{BoxMm, Grid};
 use super::header::Header;
 use super::image::expect_one_channel;
-use super::interpolation::Interpolation;
+use super::interpolation::{Interpolation, across_slices};
 use super::label_files::LabelFiles;
 use super::warnings::warn_once;
-use super::windows::starts;
-use crate::bundle::{BundleConfig, Plane, SliceAxis};
+use super::windows::starts_in;
+use crate::bundle::{BundleConfig, Locate, Plane, SliceAxis};
 
-/// Slices are interpolated if the ratio of voxel sizes is at most this (nnU-Net's `ANISO_THRESHOLD`).
-const ANISOTROPY: f64 = 3.0;
 /// If the voxels of a volume are this many times as long within the slices as across them, it was scanned along
 /// another axis.
 const COARSER: f64 = 2.0;
@@ -51,6 +49,11 @@ pub struct CasePlan {
     pub slice_interpolation: Interpolation,
     /// How to treat labels and further modalities on another grid than the first image.
     pub regrid: Regrid,
+    /// The part of the network's grid that windows cover, `[start, end)` of slices, rows and columns; the rest is
+    /// background. `None` = all of it.
+    pub part: Option<[[usize; 2]; 3]>,
+    /// How the place of the classes is found before windows are spent on it ([`CasePlan::search`]).
+    pub locate: Option<Locate>,
     windows: Vec<[usize; 3]>,
 }
 
@@ -69,6 +72,10 @@ struct PlanRecord {
     slice_interpolation: Interpolation,
     #[serde(default)]
     regrid: Regrid,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    part: Option<[[usize; 2]; 3]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    locate: Option<Locate>,
 }
 
 /// Options for a case that come from the user, not the bundle.
@@ -93,9 +100,23 @@ impl From<CasePlan> for PlanRecord {
             components,
             slice_interpolation,
             regrid,
-            ..
+            part,
+            locate,
+            windows: _,
         } = plan;
-        Self { files, grid, network_shape, patch, overlap, mirror, components, slice_interpolation, regrid }
+        Self {
+            files,
+            grid,
+            network_shape,
+            patch,
+            overlap,
+            mirror,
+            components,
+            slice_interpolation,
+            regrid,
+            part,
+            locate,
+        }
     }
 }
 
@@ -113,6 +134,8 @@ impl TryFrom<PlanRecord> for CasePlan {
             components,
             slice_interpolation,
             regrid,
+            part,
+            locate,
         } = record;
         let mut axes = grid.axes;
         axes.sort_unstable();
@@ -127,7 +150,15 @@ impl TryFrom<PlanRecord> for CasePlan {
                 return Err("shapes must be positive, overlaps at least 0 and below 1".into());
             }
         }
-        let [depth, rows, columns] = [0, 1, 2].map(|axis| axis_starts(network_shape, patch, overlap, axis));
+        let covered = part.unwrap_or(network_shape.map(|length| [0, length]));
+        for axis in 0..3 {
+            let [start, end] = covered[axis];
+            if start >= end || end > network_shape[axis] {
+                return Err(format!("part {part:?} is not inside the network's grid {network_shape:?}"));
+            }
+        }
+        let [depth, rows, columns] =
+            [0, 1, 2].map(|axis| starts_in(covered[axis], network_shape[axis], patch[axis], overlap[axis]));
         let views = views(mirror);
         let count = [&rows, &columns]
             .iter()
@@ -153,6 +184,8 @@ impl TryFrom<PlanRecord> for CasePlan {
             components,
             slice_interpolation,
             regrid,
+            part,
+            locate,
             windows,
         })
     }
@@ -161,10 +194,6 @@ impl TryFrom<PlanRecord> for CasePlan {
 /// Number of mirrored variants of each window: one for every combination of the mirrored axes.
 fn views(mirror: [bool; 3]) -> usize {
     mirror.iter().filter(|&&mirrored| mirrored).fold(1, |views, _| 2 * views)
-}
-
-fn axis_starts(shape: [usize; 3], patch: [usize; 3], overlap: [f64; 3], axis: usize) -> Vec<usize> {
-    starts(shape[axis], patch[axis], overlap[axis])
 }
 
 impl CasePlan {
@@ -224,8 +253,10 @@ impl CasePlan {
             overlap: [config.patch.depth_overlap, config.patch.plane_overlap, config.patch.plane_overlap],
             mirror: config.patch.mirror,
             components: KeptComponents::of(config),
-            slice_interpolation: slice_interpolation(&grid, config),
+            slice_interpolation: across_slices(std::iter::once(grid.spacing_mm).chain(config.spacing_mm)),
             regrid,
+            part: None,
+            locate: config.patch.locate,
             grid,
         })
     }
@@ -264,6 +295,11 @@ impl CasePlan {
         views(self.mirror)
     }
 
+    /// The plan with the windows that follow from its fields.
+    pub(super) fn rebuilt(self) -> Result<Self, String> {
+        PlanRecord::from(self).try_into()
+    }
+
     /// Size of a window in slices, rows and columns: `[D, H, W]`.
     pub fn patch(&self) -> [usize; 3] {
         self.patch
@@ -272,7 +308,10 @@ impl CasePlan {
     /// Start positions along each axis. [`CasePlan::windows`] has all their combinations, [`CasePlan::views`] times
     /// each.
     pub(super) fn starts(&self) -> [Vec<usize>; 3] {
-        [0, 1, 2].map(|axis| axis_starts(self.network_shape, self.patch, self.overlap, axis))
+        let covered = self.part.unwrap_or(self.network_shape.map(|length| [0, length]));
+        [0, 1, 2].map(|axis| {
+            starts_in(covered[axis], self.network_shape[axis], self.patch[axis], self.overlap[axis])
+        })
     }
 
     /// The grid of the case's first image, to which labels and further modalities are brought.
@@ -347,19 +386,4 @@ fn network_shape(grid: &Grid, config: &BundleConfig) -> Result<[usize; 3], Strin
         return Err(format!("{side:.0} voxels along an axis after resampling"));
     }
     Ok(sides.map(|side| (side.round() as usize).max(1)))
-}
-
-/// nnU-Net's rule: slices are not interpolated if the voxels of the stored or the network's grid are more than three
-/// times as long as wide.
-fn slice_interpolation(grid: &Grid, config: &BundleConfig) -> Interpolation {
-    let is_anisotropic = |spacing: [f64; 3]| {
-        let shortest = spacing.iter().copied().fold(f64::INFINITY, f64::min);
-        let longest = spacing.iter().copied().fold(0.0, f64::max);
-        longest > ANISOTROPY * shortest && spacing[0] == longest
-    };
-    if is_anisotropic(grid.spacing_mm) || config.spacing_mm.is_some_and(is_anisotropic) {
-        Interpolation::Nearest
-    } else {
-        Interpolation::Linear
-    }
 }

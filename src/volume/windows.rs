@@ -14,6 +14,16 @@ pub(super) fn starts(length: usize, patch: usize, overlap: f64) -> Vec<usize> {
     (0..=steps as usize).map(|index| (way / steps * index as f64).round() as usize).collect()
 }
 
+/// Start positions of windows of `patch` samples that cover the part `[start, end)` of `length` samples. A part that fits
+/// into one window lies in its middle, or as near to it as the ends allow.
+pub(super) fn starts_in([start, end]: [usize; 2], length: usize, patch: usize, overlap: f64) -> Vec<usize> {
+    let last = length.saturating_sub(patch);
+    if end - start <= patch {
+        return vec![(start + end).saturating_sub(patch).div_ceil(2).min(last)];
+    }
+    starts(end - start, patch, overlap).into_iter().map(|offset| start + offset).collect()
+}
+
 /// Weight of each window in each of its samples along one axis: a Gaussian with a standard deviation of an eighth of
 /// the patch, divided by the sum over all windows at that sample. Samples that only one window covers have weight 1
 /// exactly; samples beyond `length` have weight 0.
@@ -51,6 +61,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn windows_cover_the_part_and_stay_inside(
+            length in 1usize..200, patch in 1usize..70, overlap in 0.0f64..0.95, ends in [0usize..200, 0usize..200],
+        ) {
+            let [first, last] = ends.map(|end| end.min(length - 1));
+            let part = [first.min(last), first.max(last) + 1];
+            let found = starts_in(part, length, patch, overlap);
+            prop_assert!(found[0] <= part[0] && found[found.len() - 1] + patch >= part[1]);
+            prop_assert!(found[found.len() - 1] <= length.saturating_sub(patch));
+            prop_assert!(found.windows(2).all(|pair| pair[0] < pair[1] && pair[1] - pair[0] <= patch));
+            prop_assert_eq!(starts_in([0, length], length, patch, overlap), starts(length, patch, overlap));
+            let narrow = part[1] - part[0] <= patch;
+            prop_assert!(!narrow || found.len() == 1);
+        }
+
         #[test]
         fn windows_cover_everything_and_shares_sum_to_one(
             length in 1usize..200, patch in 1usize..70, overlap in 0.0f64..0.95,

@@ -84,6 +84,7 @@ impl Bench {
                 depth_overlap: 0.5,
                 plane_overlap: 0.5,
                 mirror: [false; 3],
+                locate: None,
             },
             normalisation: Normalisation::ZScore,
             largest_component: false.into(),

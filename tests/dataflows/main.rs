@@ -25,5 +25,6 @@ mod send;
 mod skip;
 mod swap;
 mod training;
+mod two_passes;
 mod validation;
 mod view;

@@ -62,7 +62,6 @@ impl<'a> Dora<'a> {
             .env("SPSAM_OUTPUT", self.bench.path("output"))
             .env("SPSAM_DEVICE", "cpu")
             .env("SPSAM_ACK_TIMEOUT_SECS", "4")
-            .env("SPSAM_IMAGE_SIZE", "64")
             .stdin(Stdio::null());
         command
     }

@@ -31,6 +31,7 @@ fn config(bench: &Bench, windows: usize, epochs: u64, generator_only: u64) -> Tr
             depth_overlap: 0.5,
             plane_overlap: 0.5,
             mirror: [false; 3],
+            locate: None,
         },
         normalisation: Normalisation::ZScore,
         largest_component: false.into(),

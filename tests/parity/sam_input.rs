@@ -30,6 +30,7 @@ fn config(mirror: [bool; 3]) -> BundleConfig {
             depth_overlap: 0.0,
             plane_overlap: 0.0,
             mirror,
+            locate: None,
         },
         normalisation: Normalisation::Window { low: 0.0, high: 255.0 },
         largest_component: false.into(),

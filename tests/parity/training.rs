@@ -62,7 +62,14 @@ fn config() -> TrainingConfig {
     let plane = Plane::Window([SIDE, SIDE]);
     let model = ModelConfig {
         modalities: vec!["T1".into(), "T2".into()],
-        patch: Patch { depth: DEPTH, plane, depth_overlap: 0.5, plane_overlap: 0.5, mirror: [false; 3] },
+        patch: Patch {
+            depth: DEPTH,
+            plane,
+            depth_overlap: 0.5,
+            plane_overlap: 0.5,
+            mirror: [false; 3],
+            locate: None,
+        },
         normalisation: Normalisation::ZScore,
         largest_component: false.into(),
         network: NetworkConfig::full(Backbone::VitTiny, 64),

@@ -62,7 +62,14 @@ fn config(data: &Path, output: &Path) -> TrainingConfig {
     let model = ModelConfig {
         classes: ["background", "one", "two"].map(String::from).to_vec(),
         codes: Default::default(),
-        patch: Patch { depth: 2, plane, depth_overlap: 0.5, plane_overlap: 0.5, mirror: [false; 3] },
+        patch: Patch {
+            depth: 2,
+            plane,
+            depth_overlap: 0.5,
+            plane_overlap: 0.5,
+            mirror: [false; 3],
+            locate: None,
+        },
         spacing_mm: None,
         normalisation: Normalisation::ZScore,
         largest_component: false.into(),

@@ -27,10 +27,11 @@ mod sam_prompts;
 mod samples;
 mod scanner;
 mod segmenter;
-mod start;
 #[path = "../support/skip.rs"]
 mod skip;
+mod start;
 mod training;
+mod two_passes;
 mod view;
 mod volume_datasets;
 mod volume_files;

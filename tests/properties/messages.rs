@@ -98,6 +98,7 @@ fn window(config: &BundleConfig) -> (SliceHeader, Tensor, Tensor) {
         classes: config.classes.len() as i64,
         level: None,
         slices: None,
+        image_size: None,
         covered: None,
         times: Default::default(),
         shape: Vec::new(),

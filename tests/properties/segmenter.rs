@@ -30,6 +30,7 @@ pub fn config(network: NetworkConfig, modalities: usize) -> BundleConfig {
             depth_overlap: 0.5,
             plane_overlap: 0.5,
             mirror: [false; 3],
+            locate: None,
         },
         normalisation: Normalisation::ZScore,
         largest_component: false.into(),

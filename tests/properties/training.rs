@@ -56,7 +56,14 @@ pub fn config(folder: &Path, cases: usize) -> TrainingConfig {
     let shipped = TrainingConfig::open(&shipped).unwrap();
     let plane = Plane::Window([SIDE, SIDE]);
     let model = ModelConfig {
-        patch: Patch { depth: DEPTH, plane, depth_overlap: 0.5, plane_overlap: 0.5, mirror: [false; 3] },
+        patch: Patch {
+            depth: DEPTH,
+            plane,
+            depth_overlap: 0.5,
+            plane_overlap: 0.5,
+            mirror: [false; 3],
+            locate: None,
+        },
         spacing_mm: None,
         normalisation: Normalisation::ZScore,
         largest_component: false.into(),

@@ -232,6 +232,7 @@ pub fn wire(bytes: &[u8]) -> bool {
             classes: 2,
             level: None,
             slices: (input.kind == InputKind::Activations).then_some(1),
+            image_size: None,
             covered: None,
             times: Default::default(),
             shape: vec![1, 4],

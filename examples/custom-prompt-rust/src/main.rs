@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use self_prompt_sam::prompt::{PromptError, PromptStrategy, SliceMasks, SlicePrompts, labels_from_logits};
-use self_prompt_sam::runtime::{PromptStage, node_main, number, run_stage};
+use self_prompt_sam::runtime::{PromptStage, node_main, run_stage};
 
 /// The box around all pixels of a class.
 struct WholeBoxes {
@@ -55,8 +55,5 @@ impl WholeBoxes {
 }
 
 fn main() -> ExitCode {
-    node_main(|| {
-        let image_size = number("SPSAM_IMAGE_SIZE", 256)? as f32;
-        run_stage(PromptStage::new(WholeBoxes { image_size }))
-    })
+    node_main(|| run_stage(PromptStage::of_size(|image_size| WholeBoxes { image_size: image_size as f32 })))
 }

@@ -59,6 +59,9 @@ pub struct Infer {
     /// No mirrored test-time augmentation, even if the model asks for it: each mirrored axis doubles the time.
     #[arg(long)]
     no_mirror: bool,
+    /// Windows everywhere, even if the model asks for a first pass that finds the place of its classes.
+    #[arg(long)]
+    everywhere: bool,
     /// No DICOM segmentations (`<case>.seg.dcm`) of cases that are DICOM series.
     #[arg(long)]
     no_seg: bool,
@@ -141,7 +144,7 @@ impl Infer {
     }
 
     /// What the nodes read from their environment.
-    fn settings(&self) -> Result<[(&'static str, OsString); 18]> {
+    fn settings(&self) -> Result<[(&'static str, OsString); 19]> {
         let text = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
         Ok([
             ("SPSAM_INPUT", absolute(&self.input)?.into()),
@@ -154,6 +157,7 @@ impl Infer {
             ("SPSAM_ROI", self.roi.clone().unwrap_or_default().into()),
             ("SPSAM_PROMPTS", self.prompt_kinds.clone().unwrap_or_default().into()),
             ("SPSAM_MIRROR", u8::from(!self.no_mirror).to_string().into()),
+            ("SPSAM_LOCATE", u8::from(!self.everywhere).to_string().into()),
             ("SPSAM_SEG", u8::from(!self.no_seg).to_string().into()),
             ("SPSAM_OVERWRITE", u8::from(self.overwrite).to_string().into()),
             ("SPSAM_IGNORE_LABELS", self.ignore.join(",").into()),

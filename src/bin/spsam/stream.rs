@@ -53,6 +53,9 @@ pub struct Stream {
     /// No mirrored test-time augmentation of complete series, even if the model asks for it.
     #[arg(long)]
     no_mirror: bool,
+    /// Windows everywhere, even if the model asks for a first pass that finds the place of its classes.
+    #[arg(long)]
+    everywhere: bool,
     /// Anatomical axis along which slices are stacked, instead of the model's: axial, coronal or sagittal.
     #[arg(long, env = "SPSAM_SLICE_AXIS", value_name = "AXIS", default_value = "", hide_default_value = true, value_parser = slice_axis)]
     slice_axis: String,
@@ -83,7 +86,7 @@ impl Stream {
             None => Flow::Own(super::project()?.join("dataflows/stream.yml")),
         };
         let folder = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
-        let settings: [(_, OsString); 18] = [
+        let settings: [(_, OsString); 19] = [
             ("SPSAM_MODEL", absolute(&self.model)?.into()),
             ("SPSAM_OUTPUT", absolute(&self.output)?.into()),
             ("SPSAM_LISTEN", self.listen.into()),
@@ -96,6 +99,7 @@ impl Stream {
             ("SPSAM_VIEW", self.view.clone().into()),
             ("SPSAM_ROI", self.roi.unwrap_or_default().into()),
             ("SPSAM_MIRROR", u8::from(!self.no_mirror).to_string().into()),
+            ("SPSAM_LOCATE", u8::from(!self.everywhere).to_string().into()),
             ("SPSAM_SLICE_AXIS", self.slice_axis.into()),
             ("SPSAM_OVERWRITE", u8::from(self.overwrite).to_string().into()),
             ("SPSAM_DEVICE", self.device.clone().into()),

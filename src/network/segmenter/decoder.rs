@@ -131,6 +131,7 @@ impl Decoder {
         prompts: &[SlicePrompts],
     ) -> Result<DecodedMasks, SegmenterError> {
         let [depth, classes] = self.check(embedding, prompts)?;
+        prompts.iter().try_for_each(|slice| slice.check_place(self.sizes.image))?;
         let tensors = PromptTensors::from_slices(prompts, self.device)?;
         let (sparse, dense) = self.prompt_encoder.forward(&tensors, depth * classes);
         let kind = self.prompt_encoder.kind();

@@ -42,7 +42,8 @@ impl Named<'_> {
     fn compared(&self) -> [Vec<&str>; 3] {
         let first = usize::from(self.has_background);
         let [old, new] = [self.old, self.new].map(|names| &names[first.min(names.len())..]);
-        let (kept, added) = new.iter().map(String::as_str).partition(|&name| old.iter().any(|old| old == name));
+        let (kept, added) =
+            new.iter().map(String::as_str).partition(|&name| old.iter().any(|old| old == name));
         let gone = old.iter().filter(|name| !new.contains(name)).map(String::as_str);
         [kept, added, gone.collect()]
     }
@@ -61,7 +62,9 @@ impl<'a> Start<'a> {
     fn named(&self, key: &str) -> Option<Named<'a>> {
         match key {
             "modality_adapter.first.weight" => Some(self.modalities()),
-            "classes_adapter.expand.weight" | "classes_adapter.expand_prompts.weight" => Some(self.classes(1)),
+            "classes_adapter.expand.weight" | "classes_adapter.expand_prompts.weight" => {
+                Some(self.classes(1))
+            }
             _ if key.starts_with("classes_adapter.shrink.") => Some(self.classes(0)),
             _ if key.starts_with("generator.") && key.contains(".head.") => Some(self.classes(0)),
             _ => None,
@@ -75,7 +78,11 @@ impl<'a> Start<'a> {
             let [kept, added, gone] = named.compared();
             for (names, how) in [(added, "start anew"), (gone, "are not taken over")] {
                 if !names.is_empty() {
-                    lines.push(format!("{what} {} {how}, {} of the bundle kept", names.join(", "), kept.len()));
+                    lines.push(format!(
+                        "{what} {} {how}, {} of the bundle kept",
+                        names.join(", "),
+                        kept.len()
+                    ));
                 }
             }
         }

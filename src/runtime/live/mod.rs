@@ -105,7 +105,8 @@ impl LiveLoader {
             work::start("provisional", loader.clone(), to_io.clone())?,
             work::start("complete", loader.clone(), to_io)?,
         ];
-        let mut delivery = Delivery::new(&loader.settings, loader.classes.clone(), false);
+        let image_size = loader.config.network.image_size;
+        let mut delivery = Delivery::new(&loader.settings, loader.classes.clone(), image_size, false);
         delivery.commanded_unix_ms = command_start(node.dataflow_id());
         let mut run = LiveRun::new(loader, delivery, workers);
         run.hello(node)?;

@@ -20,7 +20,8 @@ use super::work::Job;
 use crate::message::control::{CaseMessage, from_json};
 use crate::message::live::{FrameAck, SeriesMessage};
 use crate::message::text;
-use crate::runtime::loader::delivery::{Delivery, News, REPEAT_AFTER, send_case};
+use crate::runtime::loader::delivery::{Delivery, News, REPEAT_AFTER};
+use crate::runtime::loader::outgoing::send_case;
 use crate::runtime::notice::{Notice, tell};
 
 /// Most complete cases in memory at the same time.

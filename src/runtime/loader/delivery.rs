@@ -2,24 +2,22 @@
 //! writer has written them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use arrow::array::{ArrayRef, Float32Array, UInt8Array};
-use dora_node_api::{DoraNode, MetadataParameters};
+use arrow::array::ArrayRef;
+use dora_node_api::DoraNode;
 use eyre::{Result, WrapErr};
 use uuid::Uuid;
 
-use super::LABELS;
-use super::values::values_of;
-use crate::message::control::{Ack, AckMessage, CaseMessage, CaseOpen, LiveCase, Status, from_json, to_json};
-use crate::message::{NodeTimes, SliceHeader, encode_text, text};
+use super::outgoing::{send_case, send_slices};
+use crate::message::control::{
+    Ack, AckMessage, CaseMessage, CaseOpen, LiveCase, Status, from_json, search_name,
+};
+use crate::message::{NodeTimes, SliceHeader, text};
 use crate::runtime::Settings;
-use crate::runtime::clock::now_ns;
 use crate::runtime::dispatch::{Action, Dispatcher, Timing};
-use crate::runtime::events::send;
 use crate::runtime::notice::{Notice, tell};
-use crate::volume::{CasePlan, ClassTable, PreparedCase};
+use crate::volume::{CasePlan, ClassTable, PreparedCase, VoxelBox};
 
 /// A case fails if one of its windows is lost this often.
 const MAX_ATTEMPTS: i64 = 6;
@@ -30,9 +28,23 @@ struct OpenCase {
     message: CaseMessage,
     plan: CasePlan,
     prepared: PreparedCase,
+    /// What follows the first pass over the case, if this is one.
+    second: Option<Second>,
+}
+
+/// The second pass over a case.
+struct Second {
+    plan: CasePlan,
+    place: (usize, usize),
+    live: Option<LiveCase>,
 }
 
 impl OpenCase {
+    /// Name of the case, whichever pass this is.
+    fn name(&self) -> &str {
+        &self.second.as_ref().map_or(&self.plan, |second| &second.plan).files.case_id
+    }
+
     fn is_live(&self) -> bool {
         matches!(&self.message, CaseMessage::Open(open) if open.live.is_some())
     }
@@ -59,6 +71,7 @@ pub(in crate::runtime) enum News {
 pub(in crate::runtime) struct Delivery {
     session_id: String,
     classes: ClassTable,
+    image_size: i64,
     started_unix_ms: u64,
     pub commanded_unix_ms: Option<u64>,
     dispatcher: Dispatcher,
@@ -74,7 +87,8 @@ pub(in crate::runtime) struct Delivery {
 }
 
 impl Delivery {
-    pub fn new(settings: &Settings, classes: ClassTable, sends_labels: bool) -> Self {
+    /// Of cases with these classes for a network with inputs of `image_size` × `image_size` pixels.
+    pub fn new(settings: &Settings, classes: ClassTable, image_size: i64, sends_labels: bool) -> Self {
         let timing = Timing {
             credits: settings.credits,
             ack_timeout: settings.ack_timeout,
@@ -84,6 +98,7 @@ impl Delivery {
         Self {
             session_id: Uuid::new_v4().to_string(),
             classes,
+            image_size,
             started_unix_ms: u64::try_from(started.as_millis()).unwrap_or(u64::MAX),
             commanded_unix_ms: None,
             dispatcher: Dispatcher::new(timing),
@@ -110,7 +125,7 @@ impl Delivery {
 
     /// Names of the open cases.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.open.values().map(|case| case.plan.files.case_id.as_str())
+        self.open.values().map(OpenCase::name)
     }
 
     /// Whether everything that was announced is acknowledged.
@@ -141,7 +156,10 @@ impl Delivery {
             }
             self.writer_id = Some(writer_id);
         }
-        news.extend(self.on_ack(ack));
+        match ack {
+            Ack::Located { case_id, found } => self.on_located(node, &case_id, found)?,
+            ack => news.extend(self.on_ack(ack)),
+        }
         Ok(news)
     }
 
@@ -151,14 +169,14 @@ impl Delivery {
         let failed = status.failed.into_iter().filter(|(segment, _)| self.dispatcher.is_open(*segment));
         let news = failed.filter_map(|(segment, error)| {
             let (_, case) = self.open.range(..=segment).next_back()?;
-            Some(News::Unsegmentable { case_id: case.plan.files.case_id.clone(), error })
+            Some(News::Unsegmentable { case_id: case.name().to_owned(), error })
         });
         news.collect()
     }
 
     fn on_ack(&mut self, ack: Ack) -> Option<News> {
         match ack {
-            Ack::Hello => None,
+            Ack::Hello | Ack::Located { .. } => None,
             Ack::Segment(segment) => {
                 self.dispatcher.acknowledge(segment, Instant::now());
                 None
@@ -188,7 +206,8 @@ impl Delivery {
         }
     }
 
-    /// Announces a case, number `index` of `cases`, and queues its windows.
+    /// Announces a case, number `index` of `cases`, and queues its windows: at first those of the pass that finds the place
+    /// of the classes, if the plan has one and the case is not provisional.
     ///
     /// # Errors
     /// dora takes no messages.
@@ -196,13 +215,51 @@ impl Delivery {
         &mut self,
         node: &mut DoraNode,
         (plan, prepared): (CasePlan, PreparedCase),
+        place: (usize, usize),
+        live: Option<LiveCase>,
+    ) -> Result<()> {
+        let is_provisional = live.as_ref().is_some_and(|live| live.provisional);
+        match plan.search().filter(|_| !is_provisional) {
+            None => self.open_pass(node, (plan, prepared), place, live, None, is_provisional),
+            Some(mut search) => {
+                search.files.case_id = search_name(&plan.files.case_id);
+                let prepared = prepared.with_plan(search.clone());
+                let second = Second { plan, place, live };
+                self.open_pass(node, (search, prepared), place, None, Some(second), false)
+            }
+        }
+    }
+
+    /// Opens the second pass over a case, around what the first has found.
+    fn on_located(&mut self, node: &mut DoraNode, case_id: &str, found: Option<VoxelBox>) -> Result<()> {
+        let is_meant = |case: &OpenCase| case.plan.files.case_id == case_id;
+        let first = self.open.iter().find(|(_, case)| is_meant(case)).map(|(&first, _)| first);
+        let Some(OpenCase { prepared, second: Some(second), .. }) =
+            first.and_then(|first| self.open.remove(&first))
+        else {
+            return Ok(()); // answered before
+        };
+        first.into_iter().for_each(|first| self.dispatcher.close_case(first));
+        let plan = second.plan.around(found);
+        let (windows, all) = (plan.windows().len(), second.plan.windows().len());
+        tracing::info!("case {}: {windows} of {all} windows, found {found:?}", plan.files.case_id.as_str());
+        let prepared = prepared.with_plan(plan.clone());
+        // Before the cases behind it.
+        self.open_pass(node, (plan, prepared), second.place, second.live, None, true)
+    }
+
+    fn open_pass(
+        &mut self,
+        node: &mut DoraNode,
+        (plan, prepared): (CasePlan, PreparedCase),
         (index, cases): (usize, usize),
         live: Option<LiveCase>,
+        second: Option<Second>,
+        is_urgent: bool,
     ) -> Result<()> {
         let first = self.next_segment;
         let windows = plan.windows().len();
         self.next_segment += windows as i64;
-        let is_provisional = live.as_ref().is_some_and(|live| live.provisional);
         let message = CaseMessage::Open(Box::new(CaseOpen {
             session_id: self.session_id.clone(),
             first_segment: first,
@@ -213,14 +270,15 @@ impl Delivery {
             commanded_unix_ms: self.commanded_unix_ms,
             plan: plan.clone(),
             live,
+            search: second.is_some(),
         }));
         send_case(node, &message)?;
         tracing::debug!("case {}: {windows} windows", plan.files.case_id.as_str());
-        match is_provisional {
+        match is_urgent {
             true => self.dispatcher.open_urgent_case(first, windows),
             false => self.dispatcher.open_case(first, windows),
         }
-        self.open.insert(first, OpenCase { message, plan, prepared });
+        self.open.insert(first, OpenCase { message, plan, prepared, second });
         Ok(())
     }
 
@@ -255,7 +313,7 @@ impl Delivery {
     }
 
     fn close(&mut self, case_id: &str) {
-        let is_meant = |case: &OpenCase| case.plan.files.case_id == case_id;
+        let is_meant = |case: &OpenCase| case.name() == case_id;
         let first = self.open.iter().find(|(_, case)| is_meant(case)).map(|(&first, _)| first);
         if let Some(first) = first {
             self.open.remove(&first);
@@ -303,8 +361,7 @@ impl Delivery {
                 Action::Wait => return Ok(given_up),
                 Action::Send { segment, attempt } => self.send_window(node, segment, attempt)?,
                 Action::GiveUp { case } => {
-                    let case_id =
-                        self.open.get(&case).map(|case| case.plan.files.case_id.clone()).unwrap_or_default();
+                    let case_id = self.open.get(&case).map(|case| case.name().to_owned()).unwrap_or_default();
                     let error = format!("case {case_id}: a window was lost {MAX_ATTEMPTS} times");
                     self.dispatcher.close_case(case);
                     given_up.push((case_id, error));
@@ -320,52 +377,22 @@ impl Delivery {
             tracing::warn!("case {case_id}: window {} is sent again ({attempt})", segment - first);
             send_case(node, &case.message)?;
         }
-        let began_ns = now_ns();
         let window = usize::try_from(segment - first)?;
-        let voxels = case.prepared.window(window);
-        let labels = self.sends_labels.then(|| case.prepared.label_window(window)).flatten();
-        let voxels = voxels.permuted_axes([1, 0, 2, 3]);
-        let (depth, modalities, height, width) = voxels.dim();
         let header = SliceHeader {
             session_id: self.session_id.clone(),
             segment_id: segment,
             attempt,
             seq: 0,
-            count: depth as i64,
+            count: 0,
             case_id: case_id.to_owned(),
             classes: self.classes.len() as i64,
+            image_size: Some(self.image_size),
             level: None,
             slices: None,
             covered: case.plan.covered(window),
             times: NodeTimes::new(),
             shape: Vec::new(),
         };
-        // Slices are lent parts of the window, which is copied only if there are several modalities.
-        let (voxels, labels) = (values_of(voxels), labels.map(values_of));
-        let plane = height * width;
-        for seq in 0..depth {
-            let times = case.is_live().then(|| (node.id().to_string(), [began_ns, now_ns()]));
-            let times: NodeTimes = times.into_iter().collect();
-            let at = |shape: &[usize]| {
-                let shape = shape.iter().map(|&size| size as i64).collect();
-                SliceHeader { times: times.clone(), ..header.at(seq as i64, shape) }.to_parameters()
-            };
-            let length = modalities * plane;
-            let slice = Float32Array::new(voxels.slice(seq * length, length), None);
-            send(node, "slices", at(&[modalities, height, width]), Arc::new(slice))?;
-            if let Some(labels) = &labels {
-                let slice = UInt8Array::new(labels.slice(seq * plane, plane), None);
-                send(node, LABELS, at(&[height, width]), Arc::new(slice))?;
-            }
-        }
-        Ok(())
+        send_slices(node, header, (&case.prepared, window), self.sends_labels, case.is_live())
     }
-}
-
-/// Sends a message on `cases`.
-///
-/// # Errors
-/// dora takes no messages.
-pub(in crate::runtime) fn send_case(node: &mut DoraNode, message: &CaseMessage) -> Result<()> {
-    send(node, "cases", MetadataParameters::new(), encode_text(&to_json(message)?))
 }

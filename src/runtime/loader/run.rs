@@ -9,7 +9,8 @@ use dora_node_api::DoraNode;
 use eyre::{Result, bail, eyre};
 
 use super::Loader;
-use super::delivery::{Delivery, News, REPEAT_AFTER, send_case};
+use super::delivery::{Delivery, News, REPEAT_AFTER};
+use super::outgoing::send_case;
 use crate::message::control::CaseMessage;
 use crate::runtime::join::Leave;
 use crate::runtime::startup::reason;

@@ -154,6 +154,7 @@ fn send_step(
             count: slices.size()[0],
             case_id: sample.case_id.clone(),
             classes: config.model.classes.len() as i64,
+            image_size: Some(config.model.network.image_size),
             level: None,
             slices: None,
             covered: None,

@@ -12,20 +12,20 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::LOGITS;
 use super::live::{self, Work, with_own};
-use crate::message::control::{Ack, CaseMessage, CaseOpen, LiveCase};
+use crate::message::control::{Ack, CaseMessage, CaseOpen, LiveCase, search_name};
 use crate::runtime::assembly::Window;
 use crate::runtime::export::{Export, Told};
 use crate::runtime::notice::{Notice, Progress, tell};
 use crate::runtime::stage::panic_text;
 use crate::tensor::view_values;
-use crate::volume::LabelAssembler;
+use crate::volume::{LabelAssembler, foreground_box};
 
 /// How often progress is logged while windows arrive.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// Most windows kept until their case is announced; further ones are dropped, and sent again.
 const MAX_EARLY: usize = 16;
-/// Provisional cases that are remembered. The loader has at most one for each open series.
-const MAX_SHOWN: usize = 256;
+/// Complete cases of which nothing is written that are remembered. The loader has at most one for each open case or series.
+const MAX_ANSWERED: usize = 256;
 
 /// A message for the thread.
 pub(super) enum Job {
@@ -51,8 +51,8 @@ pub(super) struct Desk {
     closed: BTreeSet<String>,
     /// Windows that arrived before their case was announced, by segment.
     early: BTreeMap<i64, Window>,
-    /// The newest provisional cases whose masks are sent, with their answers.
-    shown: VecDeque<(String, Ack)>,
+    /// The newest complete cases of which nothing is written, provisional ones and first passes, with their answers.
+    answered: VecDeque<(String, Ack)>,
     slices: usize,
     started: Option<Instant>,
     progress: Instant,
@@ -66,7 +66,7 @@ impl Desk {
             open: HashMap::new(),
             closed: BTreeSet::new(),
             early: BTreeMap::new(),
-            shown: VecDeque::new(),
+            answered: VecDeque::new(),
             slices: 0,
             started: None,
             progress: Instant::now(),
@@ -87,8 +87,10 @@ impl Desk {
         match job {
             Job::Case(CaseMessage::Open(open)) => self.open_case(*open),
             Job::Case(CaseMessage::Failed { case_id, error }) => {
-                self.open.remove(&case_id);
-                self.early.retain(|_, window| window.header.case_id != case_id);
+                let first_pass = search_name(&case_id);
+                let is_of_it = |name: &String| [&case_id, &first_pass].contains(&name);
+                self.open.retain(|name, _| !is_of_it(name));
+                self.early.retain(|_, window| !is_of_it(&window.header.case_id));
                 self.closed.insert(case_id.clone());
                 self.export(Export::GivenUp { case_id, error });
             }
@@ -96,7 +98,7 @@ impl Desk {
                 self.early.retain(|_, window| window.header.case_id != case_id);
                 self.open.remove(&case_id);
                 if !self.answer_again(&case_id) {
-                    self.remember(case_id, None);
+                    self.remember(Self::nothing(&case_id, false), case_id);
                 }
             }
             Job::Case(CaseMessage::Background { case_id, classes, live }) => {
@@ -137,7 +139,7 @@ impl Desk {
     fn add_window(&mut self, window: Window) {
         let case_id = window.header.case_id.clone();
         let is_closed =
-            self.closed.contains(&case_id) || self.shown.iter().any(|(shown, _)| *shown == case_id);
+            self.closed.contains(&case_id) || self.answered.iter().any(|(answered, _)| *answered == case_id);
         if is_closed {
             return self.answer(Ack::Segment(window.header.segment_id));
         }
@@ -161,10 +163,10 @@ impl Desk {
         match outcome {
             Ok(false) => {}
             Ok(true) => self.close_case(case_id),
-            Err(error) if self.is_provisional(&case_id) => {
-                tracing::warn!("no provisional masks: case {case_id}: {error:#}");
-                self.open.remove(&case_id);
-                self.remember(case_id, None);
+            Err(error) if self.writes_nothing(&case_id) => {
+                tracing::warn!("case {case_id}, of which nothing is written: {error:#}");
+                let search = self.open.remove(&case_id).is_some_and(|case| case.open.search);
+                self.remember(Self::nothing(&case_id, search), case_id);
             }
             Err(error) => {
                 self.open.remove(&case_id);
@@ -175,9 +177,10 @@ impl Desk {
         }
     }
 
-    fn is_provisional(&self, case_id: &str) -> bool {
-        let live = self.open.get(case_id).and_then(|case| case.open.live.as_ref());
-        live.is_some_and(|live| live.provisional)
+    /// Whether it is provisional or a first pass.
+    fn writes_nothing(&self, case_id: &str) -> bool {
+        let is_so = |open: &CaseOpen| open.search || open.live.as_ref().is_some_and(|live| live.provisional);
+        self.open.get(case_id).is_some_and(|case| is_so(&case.open))
     }
 
     fn close_case(&mut self, case_id: String) {
@@ -186,6 +189,9 @@ impl Desk {
         if let Some(live) = open.live.as_ref().filter(|live| live.provisional) {
             let work = with_own(work, blending);
             return self.show(case_id, live, Some(&labels), open.classes.len(), work);
+        } else if open.search {
+            let found = foreground_box(labels.view());
+            return self.remember(Ack::Located { case_id: case_id.clone(), found }, case_id);
         }
         self.closed.insert(case_id);
         let slices = self.slices;
@@ -205,25 +211,34 @@ impl Desk {
         // As in `answer`.
         let _ = self.to_io.send(Told::Masks(masks));
         self.export(Export::Latencies(waits));
-        let bounds = labels.and_then(|labels| live::foreground_bounds(labels.view()));
-        self.remember(case_id, bounds);
+        let found = labels.and_then(|labels| foreground_box(labels.view()));
+        let bounds = found.map(|[columns, rows, _]| [columns, rows]);
+        self.remember(Ack::Shown { case_id: case_id.clone(), bounds }, case_id);
     }
 
-    /// Answers for a provisional case, and remembers the answer.
-    fn remember(&mut self, case_id: String, bounds: Option<[[usize; 2]; 2]>) {
-        let ack = Ack::Shown { case_id: case_id.clone(), bounds };
+    /// Answers for a case of which nothing is written, and remembers the answer.
+    fn remember(&mut self, ack: Ack, case_id: String) {
         self.answer(ack.clone());
-        self.shown.push_back((case_id, ack));
-        self.shown.drain(..self.shown.len().saturating_sub(MAX_SHOWN));
+        self.answered.push_back((case_id, ack));
+        self.answered.drain(..self.answered.len().saturating_sub(MAX_ANSWERED));
     }
 
-    /// Answers again for a provisional case whose masks are sent; false if they are not.
+    /// The answer for a case of which nothing is written, if it shows or finds nothing.
+    fn nothing(case_id: &str, search: bool) -> Ack {
+        let case_id = case_id.to_owned();
+        match search {
+            true => Ack::Located { case_id, found: None },
+            false => Ack::Shown { case_id, bounds: None },
+        }
+    }
+
+    /// Answers again for a case of which nothing is written; false if it is not complete.
     fn answer_again(&self, case_id: &str) -> bool {
-        let shown = self.shown.iter().find(|(shown, _)| shown == case_id);
-        if let Some((_, ack)) = shown {
+        let answered = self.answered.iter().find(|(answered, _)| answered == case_id);
+        if let Some((_, ack)) = answered {
             self.answer(ack.clone());
         }
-        shown.is_some()
+        answered.is_some()
     }
 
     /// Blends a window into its case; returns true if the case is complete.
@@ -291,107 +306,4 @@ impl Desk {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bundle::SliceAxis;
-    use crate::message::{SliceHeader, WireKind, encode_tensor};
-    use crate::runtime::assembly::Assembler;
-    use crate::volume::{CaseFiles, CasePlan, ClassTable, Grid, Regrid};
-
-    fn window(segment_id: i64) -> Window {
-        let header = SliceHeader {
-            session_id: "s".into(),
-            segment_id,
-            attempt: 0,
-            seq: 0,
-            count: 1,
-            case_id: "unknown".into(),
-            classes: 2,
-            level: None,
-            slices: None,
-            covered: None,
-            times: Default::default(),
-            shape: vec![2, 1, 1],
-        };
-        let logits = encode_tensor(&tch::Tensor::from_slice(&[1.0f32, 0.0]), WireKind::Float32);
-        Assembler::new(vec![LOGITS]).add(&LOGITS, header, &logits).unwrap().unwrap()
-    }
-
-    /// A provisional case of one image, called `unknown` as the windows.
-    fn provisional(session_id: &str) -> CaseMessage {
-        let model = "
-name: made
-classes: [background, organ]
-modalities: [MR]
-patch: { depth: 1, plane: { window: [2, 2] } }
-normalisation: z_score
-network: { backbone: lite_medsam, image_size: 64 }
-weights: { file: weights.pth, sha256: '0' }
-";
-        let model = serde_yaml::from_str(model).unwrap();
-        let world = [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]];
-        let grid = Grid::new([2, 2, 1], world, SliceAxis::Axial);
-        let files = CaseFiles { case_id: "unknown".into(), images: Vec::new(), labels: None };
-        let live = LiveCase {
-            series_id: "a".into(),
-            revision: 0,
-            provisional: true,
-            shape: [2, 2],
-            images: Vec::new(),
-            planned_ns: 0,
-        };
-        CaseMessage::Open(Box::new(CaseOpen {
-            session_id: session_id.into(),
-            first_segment: 0,
-            index: 0,
-            cases: 1,
-            classes: ClassTable::of_model(&["background".to_owned(), "organ".to_owned()]),
-            started_unix_ms: 0,
-            commanded_unix_ms: None,
-            plan: CasePlan::on_grid(&files, grid, &model, Regrid::Refuse).unwrap(),
-            live: Some(live),
-        }))
-    }
-
-    #[test]
-    fn provisional_cases_end_without_a_failure_whatever_arrives() {
-        let (to_io, mut told) = tokio::sync::mpsc::unbounded_channel();
-        let (to_export, exports) = mpsc::channel();
-        let mut desk = Desk::new(to_export, to_io);
-        let mut answers = || {
-            let acks = std::iter::from_fn(|| told.try_recv().ok()).filter_map(|told| match told {
-                Told::Ack(ack) => Some(ack),
-                Told::Masks(_) | Told::SetAside(_) => None,
-            });
-            acks.collect::<Vec<_>>()
-        };
-        let shown = || Ack::Shown { case_id: "unknown".into(), bounds: None };
-        // A window of a loader that has restarted since changes nothing.
-        desk.take(Job::Case(provisional("another run")));
-        desk.take(Job::Window(Box::new(window(0))));
-        assert_eq!(answers(), [Ack::Segment(0)]);
-        assert!(desk.open.contains_key("unknown"));
-        // One with another shape than planned ends it.
-        desk.take(Job::Case(provisional("s")));
-        desk.take(Job::Window(Box::new(window(0))));
-        assert_eq!(answers(), [Ack::Segment(0), shown()]);
-        desk.take(Job::Case(CaseMessage::Dropped { case_id: "unknown".into() }));
-        assert_eq!(answers(), [shown()]);
-        assert!(exports.try_recv().is_err(), "a failure is noted");
-    }
-
-    #[test]
-    fn windows_of_unknown_cases_take_bounded_room_and_do_not_count_as_work() {
-        let (to_io, mut told) = tokio::sync::mpsc::unbounded_channel();
-        let (to_export, _exports) = mpsc::channel();
-        let mut desk = Desk::new(to_export, to_io);
-        let count = 2 * MAX_EARLY as i64;
-        for segment in (0..count).chain(0..count) {
-            desk.take(Job::Window(Box::new(window(segment))));
-            assert!(matches!(told.try_recv(), Ok(Told::SetAside(aside)) if aside == segment));
-        }
-        assert_eq!(desk.early.len(), MAX_EARLY);
-        desk.take(Job::Case(CaseMessage::Failed { case_id: "unknown".into(), error: "gone".into() }));
-        assert!(desk.early.is_empty());
-    }
-}
+mod tests;

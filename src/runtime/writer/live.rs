@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ndarray::{Array3, ArrayView3, Axis, s};
+use ndarray::{Array3, Axis, s};
 
 use crate::message::control::{LiveCase, LiveImage};
 use crate::message::live::Mask;
@@ -71,16 +71,6 @@ pub(in crate::runtime) fn masks(
     (live.images.iter().map(mask).collect(), live.images.iter().map(wait).collect())
 }
 
-/// Columns and rows of the foreground in labels `[x, y, z]`, `[first, end]` each.
-pub(in crate::runtime) fn foreground_bounds(labels: ArrayView3<u8>) -> Option<[[usize; 2]; 2]> {
-    let mut bounds: Option<[[usize; 2]; 2]> = None;
-    for ((x, y, _), _) in labels.indexed_iter().filter(|(_, label)| **label != 0) {
-        let [[x0, x1], [y0, y1]] = bounds.unwrap_or([[x, x + 1], [y, y + 1]]);
-        bounds = Some([[x0.min(x), x1.max(x + 1)], [y0.min(y), y1.max(y + 1)]]);
-    }
-    bounds
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,7 +94,5 @@ mod tests {
         let pixels: Vec<_> = masks.iter().map(|mask| (mask.mask.index, &*mask.pixels)).collect();
         let expected: [(i64, &[u8]); 3] = [(4, &[0, 0, 0, 2, 0, 0]), (3, &[0, 0, 1, 0, 0, 0]), (9, &[0; 6])];
         assert_eq!(pixels, expected);
-        assert_eq!(foreground_bounds(labels.view()), Some([[0, 3], [0, 2]]));
-        assert_eq!(foreground_bounds(Array3::zeros((2, 2, 2)).view()), None);
     }
 }

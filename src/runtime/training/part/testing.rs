@@ -35,6 +35,7 @@ pub(super) fn header(segment_id: i64, attempt: i64, seq: i64, count: i64) -> Sli
         classes: 2,
         level: None,
         slices: None,
+        image_size: None,
         covered: None,
         times: Default::default(),
         shape: vec![1],
