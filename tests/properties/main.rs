@@ -11,6 +11,7 @@ mod delivery;
 mod devices;
 mod dicom;
 mod dicom_seg;
+mod documents;
 mod evaluate;
 mod hostile;
 mod messages;
