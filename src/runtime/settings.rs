@@ -103,6 +103,8 @@ impl Settings {
             boxes: parse_boxes(&boxes).wrap_err("SPSAM_BOXES")?,
             regions: parse_regions(&regions).wrap_err("SPSAM_ROI")?,
             prompts: variable("SPSAM_PROMPTS")
+        let segmentations = number("SPSAM_SEG", 1)? > 0;
+        let output = path("SPSAM_OUTPUT").unwrap_or_else(|| base.join("output"));
                 .map(|text| parse_prompts(&text).wrap_err("SPSAM_PROMPTS"))
                 .transpose()?,
             mirror: number("SPSAM_MIRROR", 1)? > 0,
@@ -112,7 +114,7 @@ impl Settings {
             regrid: if number("SPSAM_RESAMPLE_LABELS", 0)? > 0 { Regrid::Resample } else { Regrid::Refuse },
             output: path("SPSAM_OUTPUT").unwrap_or_else(|| base.join("output")),
             overwrite: number("SPSAM_OVERWRITE", 0)? > 0,
-            segmentations: number("SPSAM_SEG", 1)? > 0,
+            segmentations,
             ignore: variable("SPSAM_IGNORE_LABELS")
                 .unwrap_or_default()
                 .parse()

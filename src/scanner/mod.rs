@@ -6,7 +6,7 @@
 //! folder ─► watch ───┴► Intake ─► Spool (files) ─► Desk (what is sent when) ─► Decoder (pixels)
 //! ```
 //!
-//! What identifies a patient stays in the files of the spool.
+//! What identifies a patient stays in the files of the spool. Other processes may read it (`spooled_images`).
 
 mod decode;
 mod desk;
@@ -25,6 +25,7 @@ pub use limits::Limits;
 pub use spool::{Claim, ImageFile, Incoming, Record, Refusal, SeriesState, Spool, Status, Stored};
 pub use watch::Watch;
 
+pub use spool::{spool_folder, spooled_images};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds since 1970.

@@ -20,7 +20,7 @@ pub struct Stream {
     /// Model bundle of one modality: a folder with model.yml.
     #[arg(long)]
     model: PathBuf,
-    /// Folder for images, label maps, summary.json and report.html.
+    /// Folder for images, label maps, DICOM segmentations, summary.json and report.html.
     #[arg(long, default_value = "output")]
     output: PathBuf,
     /// Address and port of the DICOM receiver, or off. An address that other machines can reach needs --allow.
@@ -83,7 +83,7 @@ impl Stream {
             None => Flow::Own(super::project()?.join("dataflows/stream.yml")),
         };
         let folder = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
-        let settings: [(_, OsString); 18] = [
+        let settings: [(_, OsString); 20] = [
             ("SPSAM_MODEL", absolute(&self.model)?.into()),
             ("SPSAM_OUTPUT", absolute(&self.output)?.into()),
             ("SPSAM_LISTEN", self.listen.into()),

@@ -10,6 +10,7 @@
 
 mod entry;
 mod incoming;
+mod look;
 mod record;
 mod refusal;
 mod state;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use incoming::Incoming;
+pub use look::{spool_folder, spooled_images};
 pub use record::Record;
 pub use refusal::{Refusal, Status};
 
