@@ -234,9 +234,9 @@ impl Results {
         let revision = open.live.as_ref().map_or(0, |live| live.revision);
         let name = segmentation_name(&open.plan.files.case_id, revision);
         self.record.begin([&*name])?;
-        segmentations
-            .write(&self.folder.join(&name), image, labels, classes)
-            .wrap_err("no DICOM segmentation (--no-seg or SPSAM_SEG=0 does without)")?;
+        let path = self.folder.join(&name);
+        segmentations.write(&path, &images, labels, &open.classes).wrap_err(WITHOUT)?;
+        segmentations.deliver(&name, &path);
         Ok(self.record.complete([name])?)
     }
 

@@ -5,6 +5,7 @@
 //! gets at most four times as many ahead of it, in at most three cases. For each case the writer holds the label map
 //! and the slices of logits that a later window still covers. At most `MAX_EARLY` windows of unknown cases wait.
 
+mod delivery;
 mod desk;
 pub(super) mod live;
 
@@ -30,6 +31,7 @@ use crate::message::control::{Ack, AckMessage, from_json, to_json};
 use crate::message::{SliceHeader, encode_text, text};
 use crate::report::{Results, Segmentations};
 use desk::{Desk, Job};
+use crate::scanner::outbox::Courier;
 use live::ImageMask;
 
 const LOGITS: Input = Input { name: "logits", kind: InputKind::Floats };
@@ -42,22 +44,28 @@ pub struct Writer {
     results: Results,
     /// Whether the dataflow has no end, so that it may be stopped at any time.
     is_live: bool,
+    /// Sends segmentations to a receiver.
+    courier: Option<Courier>,
 }
 
 impl Writer {
     /// Makes the output folder.
     ///
     /// # Errors
-    /// An output folder that cannot be made or written to.
+    /// An output folder or outbox that cannot be made or written to.
     pub fn new(settings: &Settings, bundle: &Bundle) -> Result<Self> {
         crate::volume::mute_warnings(); // the loader reads the same files first
         let asked = |name| variable(name).unwrap_or_else(|| "auto".into());
         let device = format!("{}, {}", asked("SPSAM_DEVICE"), asked("SPSAM_PRECISION"));
         let results = Results::new(&settings.output, bundle, device, settings.ignore.clone())?;
         let is_prompted = variable("SPSAM_PROMPT_SOURCE").is_some_and(|source| source == "labels");
-        let segmentations = settings.segmentations.then(|| Segmentations::new(bundle, is_prompted));
-        let results = results.with_segmentations(segmentations);
-        Ok(Self { results, is_live: LiveLoader::is_asked_for()? })
+        let delivery =
+            settings.send_to.as_ref().map(|to| delivery::start(&settings.output, to)).transpose()?;
+        let (outbox, courier) = delivery.unzip();
+        let segmentations =
+            Segmentations::new(bundle, is_prompted, settings.spool.clone()).with_outbox(outbox);
+        let results = results.with_segmentations(settings.segmentations.then_some(segmentations));
+        Ok(Self { results, courier, is_live: LiveLoader::is_asked_for()? })
     }
 
     /// Joins the dataflow and runs until everything is written.

@@ -62,6 +62,15 @@ pub struct Infer {
     /// No DICOM segmentations (`<case>.seg.dcm`) of cases that are DICOM series.
     #[arg(long)]
     no_seg: bool,
+    /// Send the DICOM segmentations to this receiver (C-STORE), until it accepts them: AE@host:port.
+    #[arg(
+        long,
+        env = "SPSAM_SEG_TO",
+        value_name = "RECEIVER",
+        default_value = "",
+        hide_default_value = true
+    )]
+    send_to: String,
     /// Overwrite files in the output folder even if no earlier run has written them.
     #[arg(long, env = "SPSAM_OVERWRITE", value_parser = clap::builder::FalseyValueParser::new())]
     overwrite: bool,
@@ -141,7 +150,7 @@ impl Infer {
     }
 
     /// What the nodes read from their environment.
-    fn settings(&self) -> Result<[(&'static str, OsString); 18]> {
+    fn settings(&self) -> Result<[(&'static str, OsString); 19]> {
         let text = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
         Ok([
             ("SPSAM_INPUT", absolute(&self.input)?.into()),
@@ -155,6 +164,7 @@ impl Infer {
             ("SPSAM_PROMPTS", self.prompt_kinds.clone().unwrap_or_default().into()),
             ("SPSAM_MIRROR", u8::from(!self.no_mirror).to_string().into()),
             ("SPSAM_SEG", u8::from(!self.no_seg).to_string().into()),
+            ("SPSAM_SEG_TO", self.send_to.clone().into()),
             ("SPSAM_OVERWRITE", u8::from(self.overwrite).to_string().into()),
             ("SPSAM_IGNORE_LABELS", self.ignore.join(",").into()),
             ("SPSAM_SLICE_AXIS", self.slice_axis.clone().into()),

@@ -53,6 +53,18 @@ pub struct Stream {
     /// No mirrored test-time augmentation of complete series, even if the model asks for it.
     #[arg(long)]
     no_mirror: bool,
+    /// No DICOM segmentations (`<case>.seg.dcm`).
+    #[arg(long)]
+    no_seg: bool,
+    /// Send the DICOM segmentations to this receiver (C-STORE), until it accepts them: AE@host:port.
+    #[arg(
+        long,
+        env = "SPSAM_SEG_TO",
+        value_name = "RECEIVER",
+        default_value = "",
+        hide_default_value = true
+    )]
+    send_to: String,
     /// Anatomical axis along which slices are stacked, instead of the model's: axial, coronal or sagittal.
     #[arg(long, env = "SPSAM_SLICE_AXIS", value_name = "AXIS", default_value = "", hide_default_value = true, value_parser = slice_axis)]
     slice_axis: String,
@@ -96,6 +108,8 @@ impl Stream {
             ("SPSAM_VIEW", self.view.clone().into()),
             ("SPSAM_ROI", self.roi.unwrap_or_default().into()),
             ("SPSAM_MIRROR", u8::from(!self.no_mirror).to_string().into()),
+            ("SPSAM_SEG", u8::from(!self.no_seg).to_string().into()),
+            ("SPSAM_SEG_TO", self.send_to.into()),
             ("SPSAM_SLICE_AXIS", self.slice_axis.into()),
             ("SPSAM_OVERWRITE", u8::from(self.overwrite).to_string().into()),
             ("SPSAM_DEVICE", self.device.clone().into()),

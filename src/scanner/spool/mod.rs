@@ -91,7 +91,7 @@ impl Store {
 }
 
 /// Makes a folder that only this user can read: it will hold names of patients. An existing one stays as it is.
-fn make_private(folder: &Path) -> io::Result<()> {
+pub(super) fn make_private(folder: &Path) -> io::Result<()> {
     if let Some(parent) = folder.parent() {
         fs::create_dir_all(parent)?;
     }
