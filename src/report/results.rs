@@ -13,7 +13,6 @@ use super::{
     segmentation_name, write_metrics, write_summary,
 };
 use crate::bundle::Bundle;
-use crate::dicom::is_series;
 use crate::message::control::CaseOpen;
 use crate::metrics::{CaseMetrics, ClassMetrics, DEFAULT_TOLERANCE_MM, Summary, evaluate_case};
 use crate::versions;
@@ -129,7 +128,7 @@ impl Results {
         let Some(image_path) = files.images.first() else { eyre::bail!("a case without images") };
         // First of all: whatever goes wrong with the figures, the label map is there.
         self.write_label_map(&files.case_id, labels, &open.classes, image_path)?;
-        self.write_segmentation(&files.case_id, labels, &open.classes, image_path)?;
+        self.write_segmentation(open, labels)?;
         let names = open.classes.names();
         let truth = read_truth(&open.plan, &open.classes, &self.ignore)?;
         let spacing_mm = Header::read(image_path)?.spacing_mm();
@@ -225,21 +224,19 @@ impl Results {
         Ok(self.record.complete([name])?)
     }
 
-    fn write_segmentation(
-        &mut self,
-        case_id: &str,
-        labels: &Array3<u8>,
-        classes: &ClassTable,
-        image: &Path,
-    ) -> Result<()> {
-        let Some(segmentations) = self.segmentations.as_ref().filter(|_| is_series(image)) else {
+    fn write_segmentation(&mut self, open: &CaseOpen, labels: &Array3<u8>) -> Result<()> {
+        const WITHOUT: &str = "no DICOM segmentation (--no-seg or SPSAM_SEG=0 does without)";
+        let Some(segmentations) = &self.segmentations else { return Ok(()) };
+        let images = segmentations.images(open).wrap_err(WITHOUT)?;
+        if images.is_empty() {
             return Ok(());
-        };
-        let name = segmentation_name(case_id);
+        }
+        let revision = open.live.as_ref().map_or(0, |live| live.revision);
+        let name = segmentation_name(&open.plan.files.case_id, revision);
         self.record.begin([&*name])?;
-        segmentations
-            .write(&self.folder.join(&name), image, labels, classes)
-            .wrap_err("no DICOM segmentation (--no-seg or SPSAM_SEG=0 does without)")?;
+        let path = self.folder.join(&name);
+        segmentations.write(&path, &images, labels, &open.classes).wrap_err(WITHOUT)?;
+        segmentations.deliver(&name, &path);
         Ok(self.record.complete([name])?)
     }
 

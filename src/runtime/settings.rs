@@ -11,6 +11,9 @@ use super::sample::Sample;
 use super::variables::{given, parse_number};
 pub use super::variables::{number, value, variable};
 use crate::bundle::{Bundle, PointRule, PromptConfig, SliceAxis};
+use crate::scanner::network::Listen;
+use crate::scanner::sender::Destination;
+use crate::scanner::spool_folder;
 use crate::volume::{IgnoreValues, Regrid};
 
 /// Settings that several nodes share. Empty variables count as unset.
@@ -45,6 +48,10 @@ pub struct Settings {
     pub overwrite: bool,
     /// `SPSAM_SEG`: whether cases that are DICOM series get a DICOM segmentation; 1 by default.
     pub segmentations: bool,
+    /// `SPSAM_SEG_TO`: receiver of the DICOM segmentations, `AE@host:port`, which we call as `SPSAM_AE` (`SPSAM`).
+    pub send_to: Option<Destination>,
+    /// `SPSAM_SPOOL`: folder of the files that a scanner source has received; `.spool` in the output folder by default.
+    pub spool: PathBuf,
     /// `SPSAM_IGNORE_LABELS`: label values whose voxels are excluded, separated by commas.
     pub ignore: IgnoreValues,
     /// `SPSAM_WINDOW`: windows in flight, 3 by default.
@@ -98,6 +105,8 @@ impl Settings {
             }
             _ => {}
         }
+        let segmentations = number("SPSAM_SEG", 1)? > 0;
+        let output = path("SPSAM_OUTPUT").unwrap_or_else(|| base.join("output"));
         Ok(Self {
             model,
             input,
@@ -113,9 +122,11 @@ impl Settings {
                 .map(|text| text.parse().map_err(|error: String| eyre!("SPSAM_SLICE_AXIS: {error}")))
                 .transpose()?,
             regrid: if number("SPSAM_RESAMPLE_LABELS", 0)? > 0 { Regrid::Resample } else { Regrid::Refuse },
-            output: path("SPSAM_OUTPUT").unwrap_or_else(|| base.join("output")),
+            send_to: destination(variable("SPSAM_SEG_TO"), variable("SPSAM_AE"), segmentations)?,
+            spool: spool_folder(path("SPSAM_SPOOL"), &output),
+            output,
             overwrite: number("SPSAM_OVERWRITE", 0)? > 0,
-            segmentations: number("SPSAM_SEG", 1)? > 0,
+            segmentations,
             ignore: variable("SPSAM_IGNORE_LABELS")
                 .unwrap_or_default()
                 .parse()
@@ -168,6 +179,21 @@ fn lite_medsam_weights() -> Result<PathBuf> {
             program.parent().unwrap_or(Path::new(".")).display()
         )
     })
+}
+
+/// The receiver of DICOM segmentations.
+fn destination(
+    to: Option<String>,
+    ae: Option<String>,
+    has_segmentations: bool,
+) -> Result<Option<Destination>> {
+    let Some(to) = to else { return Ok(None) };
+    if !has_segmentations {
+        bail!("SPSAM_SEG_TO is set, but SPSAM_SEG=0: there is nothing to send");
+    }
+    let calling = ae.unwrap_or_else(|| Listen::default().title);
+    let destination = Destination::parse(&to, calling.trim());
+    destination.map(Some).map_err(|reason| eyre!("SPSAM_SEG_TO: {reason}"))
 }
 
 /// A combination of the paper's prompts (Figures 1 and 3): `none`, or any of `point` (by distance transform),
@@ -230,6 +256,22 @@ fn corners(text: &str) -> Result<[[f64; 3]; 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_receiver_needs_a_title_an_address_and_something_to_send() {
+        let read = |variables: &[(&str, &str)]| {
+            let value = |name: &str| {
+                variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+            };
+            Settings::read(&value).map(|settings| settings.send_to).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(&[]), Ok(None));
+        let to = ("SPSAM_SEG_TO", "ARCHIVE@pacs:104");
+        assert_eq!(read(&[to]), Ok(Destination::parse(to.1, "SPSAM").ok()));
+        assert_eq!(read(&[to, ("SPSAM_AE", "US")]), Ok(Destination::parse(to.1, "US").ok()));
+        assert!(read(&[to, ("SPSAM_SEG", "0")]).unwrap_err().contains("SPSAM_SEG=0"));
+        assert!(read(&[("SPSAM_SEG_TO", "pacs:104")]).unwrap_err().contains("expected AE@host:port"));
+    }
 
     #[test]
     fn prompts_are_parsed_and_mistakes_named() {

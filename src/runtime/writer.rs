@@ -5,8 +5,10 @@
 //! gets at most four times as many ahead of it, in at most three cases. For each case the writer holds the label map
 //! and the slices of logits that a later window still covers. At most `MAX_EARLY` windows of unknown cases wait.
 
+mod delivery;
 mod desk;
 pub(super) mod live;
+mod overlay;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
@@ -19,7 +21,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use uuid::Uuid;
 
 use super::assembly::Assembler;
-use super::events::{Flow, Happening, send, serve};
+use super::events::{Flow, Happening, send, serve_dropping};
 use super::export::{Export, Exporter, Told};
 use super::input::{Input, InputKind};
 use super::join::{Leave, join};
@@ -29,8 +31,10 @@ use crate::bundle::Bundle;
 use crate::message::control::{Ack, AckMessage, from_json, to_json};
 use crate::message::{SliceHeader, encode_text, text};
 use crate::report::{Results, Segmentations};
+use crate::scanner::outbox::Courier;
 use desk::{Desk, Job};
 use live::ImageMask;
+use overlay::{FRAMES, OverlayOutput};
 
 const LOGITS: Input = Input { name: "logits", kind: InputKind::Floats };
 const CASES: &str = "cases";
@@ -40,6 +44,8 @@ const MASKS: &str = "masks";
 /// The writer's task, checked before it joins the dataflow.
 pub struct Writer {
     results: Results,
+    /// Sends segmentations to a receiver.
+    courier: Option<Courier>,
     /// Whether the dataflow has no end, so that it may be stopped at any time.
     is_live: bool,
 }
@@ -48,16 +54,20 @@ impl Writer {
     /// Makes the output folder.
     ///
     /// # Errors
-    /// An output folder that cannot be made or written to.
+    /// An output folder or outbox that cannot be made or written to.
     pub fn new(settings: &Settings, bundle: &Bundle) -> Result<Self> {
         crate::volume::mute_warnings(); // the loader reads the same files first
         let asked = |name| variable(name).unwrap_or_else(|| "auto".into());
         let device = format!("{}, {}", asked("SPSAM_DEVICE"), asked("SPSAM_PRECISION"));
         let results = Results::new(&settings.output, bundle, device, settings.ignore.clone())?;
         let is_prompted = variable("SPSAM_PROMPT_SOURCE").is_some_and(|source| source == "labels");
-        let segmentations = settings.segmentations.then(|| Segmentations::new(bundle, is_prompted));
-        let results = results.with_segmentations(segmentations);
-        Ok(Self { results, is_live: LiveLoader::is_asked_for()? })
+        let delivery =
+            settings.send_to.as_ref().map(|to| delivery::start(&settings.output, to)).transpose()?;
+        let (outbox, courier) = delivery.unzip();
+        let segmentations =
+            Segmentations::new(bundle, is_prompted, settings.spool.clone()).with_outbox(outbox);
+        let results = results.with_segmentations(settings.segmentations.then_some(segmentations));
+        Ok(Self { results, courier, is_live: LiveLoader::is_asked_for()? })
     }
 
     /// Joins the dataflow and runs until everything is written.
@@ -73,14 +83,21 @@ impl Writer {
         let (to_io, told) = unbounded_channel();
         let (to_desk, jobs) = mpsc::channel();
         let sends_masks = node.node_config().outputs.iter().any(|output| output.as_ref() as &str == MASKS);
-        let mut front = Front::new(to_desk, sends_masks);
+        let mut front = Front::new(to_desk, sends_masks, OverlayOutput::if_wanted(node)?);
         front.acknowledge(node, Ack::Hello)?;
         start_threads(self.results, jobs, to_io)?;
-        serve(node, events, told, |node, happening| {
+        let mut is_stopped = false;
+        let outcome = serve_dropping(node, events, told, report_lost, |node, happening| {
+            is_stopped = matches!(happening, Happening::Stopped);
             match happening {
                 Happening::Input { id, array, .. } if id == CASES => front.on_case(&array)?,
                 Happening::Input { id, parameters, array } if id == LOGITS.name => {
                     front.on_logits(&parameters, &array)?;
+                }
+                Happening::Input { id, parameters, array } if id == FRAMES => {
+                    if let Some(overlay) = &mut front.overlay {
+                        overlay.on_frame(&parameters, &array);
+                    }
                 }
                 Happening::Computed(told) => front.on_told(node, told)?,
                 Happening::Tick => front.on_tick(node)?,
@@ -96,7 +113,18 @@ impl Writer {
                 Happening::Input { .. } | Happening::InputClosed(_) | Happening::NodeFailed { .. } => {}
             }
             Ok(Flow::Continue)
-        })
+        });
+        if let Some(courier) = self.courier {
+            delivery::finish(courier, is_stopped);
+        }
+        outcome
+    }
+}
+
+/// Images for pictures may be dropped, nothing else.
+fn report_lost(input: &str, count: u64) {
+    if input != FRAMES {
+        tracing::error!("{count} messages lost on input `{input}`");
     }
 }
 
@@ -127,6 +155,8 @@ struct Front {
     waiting: BTreeSet<i64>,
     /// Whether the dataflow declares the output for masks.
     sends_masks: bool,
+    /// Sends pictures, if somebody wants them.
+    overlay: Option<OverlayOutput>,
     /// Whether everything is written.
     ended: bool,
     /// Why the end has failed.
@@ -134,9 +164,10 @@ struct Front {
 }
 
 impl Front {
-    fn new(to_desk: mpsc::Sender<Job>, sends_masks: bool) -> Self {
+    fn new(to_desk: mpsc::Sender<Job>, sends_masks: bool, overlay: Option<OverlayOutput>) -> Self {
         Self {
             sends_masks,
+            overlay,
             writer_id: Uuid::new_v4().to_string(),
             to_desk,
             assembler: Assembler::new(vec![LOGITS]),
@@ -177,6 +208,9 @@ impl Front {
         let ack = match told {
             Told::Ack(ack) => ack,
             Told::Masks(masks) => {
+                if let Some(overlay) = &self.overlay {
+                    overlay.on_masks(node, &masks)?;
+                }
                 for ImageMask { mask, pixels } in masks.into_iter().filter(|_| self.sends_masks) {
                     send(node, MASKS, mask.to_parameters(), Arc::new(UInt8Array::from(pixels)))?;
                 }

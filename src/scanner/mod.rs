@@ -1,12 +1,13 @@
 //! Images of scanners: a DICOM receiver, a watched folder, a spool that loses nothing that was acknowledged, and the
-//! order in which the images of series are sent on. And a sender, for archives and for trying all this without a scanner.
+//! order in which the images of series are sent on. And a sender, for archives and for trying all this without a scanner, and
+//! an outbox from which it delivers what was made.
 //!
 //! ```text
 //! peers ──► network ─┐
 //! folder ─► watch ───┴► Intake ─► Spool (files) ─► Desk (what is sent when) ─► Decoder (pixels)
 //! ```
 //!
-//! What identifies a patient stays in the files of the spool.
+//! What identifies a patient stays in the files of the spool. Other processes may read it (`spooled_images`).
 
 mod decode;
 mod desk;
@@ -14,6 +15,7 @@ mod dimse;
 mod intake;
 mod limits;
 pub mod network;
+pub mod outbox;
 pub mod sender;
 mod spool;
 mod watch;
@@ -23,6 +25,7 @@ pub use desk::{Desk, Outgoing};
 pub use intake::Intake;
 pub use limits::Limits;
 pub use spool::{Claim, ImageFile, Incoming, Record, Refusal, SeriesState, Spool, Status, Stored};
+pub use spool::{spool_folder, spooled_images};
 pub use watch::Watch;
 
 use std::time::{SystemTime, UNIX_EPOCH};

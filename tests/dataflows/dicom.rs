@@ -1,5 +1,6 @@
 //! A DICOM series is segmented as its NIfTI is.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use self_prompt_sam::volume::{Header, read_labels};
@@ -33,7 +34,7 @@ fn a_dicom_series_has_the_labels_of_its_nifti() {
         }
     };
     let flow = bench.dataflow("dataflows/infer.yml", |text| text);
-    let segmented = |input: &std::path::Path, output: &str| {
+    let segmented = |input: &Path, output: &str| {
         let input = input.to_str().unwrap();
         let mut run = bench.start(&flow, output, &[("SPSAM_INPUT", input), ("SPSAM_LABELS", "")]);
         assert!(run.finish().success(), "{}", run.log());
@@ -43,7 +44,9 @@ fn a_dicom_series_has_the_labels_of_its_nifti() {
     };
     let (found, world, maps) = segmented(&bench.path("study"), "of_dicom");
     assert_eq!(maps.len(), 1);
-    check_segmentation(&bench);
+    check_segmentation(&bench, &bench.path("of_dicom"), "head");
+    let record = std::fs::read_to_string(bench.path("of_dicom/.spsam.json")).unwrap();
+    assert!(record.contains("head.seg.dcm"), "{record}");
     check_live(&bench);
     let (expected, expected_world, _) = segmented(&nifti, "of_nifti");
     assert!(expected.iter().any(|&label| label != 0), "nothing to compare");
@@ -60,12 +63,11 @@ fn a_dicom_series_has_the_labels_of_its_nifti() {
 }
 
 /// The DICOM segmentation beside the label map has its voxels.
-fn check_segmentation(bench: &Bench) {
-    let check = bench.path("check");
-    std::fs::create_dir(&check).unwrap();
-    for (link, to) in [("series", "study"), ("result", "of_dicom")] {
-        std::os::unix::fs::symlink(bench.path(to), check.join(link)).unwrap();
-    }
+fn check_segmentation(bench: &Bench, result: &Path, case: &str) {
+    let check = bench.path(&format!("check-{case}"));
+    std::fs::create_dir_all(check.join("series")).unwrap();
+    std::os::unix::fs::symlink(bench.path("study/head"), check.join("series").join(case)).unwrap();
+    std::os::unix::fs::symlink(result, check.join("result")).unwrap();
     let script = project().join("tests/python/dicom_seg.py");
     for mode in ["attributes", "highdicom"] {
         let output = Command::new(python()).arg(&script).arg(mode).arg(&check).output().unwrap();
@@ -74,11 +76,34 @@ fn check_segmentation(bench: &Bench) {
             code => assert_eq!(code, Some(0), "{}", String::from_utf8_lossy(&output.stdout)),
         }
     }
-    let record = std::fs::read_to_string(bench.path("of_dicom/.spsam.json")).unwrap();
-    assert!(record.contains("head.seg.dcm"), "{record}");
 }
 
-/// The series in a watched folder, segmented live, has the same label map.
+/// Fails unless two DICOM segmentations are equal but for their identifiers and times.
+pub fn assert_same_segmentation(a: &Path, b: &Path) {
+    let script = project().join("tests/python/same_segmentation.py");
+    let output = Command::new(python()).arg(script).args([a, b]).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+}
+
+/// Fails if `dciodvfy` finds an error in a DICOM segmentation.
+pub fn assert_valid(path: &Path) {
+    let Ok(output) = Command::new("dciodvfy").arg(path).output() else {
+        return shortened("dciodvfy (dicom3tools) is not installed");
+    };
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && said.contains("Segmentation") && !said.contains("Error"), "{said}");
+}
+
+/// The DICOM segmentations in a folder.
+pub fn segmentations(folder: &Path) -> Vec<PathBuf> {
+    let paths = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let mut found: Vec<PathBuf> = paths.filter(|path| path.to_string_lossy().ends_with(".seg.dcm")).collect();
+    found.sort();
+    found
+}
+
+/// The series in a watched folder, segmented live, has the same label map and the same DICOM segmentation.
 fn check_live(bench: &Bench) {
     let mut command = Command::new(project().join("target/release/spsam"));
     command.args(["stream", "--listen", "off", "--series", "1", "--idle", "2", "--watch"]);
@@ -90,5 +115,11 @@ fn check_live(bench: &Bench) {
     let maps = run.label_maps();
     assert_eq!(maps.len(), 1, "{:?}", maps.keys());
     let offline = std::fs::read(bench.path("of_dicom/head.nii.gz")).unwrap();
-    assert!(maps.into_values().all(|map| map == offline), "the label map is not that of an offline run");
+    assert!(maps.values().all(|map| *map == offline), "the label map is not that of an offline run");
+    let case = maps.keys().next().unwrap().strip_suffix(".nii.gz").unwrap();
+    let segmentation = bench.path("live").join(format!("{case}.seg.dcm"));
+    assert_eq!(segmentations(&bench.path("live")), [segmentation.clone()]);
+    assert_same_segmentation(&segmentation, &bench.path("of_dicom/head.seg.dcm"));
+    assert_valid(&segmentation);
+    check_segmentation(bench, &bench.path("live"), case);
 }

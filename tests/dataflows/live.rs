@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use self_prompt_sam::volume::read_labels;
 
@@ -11,10 +12,11 @@ use super::harness::{Bench, Run, project, python};
 
 const SLICES: usize = 10;
 
-/// `dataflows/stream.yml` with the source of the example, and a node that collects the masks.
+/// `dataflows/stream.yml` with the source of the example, and nodes that collect masks and pictures.
 fn flow(bench: &Bench) -> PathBuf {
     let node = project().join("examples/live-python/frames_node.py");
     let collector = project().join("tests/python/collect_masks.py");
+    let pictures = project().join("tests/python/collect_overlays.py");
     bench.dataflow("examples/live-python/dataflow.yml", |text| {
         let text = text.replace("path: frames_node.py", &format!("path: {}", node.display()));
         format!(
@@ -28,21 +30,32 @@ fn flow(bench: &Bench) -> PathBuf {
     env:
       MASKS_TO: \"${{MASKS_TO}}\"
     finish_grace_secs: 86400
+  - id: pictures
+    path: {}
+    inputs:
+      image: {{ source: metrics-writer/overlay, queue_size: 64, queue_policy: drop_oldest }}
+    input_types:
+      image: spsam/v1/Overlay
+    env:
+      OVERLAYS_TO: \"${{OVERLAYS_TO}}\"
+    finish_grace_secs: 86400
 ",
-            collector.display()
+            collector.display(),
+            pictures.display()
         )
     })
 }
 
 pub fn start(bench: &Bench, flow: &Path, output: &str, settings: &[(&str, &str)]) -> Run {
     let image = bench.path("images/case_0.nii.gz");
-    let masks = bench.path(&format!("{output}-masks"));
+    let [masks, overlays] = ["masks", "overlays"].map(|what| bench.path(&format!("{output}-{what}")));
     // The nodes in Python need its packages.
     let path = std::env::var("PATH").unwrap_or_default();
     let path = format!("{}:{path}", python().parent().unwrap().display());
     let common = [
         ("FRAMES_OF", image.to_str().unwrap()),
         ("MASKS_TO", masks.to_str().unwrap()),
+        ("OVERLAYS_TO", overlays.to_str().unwrap()),
         ("SPSAM_INPUT", ""),
         ("SPSAM_LABELS", ""),
         ("PATH", &path),
@@ -76,6 +89,18 @@ pub fn assert_as_offline(bench: &Bench, output: &str, offline: &str) {
     assert!(live == offline, "the label map is not that of an offline run");
 }
 
+/// Pictures of the newest images have the outlines of their masks.
+fn check_pictures(bench: &Bench, output: &str) {
+    let [masks, overlays] = ["masks", "overlays"].map(|what| bench.path(&format!("{output}-{what}")));
+    let last = overlays.join(format!("{:03}_final.npy", SLICES - 1));
+    assert!(last.exists(), "no picture of the newest image");
+    let script = project().join("tests/python/check_overlays.py");
+    let image = bench.path("images/case_0.nii.gz");
+    let output = Command::new(python()).arg(script).args([overlays, masks, image]).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+}
+
 #[test]
 fn every_image_is_shown_and_the_complete_series_is_segmented_as_offline() {
     let bench = Bench::new(1, SLICES);
@@ -107,6 +132,9 @@ fn every_image_is_shown_and_the_complete_series_is_segmented_as_offline() {
         let live = &run.summary()["live"];
         assert_eq!(live["provisional"]["images"], SLICES);
         assert_eq!(live["complete"]["images"], SLICES);
+        if order.is_empty() {
+            check_pictures(&bench, &output);
+        }
     }
     assert_as_offline(&bench, "liveinterleaved", "offline");
 }

@@ -20,6 +20,7 @@ mod machine;
 mod nifti;
 mod oracle;
 mod scanner;
+mod segmentations;
 mod send;
 #[path = "../support/skip.rs"]
 mod skip;

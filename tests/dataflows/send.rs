@@ -17,7 +17,7 @@ use super::skip::skipped;
 
 const SLICES: usize = 6;
 
-fn spsam() -> Command {
+pub fn spsam() -> Command {
     let mut command = Command::new(project().join("target/release/spsam"));
     command.stdin(Stdio::null());
     command
@@ -31,7 +31,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned()
 }
 
-fn free_address() -> String {
+pub fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
@@ -161,7 +161,19 @@ fn what_cannot_be_sent_is_one_line() {
 }
 
 /// DCMTK's receiver, until it is dropped.
-struct Storescp(Child);
+pub struct Storescp(Child);
+
+impl Storescp {
+    /// Receives into a folder, which is made.
+    pub fn start(program: &str, arguments: &[&str], address: &str, folder: &Path) -> Self {
+        fs::create_dir_all(folder).unwrap();
+        let (_, port) = address.rsplit_once(':').unwrap();
+        let mut command = Command::new(program);
+        command.args(arguments).arg("-od").arg(folder).arg(port);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+}
 
 impl Drop for Storescp {
     fn drop(&mut self) {
@@ -180,12 +192,7 @@ fn dcmtk_receives_volumes_and_files() {
     // With short PDUs, and then only the default transfer syntax.
     for (name, arguments) in [("short", ["-pdu", "4096"]), ("implicit", ["+xi", "-q"])] {
         let (address, received) = (free_address(), bench.path(name));
-        fs::create_dir(&received).unwrap();
-        let (_, port) = address.rsplit_once(':').unwrap();
-        let mut command = Command::new(&storescp);
-        command.args(arguments).arg("-od").arg(&received).arg(port);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let _receiver = Storescp(command.spawn().unwrap());
+        let _receiver = Storescp::start(&storescp, &arguments, &address, &received);
         let output = send(&address, &[image.to_str().unwrap(), "--rate", "0", "--repeat", "2"]);
         assert!(output.status.success(), "{}", said(&output));
         assert_eq!(fs::read_dir(&received).unwrap().count(), 2 * SLICES);

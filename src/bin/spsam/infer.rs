@@ -65,6 +65,15 @@ pub struct Infer {
     /// No DICOM segmentations (`<case>.seg.dcm`) of cases that are DICOM series.
     #[arg(long)]
     no_seg: bool,
+    /// Send the DICOM segmentations to this receiver (C-STORE), until it accepts them: AE@host:port.
+    #[arg(
+        long,
+        env = "SPSAM_SEG_TO",
+        value_name = "RECEIVER",
+        default_value = "",
+        hide_default_value = true
+    )]
+    send_to: String,
     /// Overwrite files in the output folder even if no earlier run has written them.
     #[arg(long, env = "SPSAM_OVERWRITE", value_parser = clap::builder::FalseyValueParser::new())]
     overwrite: bool,
@@ -159,6 +168,7 @@ impl Infer {
             ("SPSAM_MIRROR", u8::from(!self.no_mirror).to_string().into()),
             ("SPSAM_LOCATE", u8::from(!self.everywhere).to_string().into()),
             ("SPSAM_SEG", u8::from(!self.no_seg).to_string().into()),
+            ("SPSAM_SEG_TO", self.send_to.clone().into()),
             ("SPSAM_OVERWRITE", u8::from(self.overwrite).to_string().into()),
             ("SPSAM_IGNORE_LABELS", self.ignore.join(",").into()),
             ("SPSAM_SLICE_AXIS", self.slice_axis.clone().into()),

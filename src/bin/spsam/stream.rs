@@ -20,7 +20,7 @@ pub struct Stream {
     /// Model bundle of one modality: a folder with model.yml.
     #[arg(long)]
     model: PathBuf,
-    /// Folder for images, label maps, summary.json and report.html.
+    /// Folder for images, label maps, DICOM segmentations, summary.json and report.html.
     #[arg(long, default_value = "output")]
     output: PathBuf,
     /// Address and port of the DICOM receiver, or off. An address that other machines can reach needs --allow.
@@ -56,6 +56,18 @@ pub struct Stream {
     /// Windows everywhere, even if the model asks for a first pass that finds the place of its classes.
     #[arg(long)]
     everywhere: bool,
+    /// No DICOM segmentations (`<case>.seg.dcm`).
+    #[arg(long)]
+    no_seg: bool,
+    /// Send the DICOM segmentations to this receiver (C-STORE), until it accepts them: AE@host:port.
+    #[arg(
+        long,
+        env = "SPSAM_SEG_TO",
+        value_name = "RECEIVER",
+        default_value = "",
+        hide_default_value = true
+    )]
+    send_to: String,
     /// Anatomical axis along which slices are stacked, instead of the model's: axial, coronal or sagittal.
     #[arg(long, env = "SPSAM_SLICE_AXIS", value_name = "AXIS", default_value = "", hide_default_value = true, value_parser = slice_axis)]
     slice_axis: String,
@@ -86,7 +98,7 @@ impl Stream {
             None => Flow::Own(super::project()?.join("dataflows/stream.yml")),
         };
         let folder = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
-        let settings: [(_, OsString); 19] = [
+        let settings: [(_, OsString); 21] = [
             ("SPSAM_MODEL", absolute(&self.model)?.into()),
             ("SPSAM_OUTPUT", absolute(&self.output)?.into()),
             ("SPSAM_LISTEN", self.listen.into()),
@@ -100,6 +112,8 @@ impl Stream {
             ("SPSAM_ROI", self.roi.unwrap_or_default().into()),
             ("SPSAM_MIRROR", u8::from(!self.no_mirror).to_string().into()),
             ("SPSAM_LOCATE", u8::from(!self.everywhere).to_string().into()),
+            ("SPSAM_SEG", u8::from(!self.no_seg).to_string().into()),
+            ("SPSAM_SEG_TO", self.send_to.into()),
             ("SPSAM_SLICE_AXIS", self.slice_axis.into()),
             ("SPSAM_OVERWRITE", u8::from(self.overwrite).to_string().into()),
             ("SPSAM_DEVICE", self.device.clone().into()),

@@ -28,6 +28,7 @@ use super::loader::delivery::Delivery;
 use super::loader::guard::{refuse_results, refuse_to_overwrite};
 use super::settings::{Settings, number};
 use crate::bundle::{Bundle, BundleConfig};
+use crate::report::segmentation_name;
 use crate::volume::{BoxMm, CaseFiles, CasePlan, ClassTable, PlanOptions, PreparedCase};
 use run::LiveRun;
 
@@ -134,9 +135,11 @@ impl LiveLoader {
     }
 
     /// Plans and reads a volume of a complete series.
-    fn prepare(&self, files: &CaseFiles) -> Result<(CasePlan, PreparedCase)> {
+    fn prepare(&self, files: &CaseFiles, revision: i64) -> Result<(CasePlan, PreparedCase)> {
         // The writer is at work on the files of all cases, which were checked at the start.
-        refuse_results(std::slice::from_ref(files), &[], &self.settings)?;
+        let segmentation = segmentation_name(&files.case_id, revision);
+        let others = self.settings.segmentations.then_some(&*segmentation);
+        refuse_results(std::slice::from_ref(files), others.as_slice(), &self.settings)?;
         let options = PlanOptions { roi_mm: self.region, regrid: self.settings.regrid };
         let plan = CasePlan::with_options(files, &self.config, &options)?;
         let prepared = PreparedCase::open(&plan, &self.config)?;

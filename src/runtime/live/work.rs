@@ -70,7 +70,7 @@ fn make(loader: &LiveLoader, job: Job) -> Made {
             Made::Divided(key, volumes)
         }
         Job::Prepare(Complete { files, live }) => {
-            let outcome = catch_unwind(AssertUnwindSafe(|| loader.prepare(&files)))
+            let outcome = catch_unwind(AssertUnwindSafe(|| loader.prepare(&files, live.revision)))
                 .unwrap_or_else(|panic| Err(eyre!("{}", panic_text(&*panic))));
             Made::Prepared(files, live, outcome.map(Box::new))
         }

@@ -51,7 +51,7 @@ pub(in crate::runtime) fn refuse_results(
 fn results(case: &CaseFiles, settings: &Settings) -> Vec<String> {
     let mut names = vec![label_map_name(&case.case_id)];
     if settings.segmentations && case.images.first().is_some_and(|image| is_series(image)) {
-        names.push(segmentation_name(&case.case_id));
+        names.push(segmentation_name(&case.case_id, 0));
     }
     names
 }

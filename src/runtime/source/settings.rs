@@ -7,8 +7,8 @@ use std::time::Duration;
 use eyre::{Result, WrapErr, bail, eyre};
 
 use crate::runtime::variables::{number, value, variable};
-use crate::scanner::Limits;
 use crate::scanner::network::{Listen, parse_titles};
+use crate::scanner::{Limits, spool_folder};
 
 /// Value of `SPSAM_LISTEN` without a receiver.
 const OFF: &str = "off";
@@ -42,7 +42,7 @@ impl SourceSettings {
         let settings = Self {
             listen: listen()?,
             watch: path("SPSAM_WATCH"),
-            spool: path("SPSAM_SPOOL").unwrap_or_else(|| output.join(".spool")),
+            spool: spool_folder(path("SPSAM_SPOOL"), &output),
             series_idle: seconds("SPSAM_SERIES_IDLE_SECS", 5)?,
             limits: limits()?,
         };

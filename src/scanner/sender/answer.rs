@@ -39,6 +39,8 @@ pub struct Answer {
 
 impl StoreStatus {
     pub const SUCCESS: Self = Self(0x0000);
+    /// The receiver has the instance already.
+    pub const DUPLICATE: Self = Self(0x0111);
     /// The receiver does not take instances of this SOP class in this transfer syntax.
     pub const CLASS_NOT_SUPPORTED: Self = Self(0x0122);
 

@@ -32,6 +32,16 @@ impl Destination {
         })
     }
 
+    /// A receiver given as `AE@host:port`.
+    ///
+    /// # Errors
+    /// As [`Destination::new`].
+    pub fn parse(text: &str, calling_title: &str) -> Result<Self, String> {
+        let (called_title, address) =
+            text.rsplit_once('@').ok_or_else(|| format!("`{text}` is no receiver: expected AE@host:port"))?;
+        Self::new(address.trim(), called_title, calling_title)
+    }
+
     /// `host:port`.
     pub fn address(&self) -> &str {
         &self.address
@@ -88,6 +98,11 @@ mod tests {
             ("pacs:104", "A", "LONGER THAN SIXTEEN"),
         ] {
             assert!(new(address, called, calling).is_err(), "{address} {called} {calling}");
+        }
+        let parsed = Destination::parse("ARCHIVE@pacs:104", "SPSAM");
+        assert_eq!(parsed, new("pacs:104", "ARCHIVE", "SPSAM"));
+        for wrong in ["", "pacs:104", "@pacs:104", "ARCHIVE@pacs", "ARCHIVE@:104"] {
+            assert!(Destination::parse(wrong, "SPSAM").is_err(), "{wrong}");
         }
     }
 }

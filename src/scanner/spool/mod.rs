@@ -10,6 +10,7 @@
 
 mod entry;
 mod incoming;
+mod look;
 mod record;
 mod refusal;
 mod state;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use incoming::Incoming;
+pub use look::{spool_folder, spooled_images};
 pub use record::Record;
 pub use refusal::{Refusal, Status};
 
@@ -89,7 +91,7 @@ impl Store {
 }
 
 /// Makes a folder that only this user can read: it will hold names of patients. An existing one stays as it is.
-fn make_private(folder: &Path) -> io::Result<()> {
+pub(super) fn make_private(folder: &Path) -> io::Result<()> {
     if let Some(parent) = folder.parent() {
         fs::create_dir_all(parent)?;
     }
