@@ -31,10 +31,10 @@ pub(super) struct Source {
     pub pixels_at: Option<u64>,
 }
 
-/// How a pixel is stored.
+/// How a pixel is stored: an integer of 8 or 16 bits, or float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bits {
-    /// 8 or 16.
+    /// 8 or 16; 32 for float32.
     pub allocated: u32,
     pub stored: u32,
     pub is_signed: bool,
@@ -44,14 +44,18 @@ impl Bits {
     pub fn bytes(self) -> usize {
         self.allocated as usize / 8
     }
+
+    pub fn is_float(self) -> bool {
+        self.allocated == f32::BITS
+    }
 }
 
 impl Source {
-    /// Reads the attributes; images that cannot be used are refused.
+    /// Reads the attributes; images that cannot be used are refused. `is_float` says whether the file has Float Pixel Data.
     ///
     /// # Errors
     /// Says which attribute is missing or wrong.
-    pub fn read(path: &Path, file: &InMemDicomObject, syntax: Syntax) -> Result<Self, String> {
+    pub fn read(path: &Path, file: &InMemDicomObject, syntax: Syntax, is_float: bool) -> Result<Self, String> {
         let number = |tag: Tag| file.get(tag).and_then(|element| element.to_int::<u32>().ok());
         let size = |tag| number(tag).unwrap_or(0) as usize;
         let (rows, columns) = (size(tags::ROWS), size(tags::COLUMNS));
@@ -88,7 +92,8 @@ impl Source {
         let allocated = number(tags::BITS_ALLOCATED).unwrap_or(0);
         let stored = number(tags::BITS_STORED).unwrap_or(allocated);
         let high = number(tags::HIGH_BIT).unwrap_or(stored.saturating_sub(1));
-        if !matches!(allocated, 8 | 16) || stored == 0 || stored > allocated || high != stored - 1 {
+        let is_known = if is_float { allocated == f32::BITS } else { matches!(allocated, 8 | 16) };
+        if !is_known || stored == 0 || stored > allocated || high != stored - 1 {
             return Err(format!(
                 "{allocated} bits per pixel, {stored} stored, high bit {high}: not supported"
             ));

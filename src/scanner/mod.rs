@@ -1,9 +1,10 @@
-//! Images of scanners: a DICOM receiver, a watched folder, a spool that loses nothing that was acknowledged, and the
+//! Images of scanners: a DICOM receiver, a watched folder, an MRD server, a spool that loses nothing that was acknowledged, and the
 //! order in which the images of series are sent on. And a sender, for archives and for trying all this without a scanner.
 //!
 //! ```text
 //! peers ──► network ─┐
-//! folder ─► watch ───┴► Intake ─► Spool (files) ─► Desk (what is sent when) ─► Decoder (pixels)
+//! folder ─► watch ───┤
+//! MRD ────► mrd ─────┴► Intake ─► Spool (files) ─► Desk (what is sent when) ─► Decoder (pixels)
 //! ```
 //!
 //! What identifies a patient stays in the files of the spool.
@@ -13,6 +14,7 @@ mod desk;
 mod dimse;
 mod intake;
 mod limits;
+pub mod mrd;
 pub mod network;
 pub mod sender;
 mod spool;
