@@ -87,7 +87,8 @@ impl MrObject {
     }
 
     fn put_identity(&self, object: &mut InMemDicomObject) {
-        let class = if self.placements.len() > 1 { uids::ENHANCED_MR_IMAGE_STORAGE } else { uids::MR_IMAGE_STORAGE };
+        let class =
+            if self.placements.len() > 1 { uids::ENHANCED_MR_IMAGE_STORAGE } else { uids::MR_IMAGE_STORAGE };
         for (tag, value) in [
             (tags::SOP_CLASS_UID, class),
             (tags::SOP_INSTANCE_UID, &self.instance_uid),
@@ -143,7 +144,10 @@ fn position(placement: &Placement) -> dicom_object::mem::InMemElement {
 }
 
 fn orientation(placement: &Placement) -> dicom_object::mem::InMemElement {
-    texts(tags::IMAGE_ORIENTATION_PATIENT, placement.orientation.as_flattened().iter().map(|&part| decimal(part)))
+    texts(
+        tags::IMAGE_ORIENTATION_PATIENT,
+        placement.orientation.as_flattened().iter().map(|&part| decimal(part)),
+    )
 }
 
 fn put_plane(object: &mut InMemDicomObject, placement: &Placement) {

@@ -55,7 +55,12 @@ impl Source {
     ///
     /// # Errors
     /// Says which attribute is missing or wrong.
-    pub fn read(path: &Path, file: &InMemDicomObject, syntax: Syntax, is_float: bool) -> Result<Self, String> {
+    pub fn read(
+        path: &Path,
+        file: &InMemDicomObject,
+        syntax: Syntax,
+        is_float: bool,
+    ) -> Result<Self, String> {
         let number = |tag: Tag| file.get(tag).and_then(|element| element.to_int::<u32>().ok());
         let size = |tag| number(tag).unwrap_or(0) as usize;
         let (rows, columns) = (size(tags::ROWS), size(tags::COLUMNS));

@@ -17,7 +17,7 @@ use super::skip::skipped;
 
 const SLICES: usize = 6;
 
-fn spsam() -> Command {
+pub fn spsam() -> Command {
     let mut command = Command::new(project().join("target/release/spsam"));
     command.stdin(Stdio::null());
     command
@@ -27,11 +27,11 @@ fn send(to: &str, arguments: &[&str]) -> Output {
     spsam().arg("send").args(arguments).args(["--to", to, "--wait", "120"]).output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned()
 }
 
-fn free_address() -> String {
+pub fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
@@ -43,7 +43,7 @@ fn stream(bench: &Bench, output: &str, address: &str, series: usize) -> Run {
 }
 
 /// Label maps of `spsam infer` for the volumes of the bench, with rows from the last to the first, as series have them.
-fn offline(bench: &Bench) -> Vec<Array3<u8>> {
+pub fn offline(bench: &Bench) -> Vec<Array3<u8>> {
     let flow = bench.dataflow("dataflows/infer.yml", |text| text);
     let mut run = bench.start(&flow, "offline", &[("SPSAM_LABELS", "")]);
     assert!(run.finish().success(), "{}", run.log());
@@ -56,7 +56,7 @@ fn offline(bench: &Bench) -> Vec<Array3<u8>> {
         .collect()
 }
 
-fn labels(folder: &Path) -> Vec<Array3<u8>> {
+pub fn labels(folder: &Path) -> Vec<Array3<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut paths: Vec<PathBuf> =
         entries.filter(|path| path.to_string_lossy().ends_with(".nii.gz")).collect();

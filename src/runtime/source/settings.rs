@@ -51,7 +51,9 @@ impl SourceSettings {
             limits: limits()?,
         };
         if settings.listen.is_none() && settings.watch.is_none() && settings.mrd.is_none() {
-            bail!("SPSAM_LISTEN is `{OFF}`, and neither SPSAM_WATCH nor SPSAM_MRD is set: nothing to receive from");
+            bail!(
+                "SPSAM_LISTEN is `{OFF}`, and neither SPSAM_WATCH nor SPSAM_MRD is set: nothing to receive from"
+            );
         }
         Ok(settings)
     }

@@ -129,7 +129,8 @@ impl Answers {
 
     /// A mask has come. Gives the answer if it was the last of its image.
     pub fn on_mask(&mut self, mask: &Mask, classes: Vec<u8>) -> Option<Answer> {
-        let series = self.series.get_mut(&mask.series_id).filter(|series| mask.revision >= series.revision)?;
+        let series =
+            self.series.get_mut(&mask.series_id).filter(|series| mask.revision >= series.revision)?;
         if mask.revision > series.revision {
             series.revision = mask.revision;
             for sent in &mut series.sent {

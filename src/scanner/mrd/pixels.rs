@@ -91,8 +91,12 @@ impl Layout {
     pub fn values(&self, bytes: &[u8]) -> Vec<f32> {
         let converted = self.pixel.convert(bytes);
         match self.pixel.stored() {
-            Stored::U16 => converted.chunks_exact(2).map(|b| f32::from(u16::from_le_bytes(array(b)))).collect(),
-            Stored::I16 => converted.chunks_exact(2).map(|b| f32::from(i16::from_le_bytes(array(b)))).collect(),
+            Stored::U16 => {
+                converted.chunks_exact(2).map(|b| f32::from(u16::from_le_bytes(array(b)))).collect()
+            }
+            Stored::I16 => {
+                converted.chunks_exact(2).map(|b| f32::from(i16::from_le_bytes(array(b)))).collect()
+            }
             Stored::F32 => converted.chunks_exact(4).map(|b| f32::from_le_bytes(array(b))).collect(),
         }
     }

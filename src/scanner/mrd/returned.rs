@@ -12,7 +12,13 @@ const PROVISIONAL_SERIES: u16 = 200;
 const MAGNITUDE: u16 = 1;
 
 /// The mask of an image as an image: the header of the image, its attributes, and the class of each pixel as u16.
-pub fn encode_image(header: &ImageHeader, meta: &Meta, classes: &[u8], is_provisional: bool, most: i64) -> Vec<u8> {
+pub fn encode_image(
+    header: &ImageHeader,
+    meta: &Meta,
+    classes: &[u8],
+    is_provisional: bool,
+    most: i64,
+) -> Vec<u8> {
     let offset = if is_provisional { PROVISIONAL_SERIES } else { FINAL_SERIES };
     let mut meta = meta.clone();
     let description = meta.get("SeriesDescription").map(|text| format!("{text} "));

@@ -51,8 +51,7 @@ impl Images {
         if !self.series.contains_key(&index) && self.series.len() >= MOST_SERIES {
             return Err(format!("more than {MOST_SERIES} series on a connection"));
         }
-        let series =
-            self.series.entry(index).or_insert_with(|| Series { uid: new_uid(), messages: 0 });
+        let series = self.series.entry(index).or_insert_with(|| Series { uid: new_uid(), messages: 0 });
         series.messages += 1;
         let own = |given: &Option<String>, own: &String| given.as_ref().unwrap_or(own).clone();
         Ok(MrObject {

@@ -86,7 +86,10 @@ impl MrdServer {
                 continue;
             }
             let Ok(place) = self.places.clone().try_acquire_owned() else {
-                tracing::warn!("{address}: turned away: {} MRD connections are open", self.listen.connections);
+                tracing::warn!(
+                    "{address}: turned away: {} MRD connections are open",
+                    self.listen.connections
+                );
                 continue;
             };
             let serving = Serving {
@@ -130,13 +133,10 @@ impl Serving {
         let (connection, outgoing) = Connection::new();
         let _registered = self.link.add(connection.clone());
         let writer = connection.clone();
-        let mut writing: Writing =
-            tokio::spawn(async move { writer.write(to, outgoing, stall).await });
+        let mut writing: Writing = tokio::spawn(async move { writer.write(to, outgoing, stall).await });
         let outcome = self.exchange(Reader::new(from, reads), &connection, &mut writing).await;
         let fault = match outcome {
-            Ok(()) => {
-                self.close(&connection, &mut writing, Duration::MAX).await
-            }
+            Ok(()) => self.close(&connection, &mut writing, Duration::MAX).await,
             Err(fault) => {
                 if let Fault::Broken(_) | Fault::Idle | Fault::NoSpace(_) = &fault {
                     connection.push(Outgoing::Message(encode_text(&format!("ERROR    {fault}"))));

@@ -81,7 +81,9 @@ impl Session {
                     Err(reason) => self.say_once(format!("{reason}; images are taken without it")),
                 },
                 Message::Skipped(Skipped::Acquisition) => {
-                    self.say_once("k-space data (message 1008) are skipped: only images are segmented".into());
+                    self.say_once(
+                        "k-space data (message 1008) are skipped: only images are segmented".into(),
+                    );
                 }
                 Message::Skipped(Skipped::Waveform) => {
                     self.say_once("waveforms (message 1026) are skipped".into());
@@ -213,7 +215,10 @@ impl Session {
 ///
 /// # Errors
 /// [`Fault::Unread`].
-pub(super) async fn wait_for_masks(connection: &Connection, listen: &MrdListen) -> Result<Vec<String>, Fault> {
+pub(super) async fn wait_for_masks(
+    connection: &Connection,
+    listen: &MrdListen,
+) -> Result<Vec<String>, Fault> {
     if !listen.returns.masks {
         return Ok(Vec::new());
     }

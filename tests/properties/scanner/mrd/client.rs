@@ -43,7 +43,8 @@ impl Server {
         };
         let spool = Spool::open(&folder.path().join("spool"), limits).unwrap();
         let intake = Arc::new(Intake::new(spool, |_| {}));
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let mut listen = MrdListen::new("127.0.0.1:0".parse().unwrap());
         change(&mut listen);
         let ended: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -191,7 +192,8 @@ impl Client {
                     assert_eq!(length, u64::from(header.attribute_string_len));
                     let meta = Meta::parse(&self.take(length as usize)).unwrap();
                     let pixels = self.take(header.layout().unwrap().bytes() as usize);
-                    let classes = pixels.chunks_exact(2).map(|pixel| u16::from_le_bytes([pixel[0], pixel[1]]));
+                    let classes =
+                        pixels.chunks_exact(2).map(|pixel| u16::from_le_bytes([pixel[0], pixel[1]]));
                     images.push(Returned { header, meta, classes: classes.collect() });
                 }
                 other => panic!("message {other}"),

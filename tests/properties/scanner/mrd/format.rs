@@ -38,7 +38,8 @@ impl Said {
                 for (at, value) in [(34, samples), (38, channels), (176, dimensions)] {
                     bytes[2 + at..4 + at].copy_from_slice(&value.to_le_bytes());
                 }
-                let data = usize::from(*samples) * (8 * usize::from(*channels) + 4 * usize::from(*dimensions));
+                let data =
+                    usize::from(*samples) * (8 * usize::from(*channels) + 4 * usize::from(*dimensions));
                 bytes.resize(bytes.len() + data, 4);
                 bytes
             }

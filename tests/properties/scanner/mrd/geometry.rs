@@ -19,9 +19,8 @@ struct Grid {
 
 impl Grid {
     fn at(&self, index: [f64; 3]) -> [f64; 3] {
-        [0, 1, 2].map(|axis| {
-            self.first[axis] + (0..3).map(|way| index[way] * self.ways[way][axis]).sum::<f64>()
-        })
+        [0, 1, 2]
+            .map(|axis| self.first[axis] + (0..3).map(|way| index[way] * self.ways[way][axis]).sum::<f64>())
     }
 
     /// The header of all slices as one image, or of one of them.
@@ -65,19 +64,22 @@ fn grids() -> impl Strategy<Value = Grid> {
         [0.3f64..4.0, 0.3..4.0, 0.3..9.0],
         any::<bool>(),
     )
-        .prop_filter_map("directions that are nearly parallel", |(shape, first, (a, b), sizes, is_mirrored)| {
-            let unit = |way: [f64; 3]| {
-                let size = length(way);
-                (size > 0.2).then(|| way.map(|part| part / size))
-            };
-            let a = unit(a)?;
-            let normal = unit(cross(a, b))?;
-            let b = cross(normal, a);
-            let normal = if is_mirrored { normal.map(|part| -part) } else { normal };
-            let way = |direction: [f64; 3], size: f64| direction.map(|part| part * size);
-            let ways = [way(a, sizes[0]), way(b, sizes[1]), way(normal, sizes[2])];
-            Some(Grid { shape, first, ways })
-        })
+        .prop_filter_map(
+            "directions that are nearly parallel",
+            |(shape, first, (a, b), sizes, is_mirrored)| {
+                let unit = |way: [f64; 3]| {
+                    let size = length(way);
+                    (size > 0.2).then(|| way.map(|part| part / size))
+                };
+                let a = unit(a)?;
+                let normal = unit(cross(a, b))?;
+                let b = cross(normal, a);
+                let normal = if is_mirrored { normal.map(|part| -part) } else { normal };
+                let way = |direction: [f64; 3], size: f64| direction.map(|part| part * size);
+                let ways = [way(a, sizes[0]), way(b, sizes[1]), way(normal, sizes[2])];
+                Some(Grid { shape, first, ways })
+            },
+        )
 }
 
 fn placements(header: &ImageHeader, position: Position) -> Vec<Placement> {
