@@ -46,7 +46,7 @@ impl Bits {
     }
 
     pub fn is_float(self) -> bool {
-        self.allocated == f32::BITS
+        self.allocated == u32::BITS
     }
 }
 
@@ -97,7 +97,7 @@ impl Source {
         let allocated = number(tags::BITS_ALLOCATED).unwrap_or(0);
         let stored = number(tags::BITS_STORED).unwrap_or(allocated);
         let high = number(tags::HIGH_BIT).unwrap_or(stored.saturating_sub(1));
-        let is_known = if is_float { allocated == f32::BITS } else { matches!(allocated, 8 | 16) };
+        let is_known = if is_float { allocated == u32::BITS } else { matches!(allocated, 8 | 16) };
         if !is_known || stored == 0 || stored > allocated || high != stored - 1 {
             return Err(format!(
                 "{allocated} bits per pixel, {stored} stored, high bit {high}: not supported"

@@ -137,7 +137,7 @@ impl ImageHeader {
     /// The header as it is sent.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
-        let mut shorts = |bytes: &mut Vec<u8>, values: &[u16]| {
+        let shorts = |bytes: &mut Vec<u8>, values: &[u16]| {
             values.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
         };
         let floats = |bytes: &mut Vec<u8>, values: &[f32]| {

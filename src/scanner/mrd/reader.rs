@@ -53,7 +53,8 @@ pub enum Message {
     Config,
     /// Description of the scan.
     Header(Vec<u8>),
-    Text,
+    /// A line of a log, or settings as JSON.
+    Text(Vec<u8>),
     Image(Box<ImageHeader>, Layout, Vec<u8>),
     /// A message that is not used.
     Skipped(Skipped),
@@ -104,10 +105,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 self.is_described = true;
                 Message::Header(self.text().await?)
             }
-            MessageKind::Text => {
-                self.text().await?;
-                Message::Text
-            }
+            MessageKind::Text => Message::Text(self.text().await?),
             MessageKind::Close => Message::Close,
             MessageKind::Acquisition => self.acquisition().await?,
             MessageKind::Waveform => self.waveform().await?,

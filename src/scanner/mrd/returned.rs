@@ -52,6 +52,14 @@ pub fn encode_header(header: &ImageHeader, attributes: &str) -> Vec<u8> {
     bytes
 }
 
+/// A description of the scan, or a text instead of one.
+pub fn encode_header_text(text: &str) -> Vec<u8> {
+    let mut bytes = MessageKind::Header.id().to_le_bytes().to_vec();
+    bytes.extend((text.len() as u32).to_le_bytes());
+    bytes.extend(text.as_bytes());
+    bytes
+}
+
 /// A line for the log of the scanner. It ends with NUL, as the reference server's do.
 pub fn encode_text(text: &str) -> Vec<u8> {
     let mut bytes = MessageKind::Text.id().to_le_bytes().to_vec();

@@ -75,7 +75,7 @@ impl Session {
     pub async fn receive(&mut self) -> Result<(), Fault> {
         loop {
             match self.reader.next().await? {
-                Message::Config | Message::Text => {}
+                Message::Config | Message::Text(_) => {}
                 Message::Header(bytes) => match ScanHeader::parse(&bytes) {
                     Ok(scan) => self.scan = scan,
                     Err(reason) => self.say_once(format!("{reason}; images are taken without it")),

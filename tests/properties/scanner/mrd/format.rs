@@ -105,7 +105,8 @@ fn is_same((message, pixels): &(Message, Vec<u8>), said: &Said) -> bool {
     match (message, said) {
         (Message::Config, Said::Config(_) | Said::Text(2, _)) => true,
         (Message::Header(text), Said::Text(3, said)) => text == said.as_bytes(),
-        (Message::Text, Said::Text(5, _)) | (Message::Close, Said::Close) => true,
+        (Message::Text(text), Said::Text(5, said)) => text == said.as_bytes(),
+        (Message::Close, Said::Close) => true,
         (Message::Skipped(Skipped::Acquisition), Said::Samples(..)) => true,
         (Message::Skipped(Skipped::Waveform), Said::Waves(..)) => true,
         (Message::Image(header, _, attributes), Said::Image(of, text, expected)) => {
