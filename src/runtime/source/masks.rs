@@ -15,8 +15,9 @@ use crate::scanner::mrd::MaskLink;
 pub(super) const MASKS: &str = "masks";
 /// How long masks may come after the loader has ended: they come by another way than this news.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long clients may then take to read what they are sent.
+/// How long clients may then take to read what they are sent, and how long if the node is stopped.
 const READING_TIME: Duration = Duration::from_secs(30);
+const STOPPING_TIME: Duration = Duration::from_secs(2);
 
 /// The way of masks, if there is an MRD server.
 pub(super) struct MaskReturn {
@@ -58,15 +59,17 @@ impl MaskReturn {
 
     /// Once the loader has ended: whether no client awaits masks any more, or has waited long enough.
     pub fn is_over(&self, now: Instant) -> Option<bool> {
+        let ended = self.ended?;
         let is_waiting = self.link.as_ref().is_some_and(MaskLink::is_waiting);
-        self.ended.map(|ended| !is_waiting || now.duration_since(ended) >= GRACE)
+        Some(!is_waiting || now.duration_since(ended) >= GRACE)
     }
 
     /// Lets clients read what is on its way to them.
     pub fn finish(&self, network: &Runtime) {
-        if let Some(link) = &self.link
-            && network.block_on(timeout(READING_TIME, link.stop())).is_err()
-        {
+        let Some(link) = &self.link else { return };
+        let most = if self.ended.is_some() { READING_TIME } else { STOPPING_TIME };
+        let stopped = network.block_on(async { timeout(most, link.stop()).await });
+        if stopped.is_err() {
             tracing::warn!("MRD clients have not read all of their masks in time");
         }
     }

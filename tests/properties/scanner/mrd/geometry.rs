@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 use self_prompt_sam::dicom::Placement;
-use self_prompt_sam::scanner::mrd::{ImageHeader, Position, ScanHeader, describe};
+use self_prompt_sam::scanner::mrd::{
+    HEADER_BYTES, ImageHeader, Position, ScanHeader, describe, encode_slice,
+};
 
 use super::client::header;
 
@@ -114,6 +116,28 @@ proptest! {
                 prop_assert!((placement.thickness - length(grid.ways[2])).abs() < MILLIMETRES);
             }
         }
+    }
+}
+
+proptest! {
+    /// What our own client sends lies where it was, with the values that it had.
+    #[test]
+    fn slices_that_are_sent_are_the_slices_that_are_received(grid in grids(), is_whole in any::<bool>()) {
+        let mut sent = placements(&grid.header(Some(0), Position::Centre), Position::Centre).remove(0);
+        (sent.rows, sent.columns) = (3, 5);
+        let pixels: Vec<f32> = (0..15).map(|pixel| if is_whole { pixel as f32 - 7.0 } else { pixel as f32 / 7.0 }).collect();
+        let message = encode_slice(&sent, &pixels, 2, 9);
+        let header = ImageHeader::parse(message[2..].first_chunk::<HEADER_BYTES>().unwrap());
+        let found = placements(&header, Position::Centre).remove(0);
+        prop_assert!(is_near(found.position, sent.position));
+        prop_assert_eq!((found.rows, found.columns), (3, 5));
+        for (a, b) in found.pixel_spacing.iter().chain([&found.thickness]).zip(sent.pixel_spacing.iter().chain([&sent.thickness])) {
+            prop_assert!((a - b).abs() < MILLIMETRES);
+        }
+        for (a, b) in found.orientation.as_flattened().iter().zip(sent.orientation.as_flattened()) {
+            prop_assert!((a - b).abs() < 1e-5);
+        }
+        prop_assert_eq!(header.layout().unwrap().values(&message[2 + HEADER_BYTES + 8..]), pixels);
     }
 }
 

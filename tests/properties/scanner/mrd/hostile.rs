@@ -91,7 +91,8 @@ fn violations_end_only_their_connection() {
         }
     }
     assert!(told >= 16, "only {told} clients were told why");
-    assert!(server.series().is_empty());
+    // Of an image that is too small nobody can know before its end is read as a message.
+    assert_eq!(server.series().iter().map(|(_, images)| *images).collect::<Vec<_>>(), [1, 1]);
     server.serves();
 }
 
@@ -132,7 +133,7 @@ fn what_cannot_be_used_is_skipped_with_a_line() {
     assert!(is_closed);
     assert_eq!(images.len(), 2);
     for reason in
-        ["no XML", "3 channels", "colour", "without pixels", "directions", "attributes", "k-space data"]
+        ["header that is no XML", "3 channels", "colour", "without pixels", "directions", "attributes", "k-space data"]
     {
         assert_eq!(lines.iter().filter(|line| line.contains(reason)).count(), 1, "{reason}: {lines:?}");
     }
