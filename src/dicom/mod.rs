@@ -28,6 +28,7 @@ mod source;
 mod split;
 mod syntax;
 
+pub(crate) use element::new_uid;
 pub use error::DicomError;
 pub use folder::{Found, Study, is_dicom, is_series, locate, study};
 pub use frames::FrameReader;
@@ -35,7 +36,6 @@ pub use geometry::{Numbers, Volume};
 pub use images::Images;
 pub use mr::{MrSeries, coarsest_axis};
 pub use mr_object::{MrObject, Stored};
-pub(crate) use element::new_uid;
 pub(crate) use part10::implicit;
 pub use part10::{InSeries, Part10};
 pub use placement::{Arranged, Placement, arrange, world_from_voxel};

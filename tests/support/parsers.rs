@@ -144,7 +144,9 @@ pub fn control(bytes: &[u8]) -> bool {
 
 /// What an MRD client sends: messages, until they end or one cannot be read. True if that was at the end of a message.
 pub fn mrd(bytes: &[u8]) -> bool {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else { return false };
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else {
+        return false;
+    };
     let limits = ReadLimits { pixel_bytes: 1 << 24, ..ReadLimits::default() };
     runtime.block_on(async {
         let mut reader = mrd::Reader::new(bytes, limits);

@@ -37,7 +37,13 @@ pub struct Stream {
     #[arg(long, env = "SPSAM_MRD", value_name = "PORT", default_value = "", hide_default_value = true)]
     mrd: String,
     /// IP addresses of MRD clients, separated by commas. Default: any, from this machine only.
-    #[arg(long, env = "SPSAM_MRD_ALLOW", value_name = "ADDRESSES", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "SPSAM_MRD_ALLOW",
+        value_name = "ADDRESSES",
+        default_value = "",
+        hide_default_value = true
+    )]
     mrd_allow: String,
     /// What MRD clients get back: any of masks, provisional and originals, separated by commas, or none.
     #[arg(long, env = "SPSAM_MRD_RETURN", value_name = "WHAT", default_value = "masks")]

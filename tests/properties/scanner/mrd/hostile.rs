@@ -132,9 +132,15 @@ fn what_cannot_be_used_is_skipped_with_a_line() {
     let (images, lines, is_closed) = client.everything();
     assert!(is_closed);
     assert_eq!(images.len(), 2);
-    for reason in
-        ["header that is no XML", "3 channels", "colour", "without pixels", "directions", "attributes", "k-space data"]
-    {
+    for reason in [
+        "header that is no XML",
+        "3 channels",
+        "colour",
+        "without pixels",
+        "directions",
+        "attributes",
+        "k-space data",
+    ] {
         assert_eq!(lines.iter().filter(|line| line.contains(reason)).count(), 1, "{reason}: {lines:?}");
     }
     assert_eq!(lines.len(), 7, "{lines:?}");
