@@ -1,8 +1,11 @@
 //! Scanners that stream by MRD, played by the reference library: their masks come back on the same connection.
 
+use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::process::{Command, Output};
+
+use self_prompt_sam::runtime::{SharedMemory, transport_overlay};
 
 use super::harness::{Bench, Run, project, python};
 use super::send::{free_address, labels, offline, said, spsam};
@@ -85,7 +88,7 @@ fn hostile_clients_and_dying_nodes_change_nothing() {
         let first = format!("{program}.npz");
         let during = |run: &mut Run| {
             run.wait_until("the first image", |_| {
-                let files = std::fs::read_dir(bench.path(program).join(".spool")).into_iter().flatten();
+                let files = fs::read_dir(bench.path(program).join(".spool")).into_iter().flatten();
                 files.flatten().any(|file| file.path().join("series.json").exists())
             });
             run.kill(program);
@@ -114,4 +117,67 @@ fn hostile_clients_and_dying_nodes_change_nothing() {
     assert!(sent.status.success(), "{}; log:\n{}", said(&sent), run.log());
     assert!(run.finish().success(), "{}", run.log());
     assert!(labels(&bench.path("hostile")) == offline(&bench));
+}
+
+const AT_ONCE: &str = "
+nodes:
+  - id: scanner-source
+    path: ../target/release/spsam-scanner-source
+    inputs:
+      frame_ack: { source: receiver/frame_ack, queue_size: 1000, queue_policy: backpressure }
+      MASKS
+    input_types: { frame_ack: spsam/v1/FrameAck, masks: spsam/v1/Mask }
+    outputs: [frames, series]
+    output_types: { frames: spsam/v1/Frame, series: spsam/v1/Series }
+    finish_grace_secs: 86400
+    shared_memory_pool_size: 64MB
+  - id: receiver
+    path: RECEIVER
+    inputs:
+      frames: { source: scanner-source/frames, queue_size: 2048, queue_policy: drop_oldest }
+      series: { source: scanner-source/series, queue_size: 1000, queue_policy: backpressure }
+    input_types: { frames: spsam/v1/Frame, series: spsam/v1/Series }
+    outputs: [frame_ack, masks]
+    output_types: { frame_ack: spsam/v1/FrameAck, masks: spsam/v1/Mask }
+    finish_grace_secs: 86400
+    shared_memory_pool_size: 64MB
+";
+
+/// The writer sends the masks of a long series all at once: none is lost on the edge that `stream.yml` has.
+#[test]
+fn masks_that_come_at_once_all_arrive() {
+    const IMAGES: usize = 3000;
+    let bench = Bench::new(1, IMAGES);
+    let stream = fs::read_to_string(project().join("dataflows/stream.yml")).unwrap();
+    let edges: Vec<&str> = stream.lines().filter(|line| line.contains("masks: { source:")).collect();
+    let edge = edges[0].trim().replace("metrics-writer", "receiver");
+    let receiver = project().join("tests/python/masks_at_once.py").display().to_string();
+    let flow = bench.path("flow");
+    fs::create_dir_all(flow.join("types/spsam")).unwrap();
+    let types = "types/spsam/v1.yml";
+    fs::copy(project().join("dataflows").join(types), flow.join(types)).unwrap();
+    let text = AT_ONCE
+        .replace("../target/", &format!("{}/", project().join("target").display()))
+        .replace("MASKS", &edge)
+        .replace("RECEIVER", &receiver);
+    fs::write(flow.join("flow.yml"), text).unwrap();
+    // Nodes of the project change the transport for themselves; a node in Python is told to.
+    let overlay = bench.path("overlay.json5");
+    fs::write(&overlay, transport_overlay(SharedMemory::Share(1.0))).unwrap();
+    let address = free_address();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{path}", python().parent().unwrap().display());
+    let settings = [
+        ("SPSAM_LISTEN", "off"),
+        ("SPSAM_MRD", &address),
+        ("DORA_ZENOH_CONFIG_OVERLAY", overlay.to_str().unwrap()),
+        ("PATH", &path),
+    ];
+    let mut run = bench.start(&flow.join("flow.yml"), "live", &settings);
+    wait_for_port(&mut run, &address);
+    let image = bench.path("images/case_0.nii.gz");
+    let sent = spsam().arg("send").arg(&image).args(["--mrd", &address, "--rate", "0"]).output().unwrap();
+    assert!(sent.status.success(), "{}; log:\n{}", said(&sent), run.log());
+    let expected = format!("sent {IMAGES} images of 1 series; {IMAGES} masks came back");
+    assert!(said(&sent).contains(&expected), "{}", said(&sent));
 }
