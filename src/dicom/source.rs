@@ -41,6 +41,24 @@ pub(super) struct Bits {
 }
 
 impl Bits {
+    /// Reads the attributes.
+    ///
+    /// # Errors
+    /// Says which numbers are not supported.
+    fn read(file: &InMemDicomObject, is_float: bool) -> Result<Self, String> {
+        let number = |tag: Tag| file.get(tag).and_then(|element| element.to_int::<u32>().ok());
+        let allocated = number(tags::BITS_ALLOCATED).unwrap_or(0);
+        let stored = number(tags::BITS_STORED).unwrap_or(allocated);
+        let high = number(tags::HIGH_BIT).unwrap_or(stored.saturating_sub(1));
+        let is_known = if is_float { allocated == u32::BITS } else { matches!(allocated, 8 | 16) };
+        if !is_known || stored == 0 || stored > allocated || high != stored - 1 {
+            return Err(format!(
+                "{allocated} bits per pixel, {stored} stored, high bit {high}: not supported"
+            ));
+        }
+        Ok(Self { allocated, stored, is_signed: number(tags::PIXEL_REPRESENTATION) == Some(1) })
+    }
+
     pub fn bytes(self) -> usize {
         self.allocated as usize / 8
     }
@@ -94,23 +112,14 @@ impl Source {
         } else if file.get(tags::MODALITY_LUT_SEQUENCE).is_some() {
             return Err("its values have a table (Modality LUT), which is not supported".into());
         }
-        let allocated = number(tags::BITS_ALLOCATED).unwrap_or(0);
-        let stored = number(tags::BITS_STORED).unwrap_or(allocated);
-        let high = number(tags::HIGH_BIT).unwrap_or(stored.saturating_sub(1));
-        let is_known = if is_float { allocated == u32::BITS } else { matches!(allocated, 8 | 16) };
-        if !is_known || stored == 0 || stored > allocated || high != stored - 1 {
-            return Err(format!(
-                "{allocated} bits per pixel, {stored} stored, high bit {high}: not supported"
-            ));
-        }
-        let is_signed = number(tags::PIXEL_REPRESENTATION) == Some(1);
+        let bits = Bits::read(file, is_float)?;
         Ok(Self {
             path: path.into(),
             syntax,
             rows,
             columns,
             frames,
-            bits: Bits { allocated, stored, is_signed },
+            bits,
             series: text(file, tags::SERIES_INSTANCE_UID),
             series_number: file.get(tags::SERIES_NUMBER).and_then(|element| element.to_int().ok()),
             pixels_at: None,

@@ -169,9 +169,9 @@ fn masks_that_come_at_once_all_arrive() {
     let path = format!("{}:{path}", python().parent().unwrap().display());
     let settings = [
         ("SPSAM_LISTEN", "off"),
-        ("SPSAM_MRD", &address),
+        ("SPSAM_MRD", &*address),
         ("DORA_ZENOH_CONFIG_OVERLAY", overlay.to_str().unwrap()),
-        ("PATH", &path),
+        ("PATH", &*path),
     ];
     let mut run = bench.start(&flow.join("flow.yml"), "live", &settings);
     wait_for_port(&mut run, &address);
