@@ -95,7 +95,7 @@ pub(super) fn same_decimal(given: &str) -> String {
 }
 
 /// A new UID (PS3.5 B.2).
-pub(super) fn new_uid() -> String {
+pub(crate) fn new_uid() -> String {
     format!("2.25.{}", Uuid::new_v4().as_u128())
 }
 

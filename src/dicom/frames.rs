@@ -106,8 +106,12 @@ fn values(pixels: &[u8], slice: &Slice) -> impl Iterator<Item = i32> {
 
 /// The values of pixels with slope and intercept applied.
 pub(super) fn real(pixels: &[u8], slice: &Slice) -> impl Iterator<Item = f32> {
-    let (slope, intercept) = slice.rescale;
-    values(pixels, slice).map(move |value| (f64::from(value) * slope + intercept) as f32)
+    let ((slope, intercept), bits) = (slice.rescale, slice.source.bits);
+    let number = move |pixel: &[u8]| match *pixel {
+        [a, b, c, d] => f64::from(f32::from_ne_bytes([a, b, c, d])),
+        _ => f64::from(value(pixel, bits)),
+    };
+    pixels.chunks_exact(bits.bytes()).map(move |pixel| (number(pixel) * slope + intercept) as f32)
 }
 
 /// The stored value of a pixel; bits that are not used may hold anything.
@@ -133,7 +137,8 @@ fn open(slice: &Slice) -> Result<Pixels, String> {
         .read_until(BEHIND_PIXELS)
         .open_file(&slice.source.path)
         .map_err(|error| one_line(&error))?;
-    let element = object.get(tags::PIXEL_DATA).ok_or("no pixel data")?;
+    let tag = if slice.source.bits.is_float() { tags::FLOAT_PIXEL_DATA } else { tags::PIXEL_DATA };
+    let element = object.get(tag).ok_or("no pixel data")?;
     if slice.source.syntax == Syntax::Native {
         let bytes = element.to_bytes().map_err(|error| one_line(&error))?;
         return Ok(Pixels::Native(bytes.into_owned()));

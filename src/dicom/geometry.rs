@@ -180,7 +180,7 @@ fn numbers(slices: &[Slice]) -> Numbers {
     let Slice { rescale, ref source, .. } = slices[0];
     let is_signed = source.bits.is_signed;
     let is_same = |slice: &Slice| slice.rescale == rescale && slice.source.bits.is_signed == is_signed;
-    match slices.iter().all(is_same) {
+    match slices.iter().all(is_same) && !slices.iter().any(|slice| slice.source.bits.is_float()) {
         true => Numbers::Stored { is_signed, slope: rescale.0, intercept: rescale.1 },
         false => Numbers::Real,
     }

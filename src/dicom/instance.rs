@@ -48,7 +48,7 @@ fn read(path: &Path, scanned: &Scanned) -> Result<(InMemDicomObject, Vec<Slice>)
     // What follows may be compressed as a whole, and then cannot be parsed.
     let syntax = Syntax::of_uid(&scanned.transfer_syntax)?;
     let object = OpenFileOptions::new()
-        .read_until(tags::PIXEL_DATA)
+        .read_until(tags::FLOAT_PIXEL_DATA) // the first of the elements with pixels
         .open_file(path)
         .map_err(|error| one_line(&error))?
         .into_inner();
@@ -65,7 +65,7 @@ fn images(
     if file.get(tags::ROWS).is_none() || text(file, tags::MODALITY) == "SEG" {
         return Ok(Vec::new());
     }
-    let mut source = Source::read(path, file, syntax)?;
+    let mut source = Source::read(path, file, syntax, scanned.is_float)?;
     let Source { rows, columns, frames, bits, .. } = source;
     let expected = (rows * columns * frames * bits.bytes()) as u64;
     match &scanned.pixels {

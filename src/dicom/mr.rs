@@ -218,7 +218,7 @@ fn check(shape: [usize; 3], world_from_voxel: &[[f64; 4]; 3], axis: usize) -> Re
 }
 
 /// Attributes that do not depend on the volume; those of a patient are empty.
-fn of_nobody() -> InMemDicomObject {
+pub(super) fn of_nobody() -> InMemDicomObject {
     let now = Local::now();
     let (date, time) = (now.format("%Y%m%d").to_string(), now.format("%H%M%S").to_string());
     let mut object = InMemDicomObject::from_element_iter(

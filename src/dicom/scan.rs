@@ -23,6 +23,8 @@ const CLASS: Tag = Tag(0x0002, 0x0002);
 const INSTANCE: Tag = Tag(0x0002, 0x0003);
 const TRANSFER_SYNTAX: Tag = Tag(0x0002, 0x0010);
 const PIXEL_DATA: Tag = Tag(0x7fe0, 0x0010);
+/// Pixels of 32 bits (PS3.3 C.7.6.24).
+const FLOAT_PIXEL_DATA: Tag = Tag(0x7fe0, 0x0008);
 /// Longest text of an UID.
 const LONGEST_UID: u32 = 64;
 /// Preamble and prefix.
@@ -35,6 +37,8 @@ pub(super) struct Scanned {
     pub transfer_syntax: String,
     /// Where the pixels lie in the file, if they are not encapsulated.
     pub pixels: Option<Range<u64>>,
+    /// Whether the pixels are float32.
+    pub is_float: bool,
 }
 
 /// What the file meta information says (PS3.10 7.1); UIDs that it lacks are empty.
@@ -71,11 +75,12 @@ pub(super) fn scan<S: Read + Seek>(source: S, length: u64) -> Result<Scanned, St
     let mut walk = Walk::new(source, length)?;
     let transfer_syntax = walk.file_meta()?.transfer_syntax;
     if super::syntax::Syntax::of_uid(&transfer_syntax).is_err() {
-        return Ok(Scanned { transfer_syntax, pixels: None }); // refused, and may be compressed as a whole
+        // refused, and may be compressed as a whole
+        return Ok(Scanned { transfer_syntax, pixels: None, is_float: false });
     }
     let encoding = Encoding::of_uid(&transfer_syntax);
-    let pixels = walk.data_set(encoding)?;
-    Ok(Scanned { transfer_syntax, pixels })
+    let (tag, pixels) = walk.data_set(encoding)?.unzip();
+    Ok(Scanned { transfer_syntax, pixels, is_float: tag == Some(FLOAT_PIXEL_DATA) })
 }
 
 /// Reads the file meta information of a file of `length` bytes.
@@ -208,8 +213,8 @@ impl<S: Read + Seek> Walk<S> {
         self.source.seek(SeekFrom::Start(to)).map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// Where native pixel data lie.
-    fn data_set(&mut self, encoding: Encoding) -> Result<Option<Range<u64>>, String> {
+    /// Which native pixel data there are, and where they lie.
+    fn data_set(&mut self, encoding: Encoding) -> Result<Option<(Tag, Range<u64>)>, String> {
         let mut levels: Vec<Level> = Vec::new();
         while self.at < self.length {
             while let Some(end) = levels.last().and_then(|level| level.end).filter(|&end| self.at >= end) {
@@ -224,10 +229,11 @@ impl<S: Read + Seek> Walk<S> {
             let is_implicit = levels.last().map_or(encoding.is_implicit, |level| level.is_implicit);
             let is_pixels = levels.last().is_some_and(|level| level.is_pixels);
             let element = self.element(is_implicit, encoding.is_big_endian)?;
-            if levels.is_empty() && element.tag == PIXEL_DATA && element.length != UNDEFINED {
+            let is_native = [PIXEL_DATA, FLOAT_PIXEL_DATA].contains(&element.tag);
+            if levels.is_empty() && is_native && element.length != UNDEFINED {
                 let start = self.at;
                 self.skip(u64::from(element.length))?;
-                return Ok(Some(start..self.at));
+                return Ok(Some((element.tag, start..self.at)));
             }
             match element.tag {
                 SEQUENCE_END if is_pixels => return Ok(None),

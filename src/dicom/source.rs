@@ -31,27 +31,54 @@ pub(super) struct Source {
     pub pixels_at: Option<u64>,
 }
 
-/// How a pixel is stored.
+/// How a pixel is stored: an integer of 8 or 16 bits, or float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bits {
-    /// 8 or 16.
+    /// 8 or 16; 32 for float32.
     pub allocated: u32,
     pub stored: u32,
     pub is_signed: bool,
 }
 
 impl Bits {
+    /// Reads the attributes.
+    ///
+    /// # Errors
+    /// Says which numbers are not supported.
+    fn read(file: &InMemDicomObject, is_float: bool) -> Result<Self, String> {
+        let number = |tag: Tag| file.get(tag).and_then(|element| element.to_int::<u32>().ok());
+        let allocated = number(tags::BITS_ALLOCATED).unwrap_or(0);
+        let stored = number(tags::BITS_STORED).unwrap_or(allocated);
+        let high = number(tags::HIGH_BIT).unwrap_or(stored.saturating_sub(1));
+        let is_known = if is_float { allocated == u32::BITS } else { matches!(allocated, 8 | 16) };
+        if !is_known || stored == 0 || stored > allocated || high != stored - 1 {
+            return Err(format!(
+                "{allocated} bits per pixel, {stored} stored, high bit {high}: not supported"
+            ));
+        }
+        Ok(Self { allocated, stored, is_signed: number(tags::PIXEL_REPRESENTATION) == Some(1) })
+    }
+
     pub fn bytes(self) -> usize {
         self.allocated as usize / 8
+    }
+
+    pub fn is_float(self) -> bool {
+        self.allocated == u32::BITS
     }
 }
 
 impl Source {
-    /// Reads the attributes; images that cannot be used are refused.
+    /// Reads the attributes; images that cannot be used are refused. `is_float` says whether the file has Float Pixel Data.
     ///
     /// # Errors
     /// Says which attribute is missing or wrong.
-    pub fn read(path: &Path, file: &InMemDicomObject, syntax: Syntax) -> Result<Self, String> {
+    pub fn read(
+        path: &Path,
+        file: &InMemDicomObject,
+        syntax: Syntax,
+        is_float: bool,
+    ) -> Result<Self, String> {
         let number = |tag: Tag| file.get(tag).and_then(|element| element.to_int::<u32>().ok());
         let size = |tag| number(tag).unwrap_or(0) as usize;
         let (rows, columns) = (size(tags::ROWS), size(tags::COLUMNS));
@@ -85,22 +112,14 @@ impl Source {
         } else if file.get(tags::MODALITY_LUT_SEQUENCE).is_some() {
             return Err("its values have a table (Modality LUT), which is not supported".into());
         }
-        let allocated = number(tags::BITS_ALLOCATED).unwrap_or(0);
-        let stored = number(tags::BITS_STORED).unwrap_or(allocated);
-        let high = number(tags::HIGH_BIT).unwrap_or(stored.saturating_sub(1));
-        if !matches!(allocated, 8 | 16) || stored == 0 || stored > allocated || high != stored - 1 {
-            return Err(format!(
-                "{allocated} bits per pixel, {stored} stored, high bit {high}: not supported"
-            ));
-        }
-        let is_signed = number(tags::PIXEL_REPRESENTATION) == Some(1);
+        let bits = Bits::read(file, is_float)?;
         Ok(Self {
             path: path.into(),
             syntax,
             rows,
             columns,
             frames,
-            bits: Bits { allocated, stored, is_signed },
+            bits,
             series: text(file, tags::SERIES_INSTANCE_UID),
             series_number: file.get(tags::SERIES_NUMBER).and_then(|element| element.to_int().ok()),
             pixels_at: None,

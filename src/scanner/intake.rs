@@ -1,4 +1,4 @@
-//! The way of an instance from a peer or the watched folder into the spool.
+//! The way of an instance from a peer, the watched folder or an MRD client into the spool.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

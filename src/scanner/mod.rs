@@ -1,10 +1,11 @@
-//! Images of scanners: a DICOM receiver, a watched folder, a spool that loses nothing that was acknowledged, and the
+//! Images of scanners: a DICOM receiver, an MRD server, a watched folder, a spool that loses nothing that was acknowledged, and the
 //! order in which the images of series are sent on. And a sender, for archives and for trying all this without a scanner, and
 //! an outbox from which it delivers what was made.
 //!
 //! ```text
 //! peers ──► network ─┐
-//! folder ─► watch ───┴► Intake ─► Spool (files) ─► Desk (what is sent when) ─► Decoder (pixels)
+//! folder ─► watch ───┤
+//! MRD ────► mrd ─────┴► Intake ─► Spool (files) ─► Desk (what is sent when) ─► Decoder (pixels)
 //! ```
 //!
 //! What identifies a patient stays in the files of the spool. Other processes may read it (`spooled_images`).
@@ -14,6 +15,7 @@ mod desk;
 mod dimse;
 mod intake;
 mod limits;
+pub mod mrd;
 pub mod network;
 pub mod outbox;
 pub mod sender;

@@ -16,6 +16,7 @@ mod labels;
 mod live;
 mod lossless;
 mod machine;
+mod mrd;
 #[path = "../support/nifti.rs"]
 mod nifti;
 mod oracle;

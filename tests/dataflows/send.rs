@@ -27,7 +27,7 @@ fn send(to: &str, arguments: &[&str]) -> Output {
     spsam().arg("send").args(arguments).args(["--to", to, "--wait", "120"]).output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned()
 }
 
@@ -43,7 +43,7 @@ fn stream(bench: &Bench, output: &str, address: &str, series: usize) -> Run {
 }
 
 /// Label maps of `spsam infer` for the volumes of the bench, with rows from the last to the first, as series have them.
-fn offline(bench: &Bench) -> Vec<Array3<u8>> {
+pub fn offline(bench: &Bench) -> Vec<Array3<u8>> {
     let flow = bench.dataflow("dataflows/infer.yml", |text| text);
     let mut run = bench.start(&flow, "offline", &[("SPSAM_LABELS", "")]);
     assert!(run.finish().success(), "{}", run.log());
@@ -56,7 +56,7 @@ fn offline(bench: &Bench) -> Vec<Array3<u8>> {
         .collect()
 }
 
-fn labels(folder: &Path) -> Vec<Array3<u8>> {
+pub fn labels(folder: &Path) -> Vec<Array3<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut paths: Vec<PathBuf> =
         entries.filter(|path| path.to_string_lossy().ends_with(".nii.gz")).collect();

@@ -113,6 +113,11 @@ proptest! {
     }
 
     #[test]
+    fn damaged_mrd_scans_are_read_or_refused(bytes in of(samples::mrds())) {
+        parsers::mrd(&bytes);
+    }
+
+    #[test]
     fn damaged_messages_are_joined_or_refused(bytes in of(samples::wires())) {
         parsers::wire(&bytes);
     }
@@ -123,12 +128,13 @@ proptest! {
 #[test]
 fn the_corpus_is_made_of_inputs_that_are_read() {
     type Reader = (&'static str, Vec<Vec<u8>>, fn(&[u8]) -> bool);
-    let readers: [Reader; 5] = [
+    let readers: [Reader; 6] = [
         ("volume", samples::volumes(), parsers::volume),
         ("checkpoint", samples::checkpoints(), parsers::checkpoint),
         ("bundle", samples::bundles(), parsers::bundle),
         ("control", samples::controls(), parsers::control),
         ("wire", samples::wires(), parsers::wire),
+        ("mrd", samples::mrds(), parsers::mrd),
     ];
     for (name, inputs, read) in readers {
         for (index, bytes) in inputs.iter().enumerate() {

@@ -16,6 +16,7 @@ use self_prompt_sam::message::control::{
 };
 use self_prompt_sam::message::{SliceHeader, decode_prompts, keys, text};
 use self_prompt_sam::runtime::{Assembler, Input, InputKind, decode_window_prompts};
+use self_prompt_sam::scanner::mrd::{self, Message, Meta, Position, ReadLimits, ScanHeader};
 use self_prompt_sam::training::TrainingConfig;
 use self_prompt_sam::volume::{CaseFiles, CasePlan, Image, read_labels};
 use self_prompt_sam::weights::{list, load_strict};
@@ -139,6 +140,42 @@ pub fn control(bytes: &[u8]) -> bool {
         from_json::<Progress>(json).is_ok(),
     ]
     .contains(&true)
+}
+
+/// What an MRD client sends: messages, until they end or one cannot be read. True if that was at the end of a message.
+pub fn mrd(bytes: &[u8]) -> bool {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else {
+        return false;
+    };
+    let limits = ReadLimits { pixel_bytes: 1 << 24, ..ReadLimits::default() };
+    runtime.block_on(async {
+        let mut reader = mrd::Reader::new(bytes, limits);
+        let (mut scan, mut images) = (ScanHeader::default(), mrd::Images::default());
+        loop {
+            match reader.next().await {
+                Ok(Message::Header(text)) => scan = ScanHeader::parse(&text).unwrap_or_default(),
+                Ok(Message::Image(header, layout, attributes)) => {
+                    if let Ok(meta) = Meta::parse(&attributes) {
+                        assert!(Meta::parse(meta.to_xml().as_bytes()).is_ok());
+                    }
+                    let Ok(placements) = mrd::describe(&header, &layout, &scan, Position::Centre) else {
+                        continue;
+                    };
+                    let Ok(object) = images.object(&header, &scan, &layout, placements) else { continue };
+                    assert!(object.before_pixels().is_ok(), "an image cannot be written");
+                    let mut length = 0;
+                    while let Ok(pixels) = reader.pixels().await
+                        && !pixels.is_empty()
+                    {
+                        length += layout.pixel.convert(&pixels).len();
+                    }
+                    assert!(length <= object.pixel_bytes());
+                }
+                Ok(_) => {}
+                Err(fault) => return matches!(fault, mrd::Fault::Left),
+            }
+        }
+    })
 }
 
 const INPUTS: [Input; 4] = [

@@ -1,5 +1,6 @@
 //! Valid inputs of every reader in `parsers.rs`, from which mutation and fuzzing start.
 
+use self_prompt_sam::scanner::mrd::{ImageHeader, encode_header, encode_text};
 use serde_json::json;
 
 use crate::nifti::Nifti;
@@ -86,6 +87,39 @@ pub fn checkpoints() -> Vec<Vec<u8>> {
         .into_iter()
         .map(|(what, bytes)| [&[what][..], &bytes].concat())
         .collect()
+}
+
+/// Scans of MRD clients: with a description, images of two kinds, and samples.
+pub fn mrds() -> Vec<Vec<u8>> {
+    let text = |id: u8, text: &[u8]| [&[id, 0][..], &(text.len() as u32).to_le_bytes(), text].concat();
+    let described = text(
+        3,
+        b"<ismrmrdHeader xmlns='http://www.ismrm.org/ISMRMRD'><encoding><encodingLimits><slice><maximum>1</maximum>\
+        </slice></encodingLimits></encoding><sequenceParameters><TE>2.5</TE></sequenceParameters></ismrmrdHeader>",
+    );
+    let header = ImageHeader {
+        data_type: 1,
+        matrix_size: [3, 2, 1],
+        field_of_view: [3.0, 2.0, 1.0],
+        channels: 1,
+        read_dir: [1.0, 0.0, 0.0],
+        phase_dir: [0.0, 1.0, 0.0],
+        slice_dir: [0.0, 0.0, 1.0],
+        ..ImageHeader::default()
+    };
+    let attributes = "<ismrmrdMeta><meta><name>a</name><value>b</value></meta></ismrmrdMeta>";
+    let image = [&encode_header(&header, attributes)[..], &[1; 12]].concat();
+    let volume = ImageHeader { data_type: 7, matrix_size: [2, 1, 3], ..header };
+    let volume = [&encode_header(&volume, "")[..], &[0; 48]].concat();
+    let mut samples = [&1008u16.to_le_bytes()[..], &[0; 340]].concat();
+    (samples[2 + 34], samples[2 + 38]) = (2, 1);
+    samples.extend([0; 16]);
+    let close = vec![4, 0];
+    vec![
+        [described, image.clone(), image.clone(), close.clone()].concat(),
+        [text(3, b"Dummy XML header"), encode_text("{}"), volume, samples, close].concat(),
+        image,
+    ]
 }
 
 /// Messages of two slices on each edge, in the format of `parsers::wire`.

@@ -153,7 +153,7 @@ impl Infer {
     }
 
     /// What the nodes read from their environment.
-    fn settings(&self) -> Result<[(&'static str, OsString); 19]> {
+    fn settings(&self) -> Result<[(&'static str, OsString); 20]> {
         let text = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
         Ok([
             ("SPSAM_INPUT", absolute(&self.input)?.into()),

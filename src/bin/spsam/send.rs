@@ -1,5 +1,6 @@
 //! `spsam send`.
 
+mod mrd;
 mod play;
 mod queue;
 
@@ -22,6 +23,9 @@ pub struct Send {
     /// Address and port of the receiver.
     #[arg(long, default_value = "localhost:11112", value_name = "HOST:PORT")]
     to: String,
+    /// Stream by MRD (ISMRMRD) to this server instead, on one connection, and count the masks that come back.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["to", "break_off", "repeat", "interleave"])]
+    mrd: Option<String>,
     /// AE title by which the receiver is called.
     #[arg(long, default_value = "SPSAM", value_name = "TITLE")]
     aec: String,
@@ -60,6 +64,9 @@ fn rate(text: &str) -> Result<f64, String> {
 
 impl Send {
     pub fn run(self) -> Result<()> {
+        if let Some(address) = &self.mrd {
+            return self.stream(address);
+        }
         let to = Destination::new(&self.to, &self.aec, &self.aet).map_err(|reason| eyre!(reason))?;
         let order = Order { seed: self.shuffle, interleave: self.interleave };
         let queue = Queue::find(&self.paths, self.axis)?;
@@ -96,6 +103,20 @@ impl Send {
             [] => Ok(()),
             [only] => bail!("{only}"),
             [first, ..] => bail!("{} images were refused, the first: {first}", refused.len()),
+        }
+    }
+    /// Streams by MRD.
+    fn stream(&self, address: &str) -> Result<()> {
+        let series = Queue::find(&self.paths, self.axis)?.by_series(self.shuffle);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let wait = Duration::from_secs(self.wait);
+        let mrd::Returned { sent, masks, seconds, lines } =
+            runtime.block_on(mrd::play(address, &series, self.rate, wait))?;
+        println!("sent {sent} images of {} series; {masks} masks came back in {seconds:.1} s", series.len());
+        lines.iter().for_each(|line| println!("{address}: {line}"));
+        match lines.iter().find(|line| line.starts_with("ERROR")) {
+            Some(line) => bail!("{address}: {line}"),
+            None => Ok(()),
         }
     }
 }

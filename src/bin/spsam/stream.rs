@@ -32,6 +32,22 @@ pub struct Stream {
     /// AE titles of peers that may send, separated by commas. Default: any, from this machine only.
     #[arg(long, env = "SPSAM_ALLOWED_AES", default_value = "", hide_default_value = true)]
     allow: String,
+    /// Also listen for scanners that stream by MRD (ISMRMRD): a port of this machine, by convention 9002, or address:port. An
+    /// address that other machines can reach needs --mrd-allow.
+    #[arg(long, env = "SPSAM_MRD", value_name = "PORT", default_value = "", hide_default_value = true)]
+    mrd: String,
+    /// IP addresses of MRD clients, separated by commas. Default: any, from this machine only.
+    #[arg(
+        long,
+        env = "SPSAM_MRD_ALLOW",
+        value_name = "ADDRESSES",
+        default_value = "",
+        hide_default_value = true
+    )]
+    mrd_allow: String,
+    /// What MRD clients get back: any of masks, provisional and originals, separated by commas, or none.
+    #[arg(long, env = "SPSAM_MRD_RETURN", value_name = "WHAT", default_value = "masks")]
+    mrd_return: String,
     /// Folder whose DICOM files are taken, also those in subfolders and those that appear later.
     #[arg(long, env = "SPSAM_WATCH")]
     watch: Option<PathBuf>,
@@ -98,12 +114,15 @@ impl Stream {
             None => Flow::Own(super::project()?.join("dataflows/stream.yml")),
         };
         let folder = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
-        let settings: [(_, OsString); 21] = [
+        let settings: [(_, OsString); 24] = [
             ("SPSAM_MODEL", absolute(&self.model)?.into()),
             ("SPSAM_OUTPUT", absolute(&self.output)?.into()),
             ("SPSAM_LISTEN", self.listen.into()),
             ("SPSAM_AE", self.ae.into()),
             ("SPSAM_ALLOWED_AES", self.allow.into()),
+            ("SPSAM_MRD", self.mrd.into()),
+            ("SPSAM_MRD_ALLOW", self.mrd_allow.into()),
+            ("SPSAM_MRD_RETURN", self.mrd_return.into()),
             ("SPSAM_WATCH", folder(&self.watch)?.unwrap_or_default().into()),
             ("SPSAM_SPOOL", folder(&self.spool)?.unwrap_or_default().into()),
             ("SPSAM_SERIES_IDLE_SECS", self.idle.to_string().into()),

@@ -1,6 +1,7 @@
-//! The scanner source: what its receiver and its folder bring (`scanner`) goes to the loader image by image, until the
-//! loader has acknowledged it.
+//! The scanner source: what its receivers and its folder bring (`scanner`) goes to the loader image by image, until the
+//! loader has acknowledged it. Masks go back to the clients that stream by MRD.
 
+mod masks;
 mod settings;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,9 +17,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::events::{Flow, Happening, send, serve};
 use super::join::{Leave, join};
+use crate::message::live::{FrameAck, FrameAckMessage};
 use crate::message::{encode_text, from_json, text, to_json};
+use crate::scanner::mrd::MrdServer;
 use crate::scanner::network::Receiver;
 use crate::scanner::{Decoded, Decoder, Desk, Intake, Outgoing, Request, Spool, Watch};
+use masks::{MASKS, MaskReturn};
 pub use settings::SourceSettings;
 
 /// Input of the acknowledgements.
@@ -34,6 +38,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 enum Told {
     /// A series has a new image.
     Stored(String),
+    /// The client of a series has sent everything.
+    Ended(String),
     Decoded(Box<Decoded>),
 }
 
@@ -41,6 +47,7 @@ enum Told {
 pub struct Source {
     network: Runtime,
     receiver: Option<Receiver>,
+    mrd: Option<MrdServer>,
     watch: Option<Watch>,
     desk: Desk,
     to_io: UnboundedSender<Told>,
@@ -71,11 +78,20 @@ impl Source {
             tracing::info!("{} listens on {}", listen.title, receiver.address()?);
             eyre::Ok(receiver)
         });
+        let mrd = settings.mrd.as_ref().map(|listen| {
+            let to_loop = to_io.clone();
+            let ended = move |series_id| drop(to_loop.send(Told::Ended(series_id))); // as above
+            let server = network.block_on(MrdServer::bind(listen.clone(), intake.clone(), ended));
+            let server = server.wrap_err_with(|| format!("SPSAM_MRD: {}", listen.address))?;
+            tracing::info!("the MRD server listens on {}", server.address()?);
+            eyre::Ok(server)
+        });
         let watch = settings.watch.as_ref().map(|folder| {
             Watch::new(folder, intake.clone()).wrap_err_with(|| format!("SPSAM_WATCH: {}", folder.display()))
         });
         Ok(Self {
             receiver: receiver.transpose()?,
+            mrd: mrd.transpose()?,
             watch: watch.transpose()?,
             desk: Desk::new(intake, settings.series_idle, Instant::now()),
             network,
@@ -94,9 +110,13 @@ impl Source {
     }
 
     fn serve(self, node: &mut DoraNode, events: &mut EventStream) -> Result<()> {
-        let Self { network, receiver, watch, mut desk, to_io, told } = self;
+        let Self { network, receiver, mrd, watch, mut desk, to_io, told } = self;
+        let mut masks = MaskReturn::new(mrd.as_ref().map(MrdServer::link));
         if let Some(receiver) = receiver {
             network.spawn(receiver.run());
+        }
+        if let Some(mrd) = mrd {
+            network.spawn(mrd.run());
         }
         if let Some(watch) = watch {
             look_at(watch)?;
@@ -105,29 +125,47 @@ impl Source {
         let outcome = serve(node, events, told, |node, happening| {
             let now = Instant::now();
             match happening {
-                Happening::Input { id, array, .. } if id == FRAME_ACK => on_ack(&mut desk, &array, now),
+                Happening::Input { id, array, .. } if id == FRAME_ACK => {
+                    on_ack(&mut desk, &masks, &array, now);
+                }
+                Happening::Input { id, parameters, array } if id == MASKS => {
+                    masks.on_mask(&parameters, &array);
+                }
                 Happening::Computed(Told::Stored(series_id)) => desk.on_stored(&series_id, now),
+                Happening::Computed(Told::Ended(series_id)) => desk.on_ended(&series_id, now),
                 Happening::Computed(Told::Decoded(decoded)) => desk.on_decoded(*decoded, now),
                 Happening::Tick => desk.on_tick(now),
                 Happening::ComputeEnded => bail!("the receiving threads have ended"),
                 Happening::NodeFailed { node } => bail!(Leave::EndedEarly(format!("node {node} died"))),
-                Happening::InputClosed(id) if id == FRAME_ACK => return Ok(Flow::Finish),
+                Happening::InputClosed(id) if id == FRAME_ACK => masks.end(now),
                 Happening::Input { .. } | Happening::InputClosed(_) => {}
-                Happening::InputsClosed | Happening::Stopped => return Ok(Flow::Finish),
+                Happening::InputsClosed => masks.end(now), // it overtakes masks
+                Happening::Stopped => return Ok(Flow::Finish),
+            }
+            if let Some(is_over) = masks.is_over(now) {
+                return Ok(if is_over { Flow::Finish } else { Flow::Continue });
             }
             proceed(node, &mut desk, &decoder)?;
             Ok(Flow::Continue)
         });
+        masks.finish(&network);
         network.shutdown_background(); // what is not acknowledged is sent to us again
         outcome
     }
 }
 
-fn on_ack(desk: &mut Desk, array: &ArrayRef, now: Instant) {
-    let message = text(array).and_then(from_json);
-    match message {
-        Ok(message) => desk.on_ack(message, now),
-        Err(error) => tracing::error!("input `{FRAME_ACK}`: {error}"),
+fn on_ack(desk: &mut Desk, masks: &MaskReturn, array: &ArrayRef, now: Instant) {
+    let message: FrameAckMessage = match text(array).and_then(from_json) {
+        Ok(message) => message,
+        Err(error) => return tracing::error!("input `{FRAME_ACK}`: {error}"),
+    };
+    let done = match &message.ack {
+        FrameAck::Done { series_id, error, .. } => Some((series_id.clone(), error.clone())),
+        _ => None,
+    };
+    desk.on_ack(message, now);
+    if let Some((series_id, error)) = done.filter(|(series_id, _)| !desk.has(series_id)) {
+        masks.on_done(&series_id, error);
     }
 }
 

@@ -1,12 +1,13 @@
 //! Settings of the scanner source.
 
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use eyre::{Result, WrapErr, bail, eyre};
 
 use crate::runtime::variables::{number, value, variable};
+use crate::scanner::mrd::{MrdListen, Position, Returns, parse_addresses};
 use crate::scanner::network::{Listen, parse_titles};
 use crate::scanner::{Limits, spool_folder};
 
@@ -18,6 +19,8 @@ const OFF: &str = "off";
 pub struct SourceSettings {
     /// `SPSAM_LISTEN`, `SPSAM_AE`, `SPSAM_ALLOWED_AES`; `None` = no DICOM receiver.
     pub listen: Option<Listen>,
+    /// `SPSAM_MRD` and further variables `SPSAM_MRD_…`; `None` = no MRD server.
+    pub mrd: Option<MrdListen>,
     /// `SPSAM_WATCH`: a folder whose DICOM files are taken.
     pub watch: Option<PathBuf>,
     /// `SPSAM_SPOOL`: `.spool` in the output folder by default.
@@ -33,21 +36,24 @@ impl SourceSettings {
     /// Reads the environment.
     ///
     /// # Errors
-    /// A variable with an invalid value, by name; an address that others can reach without a list of AE titles; neither
-    /// a receiver nor a folder.
+    /// A variable with an invalid value, by name; an address that others can reach without a list of who may send;
+    /// nothing to receive from.
     pub fn from_env() -> Result<Self> {
         let base = value("SPSAM_BASE").map(PathBuf::from).unwrap_or_default();
         let path = |name: &str| value(name).map(|value| base.join(value));
         let output = path("SPSAM_OUTPUT").unwrap_or_else(|| base.join("output"));
         let settings = Self {
             listen: listen()?,
+            mrd: mrd()?,
             watch: path("SPSAM_WATCH"),
             spool: spool_folder(path("SPSAM_SPOOL"), &output),
             series_idle: seconds("SPSAM_SERIES_IDLE_SECS", 5)?,
             limits: limits()?,
         };
-        if settings.listen.is_none() && settings.watch.is_none() {
-            bail!("SPSAM_LISTEN is `{OFF}` and SPSAM_WATCH is not set: nothing to receive from");
+        if settings.listen.is_none() && settings.watch.is_none() && settings.mrd.is_none() {
+            bail!(
+                "SPSAM_LISTEN is `{OFF}`, and neither SPSAM_WATCH nor SPSAM_MRD is set: nothing to receive from"
+            );
         }
         Ok(settings)
     }
@@ -63,11 +69,7 @@ fn listen() -> Result<Option<Listen>> {
         if address.trim() == OFF {
             return Ok(None);
         }
-        let mut addresses = address
-            .trim()
-            .to_socket_addrs()
-            .wrap_err_with(|| format!("SPSAM_LISTEN is `{address}`, expected address:port or {OFF}"))?;
-        listen.address = addresses.next().ok_or_else(|| eyre!("SPSAM_LISTEN: no address for `{address}`"))?;
+        listen.address = socket_address("SPSAM_LISTEN", &address)?;
     }
     let titles = |name: &str| {
         let text = variable(name).unwrap_or_default();
@@ -86,6 +88,40 @@ fn listen() -> Result<Option<Listen>> {
         );
     }
     Ok(Some(listen))
+}
+
+fn socket_address(name: &str, text: &str) -> Result<SocketAddr> {
+    let addresses = text.trim().to_socket_addrs();
+    let addresses = addresses.wrap_err_with(|| format!("{name} is `{text}`, expected address:port or {OFF}"));
+    addresses?.next().ok_or_else(|| eyre!("{name}: no address for `{text}`"))
+}
+
+/// The MRD server, if there is to be one; a port alone is one of this machine.
+fn mrd() -> Result<Option<MrdListen>> {
+    let Some(text) = variable("SPSAM_MRD").filter(|text| text.trim() != OFF) else { return Ok(None) };
+    let address = match text.trim().parse::<u16>() {
+        Ok(port) => SocketAddr::from(([127, 0, 0, 1], port)),
+        Err(_) => socket_address("SPSAM_MRD", &text)?,
+    };
+    let of = |name: &str| variable(name).unwrap_or_default();
+    let wrong = |name: &'static str| move |reason: String| eyre!("{name}: {reason}");
+    let default = MrdListen::new(address);
+    let mrd = MrdListen {
+        allowed: parse_addresses(&of("SPSAM_MRD_ALLOW")).map_err(wrong("SPSAM_MRD_ALLOW"))?,
+        position: Position::parse(&of("SPSAM_MRD_POSITION")).map_err(wrong("SPSAM_MRD_POSITION"))?,
+        returns: Returns::parse(&of("SPSAM_MRD_RETURN")).map_err(wrong("SPSAM_MRD_RETURN"))?,
+        wait: seconds("SPSAM_MRD_WAIT_SECS", default.wait.as_secs() as usize)?,
+        pause: seconds("SPSAM_MRD_PAUSE_SECS", default.pause.as_secs() as usize)?,
+        connections: number("SPSAM_MRD_CONNECTIONS", default.connections)?.clamp(1, 256),
+        ..default
+    };
+    if mrd.is_open_to_all() {
+        bail!(
+            "SPSAM_MRD is {}, which other machines can reach: name the IP addresses of the scanners in SPSAM_MRD_ALLOW",
+            mrd.address
+        );
+    }
+    Ok(Some(mrd))
 }
 
 fn limits() -> Result<Limits> {

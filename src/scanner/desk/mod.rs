@@ -104,6 +104,16 @@ impl Desk {
         }
     }
 
+    /// The sender of a series has said that it has sent everything.
+    pub fn on_ended(&mut self, series_id: &str, now: Instant) {
+        self.close(series_id, now);
+    }
+
+    /// Whether the series is not finished.
+    pub fn has(&self, series_id: &str) -> bool {
+        self.series.contains_key(series_id)
+    }
+
     /// A late image: the series begins again.
     fn reopen(&mut self, series_id: &str, now: Instant) {
         let Some(series) = self.series.get_mut(series_id) else { return };

@@ -3,6 +3,7 @@
 mod delivery;
 mod folder;
 mod hostile;
+mod mrd;
 mod outbox;
 mod peer;
 mod receiver;

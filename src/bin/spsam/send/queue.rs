@@ -111,13 +111,19 @@ impl Queue {
         self.series.len()
     }
 
-    /// The images in the order of sending.
-    pub fn items(&self, order: &Order) -> Vec<Item> {
+    /// The images of each series in the order of sending.
+    pub fn by_series(&self, seed: Option<u64>) -> Vec<Vec<Item>> {
         let mut series = self.series.clone();
-        if let Some(seed) = order.seed {
+        if let Some(seed) = seed {
             let mut random = Pcg64Mcg::seed_from_u64(seed);
             series.iter_mut().for_each(|items| items.shuffle(&mut random));
         }
+        series
+    }
+
+    /// The images in the order of sending.
+    pub fn items(&self, order: &Order) -> Vec<Item> {
+        let series = self.by_series(order.seed);
         if !order.interleave {
             return series.into_iter().flatten().collect();
         }
