@@ -6,7 +6,13 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ndarray::Array3;
+use self_prompt_sam::volume::read_labels;
+
 use super::harness::{Bench, label_maps, project, python};
+
+/// Least Dice between the results of the example nodes and of our own.
+const AGREE: f64 = 0.95;
 
 /// Both examples make boxes from labels.
 #[test]
@@ -123,4 +129,53 @@ fn replacing_a_node_in_a_running_dataflow_loses_nothing() {
     wait_for(CASES);
     assert!(attached.wait().unwrap().success());
     assert!(output.join("report.html").exists());
+}
+
+/// Dice of each class between two label maps.
+fn agreement(one: &Path, other: &Path) -> Vec<f64> {
+    let [one, other] = [one, other].map(|path| read_labels(path).unwrap().0);
+    let count = |labels: &Array3<u8>, class: u8| labels.iter().filter(|&&label| label == class).count();
+    let classes = 1..=one.iter().copied().max().unwrap();
+    classes
+        .map(|class| {
+            let both = one.iter().zip(&other).filter(|(a, b)| **a == class && **b == class).count();
+            2.0 * both as f64 / (count(&one, class) + count(&other, class)) as f64
+        })
+        .collect()
+}
+
+/// A box per class around the auxiliary masks, as the examples make it, is as good for the shipped model as its own point, box
+/// and mask.
+#[test]
+fn boxes_of_example_nodes_are_as_good_as_the_models_own_prompts() {
+    let bench = Bench::alone(1, 4);
+    let model = project().join("models/hippocampus");
+    let head = project().join(".spsam/sample/mni152_t1.nii.gz");
+    let path = path_with_python();
+    let settings = [
+        ("SPSAM_INPUT", head.to_str().unwrap()),
+        ("SPSAM_MODEL", model.to_str().unwrap()),
+        ("SPSAM_ROI", "left=-44,-46,-32,-9,6,6;right=9,-46,-32,44,6,6"),
+        ("SPSAM_LABELS", ""),
+        ("SPSAM_PRECISION", "auto"),
+        ("PATH", &path),
+    ];
+    let examples = project().join("examples/custom-prompt-python");
+    let own = "path: ../target/release/spsam-prompt-extractor";
+    for (name, program) in [
+        ("ours", own.to_owned()),
+        ("python", format!("path: {}/prompt_node.py", examples.display())),
+        ("rust", "path: ../target/release/custom-prompt-rust".to_owned()),
+    ] {
+        let flow = bench.dataflow("dataflows/infer.yml", |text| text.replace(own, &program));
+        let mut run = bench.start(&flow, name, &settings);
+        assert!(run.finish().success(), "{name}; log:\n{}", run.log());
+    }
+    for side in ["mni152_t1_left.nii.gz", "mni152_t1_right.nii.gz"] {
+        let [ours, python, rust] = ["ours", "python", "rust"].map(|name| bench.path(name).join(side));
+        assert_eq!(fs::read(&python).unwrap(), fs::read(&rust).unwrap(), "the examples make the same boxes");
+        let agreement = agreement(&ours, &python);
+        println!("{side}: {agreement:.4?}");
+        assert!(agreement.len() == 2 && agreement.iter().all(|&dice| dice > AGREE), "{side}: {agreement:?}");
+    }
 }
