@@ -118,7 +118,7 @@ fn check_live(bench: &Bench) {
     assert!(maps.values().all(|map| *map == offline), "the label map is not that of an offline run");
     let case = maps.keys().next().unwrap().strip_suffix(".nii.gz").unwrap();
     let segmentation = bench.path("live").join(format!("{case}.seg.dcm"));
-    assert_eq!(segmentations(&bench.path("live")), [segmentation.clone()]);
+    assert_eq!(segmentations(&bench.path("live")), std::slice::from_ref(&segmentation));
     assert_same_segmentation(&segmentation, &bench.path("of_dicom/head.seg.dcm"));
     assert_valid(&segmentation);
     check_segmentation(bench, &bench.path("live"), case);

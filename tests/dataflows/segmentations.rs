@@ -91,7 +91,7 @@ fn a_late_image_replaces_the_segmentation_of_its_series() {
     assert!(run.finish().success(), "{}", run.log());
     assert!(!run.log().to_lowercase().contains("secret"), "{}", run.log());
     assert_eq!(run.label_maps().len(), 2);
-    assert_eq!(segmentations(&bench.path("live")), [segmentation.clone()]);
+    assert_eq!(segmentations(&bench.path("live")), std::slice::from_ref(&segmentation));
     assert_ne!(uid(&segmentation), first);
     assert_valid(&segmentation);
     let flow = bench.dataflow("dataflows/infer.yml", |text| text);
