@@ -181,6 +181,7 @@ mod tests {
     use super::*;
     use crate::dicom::{Images, Kind};
     use proptest::prelude::*;
+    use std::io::Read;
 
     fn object(stored: Stored, images: usize) -> MrObject {
         let placement = |index: usize| Placement {
@@ -265,9 +266,15 @@ mod tests {
         let pixels: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let bytes = [object.before_pixels().unwrap(), pixels].concat();
         std::fs::write(folder.path().join("a.dcm"), bytes).unwrap();
-        let image = crate::volume::Image::read(folder.path()).unwrap();
-        assert_eq!(image.voxels.dim(), (1, 2, 3, 2));
-        assert_eq!(image.voxels[[0, 1, 2, 0]], values[6]);
-        assert_eq!(image.voxels[[0, 0, 0, 1]], values[5]);
+        let study = crate::dicom::study(folder.path()).unwrap();
+        let volume = study.volumes.into_iter().next().unwrap().volume.unwrap();
+        assert_eq!((volume.shape(), volume.numbers()), ([2, 3, 2], crate::dicom::Numbers::Real));
+        let mut read = Vec::new();
+        crate::dicom::FrameReader::new(volume).read_to_end(&mut read).unwrap();
+        let read: Vec<f32> =
+            read.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        // The last row comes first.
+        assert_eq!((read[6], read[4]), (values[10], values[0]));
+        assert_eq!(read.len(), values.len());
     }
 }
