@@ -125,7 +125,7 @@ fn a_first_pass_is_answered_with_what_it_found_and_nothing_is_written() {
     // The network's rows run from back to front, as those of this volume.
     let found = Some([[1, 2], [0, 1], [0, 1]]);
     let located = Ack::Located { case_id: "unknown".into(), found };
-    assert_eq!(answers(), [located.clone()]);
+    assert_eq!(answers(), std::slice::from_ref(&located));
     // The answer was lost: the loader announces the case again, or sends its window again.
     desk.take(Job::Case(made("s", true)));
     desk.take(Job::Window(Box::new(window(0))));
