@@ -88,11 +88,11 @@ fn nothing_is_lost_and_results_are_those_of_the_segmenter() {
                 }
             });
         }
+        let _stop = Stop(&busy);
         for round in 0..rounds {
             let run = run_to_the_end(bench.start(&flow, &format!("busy-{round}"), &[]));
             assert_eq!(run.label_maps(), expected, "busy run {round} differs");
         }
-        busy.store(false, Ordering::Relaxed);
     });
 
     let run = run_to_the_end(bench.start(&tiny_pool, "tiny-pool", &[]));
@@ -105,6 +105,15 @@ fn nothing_is_lost_and_results_are_those_of_the_segmenter() {
         run.kill(victim);
         let run = run_to_the_end(run);
         assert_eq!(run.label_maps(), expected, "the run in which {victim} was killed differs");
+    }
+}
+
+/// Ends the threads that keep the CPU busy, also if the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 
