@@ -126,6 +126,8 @@ pub enum Ack {
     Located {
         /// Name of the case of the first pass.
         case_id: String,
+        /// Its first segment: a case that is planned anew has another.
+        first_segment: i64,
         /// The foreground, if there is any.
         found: Option<VoxelBox>,
     },

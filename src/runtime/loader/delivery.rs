@@ -157,7 +157,7 @@ impl Delivery {
             self.writer_id = Some(writer_id);
         }
         match ack {
-            Ack::Located { case_id, found } => self.on_located(node, &case_id, found)?,
+            Ack::Located { first_segment, found, .. } => self.on_located(node, first_segment, found)?,
             ack => news.extend(self.on_ack(ack)),
         }
         Ok(news)
@@ -231,15 +231,14 @@ impl Delivery {
     }
 
     /// Opens the second pass over a case, around what the first has found.
-    fn on_located(&mut self, node: &mut DoraNode, case_id: &str, found: Option<VoxelBox>) -> Result<()> {
-        let is_meant = |case: &OpenCase| case.plan.files.case_id == case_id;
-        let first = self.open.iter().find(|(_, case)| is_meant(case)).map(|(&first, _)| first);
-        let Some(OpenCase { prepared, second: Some(second), .. }) =
-            first.and_then(|first| self.open.remove(&first))
-        else {
-            return Ok(()); // answered before
+    fn on_located(&mut self, node: &mut DoraNode, first: i64, found: Option<VoxelBox>) -> Result<()> {
+        if self.open.get(&first).is_none_or(|case| case.second.is_none()) {
+            return Ok(()); // answered before, or planned anew since
+        }
+        let Some(OpenCase { prepared, second: Some(second), .. }) = self.open.remove(&first) else {
+            return Ok(());
         };
-        first.into_iter().for_each(|first| self.dispatcher.close_case(first));
+        self.dispatcher.close_case(first);
         let plan = second.plan.around(found);
         let (windows, all) = (plan.windows().len(), second.plan.windows().len());
         tracing::info!("case {}: {windows} of {all} windows, found {found:?}", plan.files.case_id.as_str());

@@ -87,18 +87,14 @@ impl Desk {
         match job {
             Job::Case(CaseMessage::Open(open)) => self.open_case(*open),
             Job::Case(CaseMessage::Failed { case_id, error }) => {
-                let first_pass = search_name(&case_id);
-                let is_of_it = |name: &String| [&case_id, &first_pass].contains(&name);
-                self.open.retain(|name, _| !is_of_it(name));
-                self.early.retain(|_, window| !is_of_it(&window.header.case_id));
+                self.forget(&case_id);
                 self.closed.insert(case_id.clone());
                 self.export(Export::GivenUp { case_id, error });
             }
             Job::Case(CaseMessage::Dropped { case_id }) => {
-                self.early.retain(|_, window| window.header.case_id != case_id);
-                self.open.remove(&case_id);
+                self.forget(&case_id);
                 if !self.answer_again(&case_id) {
-                    self.remember(Self::nothing(&case_id, false), case_id);
+                    self.remember(Ack::Shown { case_id: case_id.clone(), bounds: None }, case_id);
                 }
             }
             Job::Case(CaseMessage::Background { case_id, classes, live }) => {
@@ -111,13 +107,26 @@ impl Desk {
         }
     }
 
+    /// Gives up both passes over a case.
+    fn forget(&mut self, case_id: &str) {
+        let first_pass = search_name(case_id);
+        let is_of_it = |name: &str| name == case_id || name == first_pass;
+        self.open.retain(|name, _| !is_of_it(name));
+        self.early.retain(|_, window| !is_of_it(&window.header.case_id));
+    }
+
     fn open_case(&mut self, open: CaseOpen) {
         let case_id = open.plan.files.case_id.clone();
         if self.closed.contains(&case_id) {
             return self.export(Export::AnswerAgain { case_id });
         }
+        // What an earlier plan of the case has found is no answer to this one.
+        let is_other = |ack: &Ack| matches!(ack, Ack::Located { first_segment, .. } if *first_segment != open.first_segment);
+        self.answered.retain(|(name, ack)| *name != case_id || !is_other(ack));
         // A loader that was restarted announces its cases anew.
-        let is_known = |known: &OpenCase| known.open.session_id == open.session_id;
+        let is_known = |known: &OpenCase| {
+            known.open.session_id == open.session_id && known.open.first_segment == open.first_segment
+        };
         if self.answer_again(&case_id) || self.open.get(&case_id).is_some_and(is_known) {
             return;
         }
@@ -165,8 +174,15 @@ impl Desk {
             Ok(true) => self.close_case(case_id),
             Err(error) if self.writes_nothing(&case_id) => {
                 tracing::warn!("case {case_id}, of which nothing is written: {error:#}");
-                let search = self.open.remove(&case_id).is_some_and(|case| case.open.search);
-                self.remember(Self::nothing(&case_id, search), case_id);
+                let ack = match self.open.remove(&case_id).filter(|case| case.open.search) {
+                    Some(case) => Ack::Located {
+                        case_id: case_id.clone(),
+                        first_segment: case.open.first_segment,
+                        found: None,
+                    },
+                    None => Ack::Shown { case_id: case_id.clone(), bounds: None },
+                };
+                self.remember(ack, case_id);
             }
             Err(error) => {
                 self.open.remove(&case_id);
@@ -191,7 +207,8 @@ impl Desk {
             return self.show(case_id, live, Some(&labels), open.classes.len(), work);
         } else if open.search {
             let found = foreground_box(labels.view());
-            return self.remember(Ack::Located { case_id: case_id.clone(), found }, case_id);
+            let first_segment = open.first_segment;
+            return self.remember(Ack::Located { case_id: case_id.clone(), first_segment, found }, case_id);
         }
         self.closed.insert(case_id);
         let slices = self.slices;
@@ -221,15 +238,6 @@ impl Desk {
         self.answer(ack.clone());
         self.answered.push_back((case_id, ack));
         self.answered.drain(..self.answered.len().saturating_sub(MAX_ANSWERED));
-    }
-
-    /// The answer for a case of which nothing is written, if it shows or finds nothing.
-    fn nothing(case_id: &str, search: bool) -> Ack {
-        let case_id = case_id.to_owned();
-        match search {
-            true => Ack::Located { case_id, found: None },
-            false => Ack::Shown { case_id, bounds: None },
-        }
     }
 
     /// Answers again for a case of which nothing is written; false if it is not complete.

@@ -24,6 +24,15 @@ fn window(segment_id: i64) -> Window {
     Assembler::new(vec![LOGITS]).add(&LOGITS, header, &logits).unwrap().unwrap()
 }
 
+/// The answers so far.
+fn acks(told: &mut tokio::sync::mpsc::UnboundedReceiver<Told>) -> Vec<Ack> {
+    let acks = std::iter::from_fn(|| told.try_recv().ok()).filter_map(|told| match told {
+        Told::Ack(ack) => Some(ack),
+        Told::Masks(_) | Told::SetAside(_) => None,
+    });
+    acks.collect()
+}
+
 /// A case of one image, called `unknown` as the windows: provisional, or a first pass.
 fn made(session_id: &str, search: bool) -> CaseMessage {
     let model = "
@@ -66,13 +75,7 @@ fn provisional_cases_end_without_a_failure_whatever_arrives() {
     let (to_io, mut told) = tokio::sync::mpsc::unbounded_channel();
     let (to_export, exports) = mpsc::channel();
     let mut desk = Desk::new(to_export, to_io);
-    let mut answers = || {
-        let acks = std::iter::from_fn(|| told.try_recv().ok()).filter_map(|told| match told {
-            Told::Ack(ack) => Some(ack),
-            Told::Masks(_) | Told::SetAside(_) => None,
-        });
-        acks.collect::<Vec<_>>()
-    };
+    let mut answers = || acks(&mut told);
     let shown = || Ack::Shown { case_id: "unknown".into(), bounds: None };
     // A window of a loader that has restarted since changes nothing.
     desk.take(Job::Case(made("another run", false)));
@@ -108,13 +111,7 @@ fn a_first_pass_is_answered_with_what_it_found_and_nothing_is_written() {
     let (to_io, mut told) = tokio::sync::mpsc::unbounded_channel();
     let (to_export, exports) = mpsc::channel();
     let mut desk = Desk::new(to_export, to_io);
-    let mut answers = || {
-        let acks = std::iter::from_fn(|| told.try_recv().ok()).filter_map(|told| match told {
-            Told::Ack(ack) => Some(ack),
-            Told::Masks(_) | Told::SetAside(_) => None,
-        });
-        acks.collect::<Vec<_>>()
-    };
+    let mut answers = || acks(&mut told);
     desk.take(Job::Case(made("s", true)));
     let Some(case) = desk.open.get_mut("unknown") else { panic!("the case is not open") };
     let logits = ndarray::Array4::from_shape_fn((2, 1, 2, 2), |(class, _, row, column)| {
@@ -124,11 +121,30 @@ fn a_first_pass_is_answered_with_what_it_found_and_nothing_is_written() {
     desk.close_case("unknown".into());
     // The network's rows run from back to front, as those of this volume.
     let found = Some([[1, 2], [0, 1], [0, 1]]);
-    let located = Ack::Located { case_id: "unknown".into(), found };
+    let located = Ack::Located { case_id: "unknown".into(), first_segment: 0, found };
     assert_eq!(answers(), std::slice::from_ref(&located));
     // The answer was lost: the loader announces the case again, or sends its window again.
     desk.take(Job::Case(made("s", true)));
     desk.take(Job::Window(Box::new(window(0))));
     assert_eq!(answers(), [located, Ack::Segment(0)]);
+    // Planned anew, with other images: what was found before is no answer.
+    let CaseMessage::Open(mut anew) = made("s", true) else { panic!("another message") };
+    anew.first_segment = 7;
+    desk.take(Job::Case(CaseMessage::Open(anew)));
+    assert_eq!(answers(), []);
+    assert!(desk.open.contains_key("unknown"));
     assert!(exports.try_recv().is_err(), "something is written");
+}
+
+#[test]
+fn a_case_that_is_dropped_is_dropped_in_its_first_pass() {
+    let (to_io, _told) = tokio::sync::mpsc::unbounded_channel();
+    let (to_export, _exports) = mpsc::channel();
+    let mut desk = Desk::new(to_export, to_io);
+    let CaseMessage::Open(mut open) = made("s", true) else { panic!("another message") };
+    open.plan.files.case_id = search_name("unknown");
+    desk.take(Job::Case(CaseMessage::Open(open)));
+    assert_eq!(desk.open.len(), 1);
+    desk.take(Job::Case(CaseMessage::Dropped { case_id: "unknown".into() }));
+    assert!(desk.open.is_empty());
 }
