@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 seconds=${1:?seconds for each target}
 shift
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(volume checkpoint bundle wire control mrd)
+[ ${#targets[@]} -gt 0 ] || targets=(volume checkpoint bundle wire control mrd dicom association)
 
 export LIBTORCH=${LIBTORCH:-$PWD/.spsam/libtorch}
 export LD_LIBRARY_PATH=$LIBTORCH/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}

@@ -27,5 +27,5 @@ fn the_python_prompt_node_is_short_and_needs_only_dora_pyarrow_and_numpy() {
     assert!(source.lines().count() < 60);
     let imports: Vec<&str> =
         source.lines().filter(|line| line.starts_with("import ") || line.starts_with("from ")).collect();
-    assert_eq!(imports, ["import os", "import numpy as np", "import pyarrow as pa", "from dora import Node"]);
+    assert_eq!(imports, ["import numpy as np", "import pyarrow as pa", "from dora import Node"]);
 }

@@ -1,12 +1,22 @@
 //! Readers of files and messages on damaged inputs: they return an error, and never panic, hang or use unlimited
 //! memory. The fuzz targets (`fuzz/`) run the same readers for longer; tests of their findings are at the end.
 
+use dicom_core::value::DataSetSequence;
+use dicom_core::{DataElement, VR};
+use dicom_dictionary_std::{tags, uids};
+use dicom_object::InMemDicomObject;
+use dicom_ul::pdu::{
+    AssociationRQ, PDataValue, PDataValueType, Pdu, PresentationContextProposed, UserVariableItem,
+};
+use dicom_ul::write_pdu;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use self_prompt_sam::bundle::Bundle;
+use self_prompt_sam::dicom::TRANSFER_SYNTAXES;
 
 use crate::parsers;
 use crate::samples;
+use crate::scanner::peer::{MR, command, data_set, image, store_command, text, us, write_file};
 
 /// One change to the bytes of a valid input.
 #[derive(Debug, Clone)]
@@ -118,9 +128,94 @@ proptest! {
     }
 
     #[test]
+    fn damaged_dicom_files_are_read_or_refused(bytes in of(dicoms())) {
+        parsers::dicom(&bytes);
+    }
+
+    #[test]
     fn damaged_messages_are_joined_or_refused(bytes in of(samples::wires())) {
         parsers::wire(&bytes);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn damaged_associations_are_ended_one_way_or_the_other(bytes in of(associations())) {
+        parsers::association(&bytes);
+    }
+}
+
+/// A byte that says what follows, and a file or a data set in Explicit VR Little Endian.
+fn dicoms() -> Vec<Vec<u8>> {
+    let explicit = TRANSFER_SYNTAXES.iter().position(|uid| *uid == uids::EXPLICIT_VR_LITTLE_ENDIAN).unwrap();
+    let plain = image("1.2.4", 0);
+    let mut several = plain.clone(); // a sequence, of items that are read
+    let code = InMemDicomObject::from_element_iter([DataElement::new(tags::CODE_VALUE, VR::SH, "113091")]);
+    several.put(DataElement::new(tags::DERIVATION_CODE_SEQUENCE, VR::SQ, DataSetSequence::from(vec![code])));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("image.dcm");
+    write_file(&plain, &file);
+    let mut samples = vec![[&[0][..], &std::fs::read(&file).unwrap()].concat()];
+    for object in [plain, several] {
+        samples.push([&[1 + explicit as u8][..], &data_set(&object)].concat());
+    }
+    samples
+}
+
+/// Associations that are requested, used and released: C-ECHO, and C-STORE in two fragments.
+fn associations() -> Vec<Vec<u8>> {
+    let pdus = |values: Vec<PDataValue>| {
+        let mut bytes = Vec::new();
+        let context = |id, class: &str, syntax: &str| PresentationContextProposed {
+            id,
+            abstract_syntax: class.into(),
+            transfer_syntaxes: vec![syntax.into()],
+        };
+        let request = Pdu::AssociationRQ(AssociationRQ {
+            protocol_version: 1,
+            called_ae_title: "SPSAM".into(),
+            calling_ae_title: "MODALITY".into(),
+            application_context_name: "1.2.840.10008.3.1.1.1".into(),
+            presentation_contexts: vec![
+                context(1, uids::VERIFICATION, uids::IMPLICIT_VR_LITTLE_ENDIAN),
+                context(3, MR, uids::EXPLICIT_VR_LITTLE_ENDIAN),
+            ],
+            user_variables: vec![
+                UserVariableItem::MaxLength(16384),
+                UserVariableItem::ImplementationClassUID("1.2.3".into()),
+            ],
+        });
+        write_pdu(&mut bytes, &request).unwrap();
+        for value in values {
+            write_pdu(&mut bytes, &Pdu::PData { data: vec![value] }).unwrap();
+        }
+        write_pdu(&mut bytes, &Pdu::ReleaseRQ).unwrap();
+        bytes
+    };
+    let value = |context, value_type, data: &[u8], is_last| PDataValue {
+        presentation_context_id: context,
+        value_type,
+        is_last,
+        data: data.to_vec(),
+    };
+    let echo = command(&[
+        (0x0002, text(uids::VERIFICATION)),
+        (0x0100, us(0x30)),
+        (0x0110, us(7)),
+        (0x0800, us(0x0101)),
+    ]);
+    let data = data_set(&image("1.2.4", 0));
+    let (first, second) = data.split_at(data.len() / 2);
+    vec![
+        pdus(vec![value(1, PDataValueType::Command, &echo, true)]),
+        pdus(vec![
+            value(3, PDataValueType::Command, &store_command(8, MR, "1.2.4.1"), true),
+            value(3, PDataValueType::Data, first, false),
+            value(3, PDataValueType::Data, second, true),
+        ]),
+    ]
 }
 
 /// Start inputs of the fuzz campaigns: `SPSAM_WRITE_CORPUS=fuzz/corpus cargo test --release --test properties --
@@ -128,13 +223,15 @@ proptest! {
 #[test]
 fn the_corpus_is_made_of_inputs_that_are_read() {
     type Reader = (&'static str, Vec<Vec<u8>>, fn(&[u8]) -> bool);
-    let readers: [Reader; 6] = [
+    let readers: [Reader; 8] = [
         ("volume", samples::volumes(), parsers::volume),
         ("checkpoint", samples::checkpoints(), parsers::checkpoint),
         ("bundle", samples::bundles(), parsers::bundle),
         ("control", samples::controls(), parsers::control),
         ("wire", samples::wires(), parsers::wire),
         ("mrd", samples::mrds(), parsers::mrd),
+        ("dicom", dicoms(), parsers::dicom),
+        ("association", associations(), parsers::association),
     ];
     for (name, inputs, read) in readers {
         for (index, bytes) in inputs.iter().enumerate() {

@@ -2,20 +2,26 @@
 //! more memory than its input justifies. The fuzz targets (`fuzz/`) and the tests with damaged files call these
 //! functions. Each returns whether it could read the bytes.
 
+use std::cell::RefCell;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Float16Array, Float32Array, Int64Array, StringArray, UInt8Array, UInt16Array};
 use arrow::buffer::{Buffer, ScalarBuffer};
 use dora_node_api::{MetadataParameters, Parameter};
 use self_prompt_sam::bundle::{Bundle, BundleConfig};
+use self_prompt_sam::dicom::{Images, TRANSFER_SYNTAXES, study};
 use self_prompt_sam::message::control::{
     Ack, AckMessage, CaseMessage, Command, Order, Progress, Status, Supply, from_json, to_json,
 };
 use self_prompt_sam::message::{SliceHeader, decode_prompts, keys, text};
 use self_prompt_sam::runtime::{Assembler, Input, InputKind, decode_window_prompts};
+use self_prompt_sam::scanner::network::{Listen, Receiver};
+use self_prompt_sam::scanner::{Intake, Limits, Spool};
 use self_prompt_sam::scanner::mrd::{self, Message, Meta, Position, ReadLimits, ScanHeader};
 use self_prompt_sam::training::TrainingConfig;
 use self_prompt_sam::volume::{CaseFiles, CasePlan, Image, read_labels};
@@ -175,6 +181,107 @@ pub fn mrd(bytes: &[u8]) -> bool {
                 Err(fault) => return matches!(fault, mrd::Fault::Left),
             }
         }
+    })
+}
+
+/// A DICOM file, read as a series and image by image. The first byte says what the bytes are: a whole file, or the data set of one
+/// in some transfer syntax.
+pub fn dicom(bytes: &[u8]) -> bool {
+    let Some((&how, bytes)) = bytes.split_first() else { return false };
+    let file = match usize::from(how).checked_sub(1) {
+        None => bytes.to_vec(),
+        Some(syntax) => [&file_meta(TRANSFER_SYNTAXES[syntax % TRANSFER_SYNTAXES.len()]), bytes].concat(),
+    };
+    in_file("image.dcm", &file, |path| {
+        let _ = study(path.parent().unwrap_or(path));
+        let _ = Image::read(path);
+        let Ok(mut images) = Images::open(path) else { return false };
+        let mut read = true;
+        for image in 0..images.count().min(4) {
+            let placement = images.placement(image);
+            let pixels = images.pixels(image);
+            if let (Ok(placement), Ok(pixels)) = (&placement, &pixels) {
+                assert_eq!(pixels.len(), placement.rows * placement.columns);
+            }
+            read &= placement.is_ok() && pixels.is_ok();
+        }
+        read
+    })
+}
+
+/// Preamble and meta information of a DICOM file of an MR image.
+fn file_meta(syntax: &str) -> Vec<u8> {
+    let mut elements = Vec::new();
+    for (element, uid) in [(0x02u16, "1.2.840.10008.5.1.4.1.1.4"), (0x03, "1.2.3.4"), (0x10, syntax)] {
+        let length = uid.len().next_multiple_of(2);
+        elements.extend([&[2, 0][..], &element.to_le_bytes(), b"UI", &(length as u16).to_le_bytes()].concat());
+        elements.extend(uid.as_bytes());
+        elements.resize(elements.len() + length - uid.len(), 0);
+    }
+    let length = (elements.len() as u32).to_le_bytes();
+    [&[0; 128][..], b"DICM", &[2, 0, 0, 0], b"UL", &[4, 0], &length, &elements].concat()
+}
+
+thread_local! {
+    static STATION: RefCell<Option<Station>> = const { RefCell::new(None) };
+}
+/// Inputs for one receiver; then its spool is full of them, and it gives way to a new one.
+const ASSOCIATIONS: usize = 300;
+
+/// A DICOM receiver.
+struct Station {
+    address: SocketAddr,
+    served: usize,
+    _network: tokio::runtime::Runtime,
+    _spool: tempfile::TempDir,
+}
+
+impl Station {
+    fn open() -> std::io::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let limits = Limits {
+            instance_bytes: 1 << 20,
+            association_idle: Duration::from_secs(2),
+            series: ASSOCIATIONS,
+            spool_bytes: 1 << 28,
+            ..Limits::default()
+        };
+        let spool = Spool::open(folder.path(), limits).map_err(std::io::Error::other)?;
+        let intake = Arc::new(Intake::new(spool, |_| {}));
+        let network = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let mut listen = Listen::default();
+        listen.address.set_port(0);
+        let receiver = network.block_on(Receiver::bind(&listen, intake))?;
+        let address = receiver.address()?;
+        network.spawn(receiver.run());
+        Ok(Self { address, served: 0, _network: network, _spool: folder })
+    }
+
+    /// What a peer is answered.
+    fn answer(&mut self, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+        self.served += 1;
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(15)))?;
+        let _ = stream.write_all(bytes); // it may have been cut off
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut answers = Vec::new();
+        match stream.read_to_end(&mut answers) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("no answer and no end"),
+            _ => Ok(answers),
+        }
+    }
+}
+
+/// What a DICOM peer sends to a receiver: an association request and what follows. True if the association was released.
+pub fn association(bytes: &[u8]) -> bool {
+    const RELEASED: [u8; 10] = [6, 0, 0, 0, 0, 4, 0, 0, 0, 0];
+    STATION.with_borrow_mut(|station| {
+        if station.as_ref().is_none_or(|station| station.served >= ASSOCIATIONS) {
+            *station = None;
+            *station = Some(Station::open().expect("a receiver on loopback"));
+        }
+        let answers = station.as_mut().map(|station| station.answer(bytes));
+        answers.expect("a receiver").is_ok_and(|answers| answers.ends_with(&RELEASED))
     })
 }
 

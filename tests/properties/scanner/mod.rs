@@ -5,7 +5,7 @@ mod folder;
 mod hostile;
 mod mrd;
 mod outbox;
-mod peer;
+pub mod peer;
 mod receiver;
 mod sender;
 mod spool;
