@@ -74,6 +74,7 @@ fn rows() -> Vec<Row> {
         generator("point + box + mask", kinds(true, true, true)),
         generator("point + box + mask, point at the centre of the box", rule(PointRule::BoxCentre)),
         generator("point + box + mask, point at a random pixel", rule(PointRule::Random)),
+        oracle("oracle: box from the labels", kinds(false, true, false)),
         oracle("oracle: point + box from the labels", kinds(true, true, false)),
         oracle("oracle: point + box + mask from the labels", kinds(true, true, true)),
     ]
