@@ -1,5 +1,6 @@
 //! What a run leaves for people and programs: `report.html`, `summary.json` and `metrics.csv`.
 
+mod case_part;
 mod case_section;
 mod html;
 mod latency;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+pub use case_part::CasePart;
 pub use case_section::{CaseSection, ClassRow, Sides};
 pub use html::{Comparison, Report};
 pub use latency::{Latencies, LiveFigures, Part, Percentiles, Wait};
@@ -27,7 +29,7 @@ pub use montage::{Montage, Panel};
 pub use montage_input::{MontageConfig, MontageInput};
 pub use palette::{CLASS_COLOURS, class_colour};
 pub use record::OutputRecord;
-pub use results::{RESULT_FILES, Results, label_map_name};
+pub use results::{Results, label_map_name, result_files};
 pub use segmentations::{Segmentations, segmentation_name};
 pub use summary::{
     CONVENTIONS, Conventions, FailedCase, ModelInfo, RunSummary, Timings, Versions, now_utc, write_summary,

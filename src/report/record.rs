@@ -10,19 +10,23 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::ReportError;
+use super::{CasePart, ReportError};
 use crate::files::write_atomically;
 use crate::weights::sha256_file;
 
-/// File name of the record.
+/// File name of the record; runs over parts of the cases have one each.
 const RECORD: &str = ".spsam.json";
+/// What the names of all records begin with.
+const RECORDS: &str = ".spsam";
 
 /// The files that runs have written to a folder.
 #[derive(Debug)]
 pub struct OutputRecord {
-    folder: PathBuf,
+    path: PathBuf,
     /// File names with their sha256; without it while the file is being written.
     files: Files,
+    /// The records of other runs, at the time of reading.
+    others: Vec<Files>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -30,19 +34,29 @@ pub struct OutputRecord {
 struct Files(BTreeMap<String, Option<String>>);
 
 impl OutputRecord {
-    /// Reads the record of a folder; empty if there is none.
+    /// Reads the records of a folder; empty if there are none.
     ///
     /// # Errors
     /// [`ReportError::Io`].
     pub fn read(folder: &Path) -> Result<Self, ReportError> {
-        let path = folder.join(RECORD);
-        let files = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| ReportError::io(&path)(io::Error::new(io::ErrorKind::InvalidData, error)))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Files::default(),
-            Err(error) => return Err(ReportError::io(&path)(error)),
-        };
-        Ok(Self { folder: folder.to_path_buf(), files })
+        Self::read_for(folder, CasePart::WHOLE)
+    }
+
+    /// As [`OutputRecord::read`], to be written by a run over a part of the cases.
+    ///
+    /// # Errors
+    /// [`ReportError::Io`].
+    pub fn read_for(folder: &Path, part: CasePart) -> Result<Self, ReportError> {
+        let path = folder.join(part.name(RECORD));
+        let mut others = Vec::new();
+        for other in records(folder)?.into_iter().filter(|other| *other != path) {
+            others.push(Files::read(&other)?);
+        }
+        Ok(Self { files: Files::read(&path)?, path, others })
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
     }
 
     /// Fails if a file with one of these names exists and is not as a run has left it.
@@ -52,7 +66,7 @@ impl OutputRecord {
     pub fn check<S: AsRef<str>>(&self, names: impl IntoIterator<Item = S>) -> Result<(), ReportError> {
         let mut foreign = Vec::new();
         for name in names {
-            let path = self.folder.join(name.as_ref());
+            let path = self.folder().join(name.as_ref());
             if path.symlink_metadata().is_ok() && !self.is_ours(name.as_ref(), &path)? {
                 foreign.push(path);
             }
@@ -65,11 +79,12 @@ impl OutputRecord {
     }
 
     fn is_ours(&self, name: &str, path: &Path) -> Result<bool, ReportError> {
-        Ok(match self.files.0.get(name) {
-            None => false,
-            Some(None) => true,
-            Some(Some(sha256)) => path.is_file() && hash(path)? == *sha256,
-        })
+        let entries: Vec<_> =
+            [&self.files].into_iter().chain(&self.others).filter_map(|files| files.0.get(name)).collect();
+        if entries.is_empty() || entries.contains(&&None) {
+            return Ok(!entries.is_empty());
+        }
+        Ok(path.is_file() && entries.contains(&&Some(hash(path)?)))
     }
 
     /// Records files that are about to be written.
@@ -87,7 +102,7 @@ impl OutputRecord {
     /// [`ReportError::Io`].
     pub fn complete<S: AsRef<str>>(&mut self, names: impl IntoIterator<Item = S>) -> Result<(), ReportError> {
         for name in names {
-            let path = self.folder.join(name.as_ref());
+            let path = self.folder().join(name.as_ref());
             match path.is_file() {
                 true => {
                     self.files.0.insert(name.as_ref().to_owned(), Some(hash(&path)?));
@@ -101,13 +116,40 @@ impl OutputRecord {
     }
 
     fn write(&self) -> Result<(), ReportError> {
-        let path = self.folder.join(RECORD);
-        write_atomically(&path, |file| {
+        write_atomically(&self.path, |file| {
             serde_json::to_writer_pretty(&mut *file, &self.files)?;
             file.write_all(b"\n")
         })
-        .map_err(ReportError::io(&path))
+        .map_err(ReportError::io(&self.path))
     }
+}
+
+impl Files {
+    fn read(path: &Path) -> Result<Self, ReportError> {
+        match fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|error| ReportError::io(path)(io::Error::new(io::ErrorKind::InvalidData, error))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(ReportError::io(path)(error)),
+        }
+    }
+}
+
+/// The records in a folder.
+fn records(folder: &Path) -> Result<Vec<PathBuf>, ReportError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(ReportError::io(folder))?,
+    };
+    let mut records = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(ReportError::io(folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(RECORDS) && name.ends_with(".json") {
+            records.push(path);
+        }
+    }
+    Ok(records)
 }
 
 fn hash(path: &Path) -> Result<String, ReportError> {
@@ -139,6 +181,27 @@ mod tests {
         assert!(check("never.csv").is_err());
         fs::write(path("ours.nii.gz"), "corrected by hand").unwrap();
         assert!(check("ours.nii.gz").is_err());
+    }
+
+    #[test]
+    fn runs_over_parts_know_the_files_of_each_other_and_keep_their_records_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = |index| OutputRecord::read_for(folder.path(), CasePart::new(index, 2).unwrap()).unwrap();
+        let file = folder.path().join("a.nii.gz");
+        let (mut one, mut two) = (part(0), part(1));
+        one.begin(["a.nii.gz"]).unwrap();
+        fs::write(&file, "of part 0").unwrap();
+        one.complete(["a.nii.gz"]).unwrap();
+        two.begin(["b.nii.gz"]).unwrap();
+        let whole = || OutputRecord::read(folder.path()).unwrap();
+        assert!(whole().check(["a.nii.gz", "b.nii.gz"]).is_ok());
+        let mut later = whole();
+        later.begin(["a.nii.gz"]).unwrap();
+        fs::write(&file, "of a run over all").unwrap();
+        later.complete(["a.nii.gz"]).unwrap();
+        assert!(part(0).check(["a.nii.gz"]).is_ok());
+        fs::write(&file, "corrected by hand").unwrap();
+        assert!(part(0).check(["a.nii.gz"]).is_err() && whole().check(["a.nii.gz"]).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use eyre::{Result, WrapErr};
 use ndarray::Array3;
 
 use super::{
-    CaseSection, ClassRow, FailedCase, Latencies, ModelInfo, Montage, MontageConfig, MontageInput,
+    CasePart, CaseSection, ClassRow, FailedCase, Latencies, ModelInfo, Montage, MontageConfig, MontageInput,
     OutputRecord, Report, RunSummary, Segmentations, Sides, Timings, Versions, Wait, now_utc,
     segmentation_name, write_metrics, write_summary,
 };
@@ -20,11 +20,17 @@ use crate::volume::{
     self, CasePlan, ClassTable, Header, IgnoreValues, Image, LabelFiles, VolumeError, erase,
 };
 
-/// The files that a run writes besides label maps.
-pub const RESULT_FILES: [&str; 3] = ["metrics.csv", "summary.json", "report.html"];
+const METRICS: &str = "metrics.csv";
+const SUMMARY: &str = "summary.json";
+const REPORT: &str = "report.html";
 
 /// Series on the report of a live run, at least.
 const MOST_SERIES: usize = 50;
+
+/// The files that a run over a part of the cases writes besides label maps.
+pub fn result_files(part: CasePart) -> [String; 3] {
+    [METRICS, SUMMARY, REPORT].map(|name| part.name(name))
+}
 
 /// File name of the label map of a case.
 pub fn label_map_name(case_id: &str) -> String {
@@ -34,6 +40,7 @@ pub fn label_map_name(case_id: &str) -> String {
 /// What a run has produced so far.
 pub struct Results {
     folder: PathBuf,
+    part: CasePart,
     record: OutputRecord,
     ignore: IgnoreValues,
     segmentations: Option<Segmentations>,
@@ -47,12 +54,18 @@ pub struct Results {
 }
 
 impl Results {
-    /// Makes the folder and checks that it can be written to. Voxels whose truth is one of `ignore` are excluded
+    /// Makes the folder and checks that it can be written to. Runs over other parts of the cases may write to it, too. Voxels whose truth is one of `ignore` are excluded
     /// from all metrics.
     ///
     /// # Errors
     /// A folder that cannot be made or written to.
-    pub fn new(folder: &Path, bundle: &Bundle, device: String, ignore: IgnoreValues) -> Result<Self> {
+    pub fn new(
+        folder: &Path,
+        part: CasePart,
+        bundle: &Bundle,
+        device: String,
+        ignore: IgnoreValues,
+    ) -> Result<Self> {
         fs::create_dir_all(folder).wrap_err_with(|| format!("{}", folder.display()))?;
         let config = &bundle.config;
         let backbone = serde_yaml::to_string(&config.network.backbone)?;
@@ -84,7 +97,8 @@ impl Results {
         };
         Ok(Self {
             folder: folder.to_path_buf(),
-            record: OutputRecord::read(folder)?,
+            part,
+            record: OutputRecord::read_for(folder, part)?,
             ignore,
             segmentations: None,
             report: Report::new(folder, Sides::TRUTH)?,
@@ -207,8 +221,12 @@ impl Results {
     /// Files that cannot be written.
     pub fn finish(&mut self) -> Result<()> {
         self.write_figures()?;
-        self.report.write(&self.folder.join("report.html"), &self.summary)?;
-        Ok(self.record.complete(RESULT_FILES)?)
+        self.report.write(&self.file(REPORT), &self.summary)?;
+        Ok(self.record.complete(result_files(self.part))?)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(self.part.name(name))
     }
 
     fn write_label_map(
@@ -219,7 +237,7 @@ impl Results {
         image: &Path,
     ) -> Result<()> {
         let name = label_map_name(case_id);
-        self.record.begin(RESULT_FILES.into_iter().chain([&*name]))?;
+        self.record.begin(result_files(self.part).iter().chain([&name]))?;
         volume::write_labels(&self.folder.join(&name), labels, image, classes)?;
         Ok(self.record.complete([name])?)
     }
@@ -247,8 +265,8 @@ impl Results {
         self.summary.classes =
             names.filter_map(|name| Some((name.clone(), *means.classes.get(name)?))).collect();
         self.summary.live = self.latencies.figures();
-        write_metrics(&self.folder.join("metrics.csv"), &self.measured)?;
-        Ok(write_summary(&self.folder.join("summary.json"), &self.summary)?)
+        write_metrics(&self.file(METRICS), &self.measured)?;
+        Ok(write_summary(&self.file(SUMMARY), &self.summary)?)
     }
 }
 

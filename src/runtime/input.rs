@@ -28,6 +28,22 @@ pub struct Input {
     pub kind: InputKind,
 }
 
+impl Input {
+    /// Whether messages with this id belong to the input: its name, or with a number (`logits_2`) those of a further node
+    /// that sends the same.
+    pub fn takes(&self, id: &str) -> bool {
+        number_of(self.name, id).is_some()
+    }
+}
+
+/// The number of an input or output: 1 for its bare name, N for `<name>_N`.
+pub(super) fn number_of(name: &str, id: &str) -> Option<u32> {
+    match id.strip_prefix(name)? {
+        "" => Some(1),
+        rest => rest.strip_prefix('_')?.parse().ok().filter(|&number| number > 1),
+    }
+}
+
 /// Shape of the tensor for a window, before memory is allocated for it: its number of slices is a value in a header.
 pub(super) fn window_shape(header: &SliceHeader, kind: Kind) -> Result<Vec<i64>, MessageError> {
     let slice_bytes = header.slice_shape().iter().fold(kind.elt_size_in_bytes(), |bytes, &size| {
@@ -81,6 +97,17 @@ pub(super) fn kept_as(kind: InputKind, array: &ArrayRef) -> Result<Kind, Message
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_input_may_have_further_sources() {
+        let logits = Input { name: "logits", kind: InputKind::Floats };
+        assert!(["logits", "logits_2", "logits_12"].iter().all(|id| logits.takes(id)));
+        assert!(
+            !["logit", "logits2", "logits_", "logits_x", "logits_1", "labels"]
+                .iter()
+                .any(|id| logits.takes(id))
+        );
+    }
 
     #[test]
     fn the_limit_of_a_window_follows_the_size_of_its_slices() {

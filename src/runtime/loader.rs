@@ -5,6 +5,7 @@ mod classes;
 pub(super) mod delivery;
 pub(super) mod guard;
 pub(super) mod outgoing;
+pub(super) mod replicas;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,13 +20,14 @@ use super::command_start::command_start;
 use super::events::{Flow, Happening, serve};
 use super::join::join;
 use super::settings::{NamedBox, Settings, variable};
-use super::stage::panic_text;
+use super::stage::{declared_outputs, panic_text};
 use crate::bundle::{Bundle, BundleConfig};
 use crate::volume::{
     BoxMm, CaseFiles, CasePlan, ClassTable, Discovery, PlanOptions, PreparedCase, masks_of_classes,
 };
 use delivery::Delivery;
 use guard::refuse_to_overwrite;
+use replicas::Replicas;
 use run::Run;
 
 /// Output of the labels.
@@ -76,7 +78,6 @@ impl Loader {
         if let Some(twice) = cases.iter().find(|case| !names.insert(&case.case_id)) {
             bail!("SPSAM_ROI: two cases would have the name `{}`", twice.case_id);
         }
-        refuse_to_overwrite(&cases, &settings)?;
         let oracle = variable("SPSAM_PROMPT_SOURCE").is_some_and(|source| source == "labels");
         if oracle && settings.labels.is_none() && settings.boxes.is_empty() {
             bail!("prompts come from labels in this dataflow: set SPSAM_LABELS or SPSAM_BOXES");
@@ -89,7 +90,29 @@ impl Loader {
             regions.push(None);
         }
         let classes = classes::of_run(&settings, &config, &cases, &mut unusable)?;
-        Ok(Self { settings, config, cases, unusable, regions, classes, oracle })
+        let loader = Self { settings, config, cases, unusable, regions, classes, oracle };
+        let loader = loader.of_part()?;
+        refuse_to_overwrite(&loader.cases, &loader.settings)?;
+        Ok(loader)
+    }
+
+    /// Keeps the cases of this run's part. The classes are those of all cases, so that label values are the same in all
+    /// parts.
+    fn of_part(self) -> Result<Self> {
+        let part = self.settings.part;
+        let (mut cases, mut regions, mut unusable) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let all = self.cases.len();
+        for (index, (case, region)) in self.cases.into_iter().zip(self.regions).enumerate() {
+            if part.takes(index) {
+                unusable.extend(self.unusable.get(&index).map(|error| (cases.len(), error.clone())));
+                cases.push(case);
+                regions.push(region);
+            }
+        }
+        if cases.is_empty() {
+            bail!("SPSAM_PART, SPSAM_PARTS: no case is left for this part, as the input has {all}");
+        }
+        Ok(Self { cases, regions, unusable, ..self })
     }
 
     /// The cases of the input.
@@ -143,9 +166,9 @@ impl Loader {
         let (to_reader, requests) = mpsc::channel::<usize>();
         let (to_io, prepared) = unbounded_channel();
         let reader = Arc::new(self);
-        let sends_labels = node.node_config().outputs.iter().any(|output| output.as_ref() as &str == LABELS);
         let image_size = reader.config.network.image_size;
-        let mut delivery = Delivery::new(&reader.settings, reader.classes.clone(), image_size, sends_labels);
+        let replicas = Replicas::of(&declared_outputs(node));
+        let mut delivery = Delivery::new(&reader.settings, reader.classes.clone(), image_size, replicas);
         delivery.commanded_unix_ms = command_start(node.dataflow_id());
         let mut run = Run::new(reader.clone(), to_reader, delivery);
         thread::Builder::new().name("reader".into()).spawn(move || read_cases(&reader, &requests, &to_io))?;

@@ -11,6 +11,7 @@ use super::sample::Sample;
 use super::variables::{given, parse_number};
 pub use super::variables::{number, value, variable};
 use crate::bundle::{Bundle, PointRule, PromptConfig, SliceAxis};
+use crate::report::CasePart;
 use crate::scanner::network::Listen;
 use crate::scanner::sender::Destination;
 use crate::scanner::spool_folder;
@@ -42,6 +43,9 @@ pub struct Settings {
     /// `SPSAM_RESAMPLE_LABELS`: whether labels and further modalities on another grid than the image are resampled
     /// to it; by default (0) they are refused.
     pub regrid: Regrid,
+    /// `SPSAM_PART` of `SPSAM_PARTS`: the cases of this run, if several runs share the input and the output folder. Parts
+    /// are counted from 0.
+    pub part: CasePart,
     /// `SPSAM_OUTPUT`: folder for the results, `output` by default.
     pub output: PathBuf,
     /// `SPSAM_OVERWRITE`: whether results may overwrite files that no earlier run has written; 0 by default.
@@ -54,7 +58,7 @@ pub struct Settings {
     pub spool: PathBuf,
     /// `SPSAM_IGNORE_LABELS`: label values whose voxels are excluded, separated by commas.
     pub ignore: IgnoreValues,
-    /// `SPSAM_WINDOW`: windows in flight, 3 by default.
+    /// `SPSAM_WINDOW`: windows in flight for each replica of the nodes between loader and writer, 3 by default.
     pub credits: usize,
     /// `SPSAM_ACK_TIMEOUT_SECS`: a window is sent again if no node has reported work on it for this long; 10 by
     /// default.
@@ -124,6 +128,8 @@ impl Settings {
             regrid: if number("SPSAM_RESAMPLE_LABELS", 0)? > 0 { Regrid::Resample } else { Regrid::Refuse },
             send_to: destination(variable("SPSAM_SEG_TO"), variable("SPSAM_AE"), segmentations)?,
             spool: spool_folder(path("SPSAM_SPOOL"), &output),
+            part: CasePart::new(number("SPSAM_PART", 0)?, number("SPSAM_PARTS", 1)?)
+                .map_err(|reason| eyre!("SPSAM_PART, SPSAM_PARTS: {reason}"))?,
             output,
             overwrite: number("SPSAM_OVERWRITE", 0)? > 0,
             segmentations,

@@ -180,8 +180,7 @@ fn serve_stage(node: &mut DoraNode, events: &mut EventStream, stage: impl Stage)
 
 /// The inputs of a stage that the dataflow connects.
 fn connected_inputs(node: &DoraNode, stage: &impl Stage) -> Result<Vec<Input>> {
-    let is_connected =
-        |input: &&Input| node.node_config().inputs.keys().any(|id| id.as_ref() as &str == input.name);
+    let is_connected = |input: &&Input| node.node_config().inputs.keys().any(|id| input.takes(id.as_ref()));
     let connected: Vec<Input> = stage.inputs().iter().filter(is_connected).copied().collect();
     if connected.is_empty() {
         let names: Vec<_> = stage.inputs().iter().map(|input| input.name).collect();
@@ -257,7 +256,7 @@ impl Desk {
         parameters: &MetadataParameters,
         array: &ArrayRef,
     ) -> Result<()> {
-        let Some(input) = self.connected.iter().find(|input| input.name == id) else { return Ok(()) };
+        let Some(input) = self.connected.iter().find(|input| input.takes(id)) else { return Ok(()) };
         let header = match SliceHeader::parse(parameters) {
             Ok(header) => header,
             Err(error) => {

@@ -1,7 +1,7 @@
 //! The writer: assembles windows into label maps on the original grid, passes complete ones to the exporter, and
 //! acknowledges to the loader what has arrived and what is written.
 //!
-//! Its memory is bounded: the loader keeps at most `SPSAM_WINDOW` windows in flight and, while one of them is late,
+//! Its memory is bounded: the loader keeps at most `SPSAM_WINDOW` windows in flight for each replica and, while one of them is late,
 //! gets at most four times as many ahead of it, in at most three cases. For each case the writer holds the label map
 //! and the slices of logits that a later window still covers. At most `MAX_EARLY` windows of unknown cases wait.
 
@@ -59,10 +59,9 @@ impl Writer {
         crate::volume::mute_warnings(); // the loader reads the same files first
         let asked = |name| variable(name).unwrap_or_else(|| "auto".into());
         let device = format!("{}, {}", asked("SPSAM_DEVICE"), asked("SPSAM_PRECISION"));
-        let results = Results::new(&settings.output, bundle, device, settings.ignore.clone())?;
+        let results = Results::new(&settings.output, settings.part, bundle, device, settings.ignore.clone())?;
         let is_prompted = variable("SPSAM_PROMPT_SOURCE").is_some_and(|source| source == "labels");
-        let delivery =
-            settings.send_to.as_ref().map(|to| delivery::start(&settings.output, to)).transpose()?;
+        let delivery = settings.send_to.as_ref().map(|to| delivery::start(settings, to)).transpose()?;
         let (outbox, courier) = delivery.unzip();
         let segmentations =
             Segmentations::new(bundle, is_prompted, settings.spool.clone()).with_outbox(outbox);
@@ -91,7 +90,7 @@ impl Writer {
             is_stopped = matches!(happening, Happening::Stopped);
             match happening {
                 Happening::Input { id, array, .. } if id == CASES => front.on_case(&array)?,
-                Happening::Input { id, parameters, array } if id == LOGITS.name => {
+                Happening::Input { id, parameters, array } if LOGITS.takes(&id) => {
                     front.on_logits(&parameters, &array)?;
                 }
                 Happening::Input { id, parameters, array } if id == FRAMES => {

@@ -20,6 +20,7 @@ mod mrd;
 #[path = "../support/nifti.rs"]
 mod nifti;
 mod oracle;
+mod parts;
 mod scanner;
 mod segmentations;
 mod send;

@@ -20,9 +20,9 @@ use self_prompt_sam::message::control::{
 };
 use self_prompt_sam::message::{SliceHeader, decode_prompts, keys, text};
 use self_prompt_sam::runtime::{Assembler, Input, InputKind, decode_window_prompts};
+use self_prompt_sam::scanner::mrd::{self, Message, Meta, Position, ReadLimits, ScanHeader};
 use self_prompt_sam::scanner::network::{Listen, Receiver};
 use self_prompt_sam::scanner::{Intake, Limits, Spool};
-use self_prompt_sam::scanner::mrd::{self, Message, Meta, Position, ReadLimits, ScanHeader};
 use self_prompt_sam::training::TrainingConfig;
 use self_prompt_sam::volume::{CaseFiles, CasePlan, Image, read_labels};
 use self_prompt_sam::weights::{list, load_strict};
@@ -214,7 +214,8 @@ fn file_meta(syntax: &str) -> Vec<u8> {
     let mut elements = Vec::new();
     for (element, uid) in [(0x02u16, "1.2.840.10008.5.1.4.1.1.4"), (0x03, "1.2.3.4"), (0x10, syntax)] {
         let length = uid.len().next_multiple_of(2);
-        elements.extend([&[2, 0][..], &element.to_le_bytes(), b"UI", &(length as u16).to_le_bytes()].concat());
+        elements
+            .extend([&[2, 0][..], &element.to_le_bytes(), b"UI", &(length as u16).to_le_bytes()].concat());
         elements.extend(uid.as_bytes());
         elements.resize(elements.len() + length - uid.len(), 0);
     }

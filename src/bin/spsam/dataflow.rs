@@ -25,6 +25,7 @@ use self_prompt_sam::runtime::{
 use serde_yaml::Value;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+pub use self::log::LOG;
 use self::log::Log;
 use self::notices::{Notices, Reasons, last_error};
 use self::scratch::Scratch;
@@ -66,11 +67,12 @@ fn loopback() -> Result<()> {
 
 impl Dataflow {
     /// Starts `dora run` with settings, in a separate process group: signals reach only this process, which decides
-    /// what to do. The log goes to the folder `output`, which must exist.
+    /// what to do. The file `log` in the folder `output`, which must exist, gets the log.
     pub fn start(
         flow: &Flow,
         settings: &[(&'static str, OsString)],
         output: &Path,
+        log: &str,
         verbose: bool,
     ) -> Result<Self> {
         loopback()?;
@@ -81,7 +83,7 @@ impl Dataflow {
             signal_hook::flag::register(number, signal.clone()).wrap_err("installing the signal handler")?;
         }
         let notices = Notices::listen().wrap_err("a pipe for the nodes' notices")?;
-        let log = Log::create(output, verbose)?;
+        let log = Log::create(&output.join(log), verbose)?;
         let program = super::dora();
         let mut command = Command::new(&program);
         forget_package(&mut command);

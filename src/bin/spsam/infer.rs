@@ -8,10 +8,11 @@ use clap::{Args, ValueEnum};
 use eyre::{Report, Result, WrapErr, bail};
 use self_prompt_sam::bundle::SliceAxis;
 use self_prompt_sam::compute::Precision;
+use self_prompt_sam::report::result_files;
 use self_prompt_sam::runtime::Failures;
 
 use super::check;
-use super::dataflow::{Dataflow, Ended, Failure, Flow};
+use super::dataflow::{Dataflow, Ended, Failure, Flow, LOG};
 
 /// Source of the prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -95,6 +96,14 @@ pub struct Infer {
     /// Windows in flight (sent and not yet acknowledged); more windows need more memory.
     #[arg(long, env = "SPSAM_WINDOW", default_value_t = 3)]
     window: usize,
+    /// Segment only part K, from 0, of the cases, of --parts parts: for job arrays. Runs over the parts may share the input
+    /// and the output folder; each writes its own metrics, summary and report, and `spsam evaluate` gives the figures of
+    /// all.
+    #[arg(long, env = "SPSAM_PART", value_name = "K", default_value_t = 0)]
+    part: usize,
+    /// Number of parts.
+    #[arg(long, env = "SPSAM_PARTS", value_name = "N", default_value_t = 1)]
+    parts: usize,
     /// Another dataflow, with your own nodes in it.
     #[arg(long)]
     dataflow: Option<PathBuf>,
@@ -124,10 +133,11 @@ impl Infer {
         } else {
             check::output(&read.output)?;
         }
-        let ended = Dataflow::start(&flow, &settings, &read.output, self.verbose)?.wait(|dataflow| {
-            dataflow.terminate();
-            Ok("stopping")
-        })?;
+        let ended = Dataflow::start(&flow, &settings, &read.output, &read.part.name(LOG), self.verbose)?
+            .wait(|dataflow| {
+                dataflow.terminate();
+                Ok("stopping")
+            })?;
         match ended {
             Ended::Succeeded => {}
             Ended::Failed(failure) => return Err(failed(failure)),
@@ -135,7 +145,8 @@ impl Infer {
                 bail!("stopped; the label maps that are in {} are whole", self.output.display())
             }
         }
-        println!("label maps, metrics.csv, summary.json and report.html are in {}", self.output.display());
+        let files = result_files(read.part).join(", ");
+        println!("label maps, {files} are in {}", self.output.display());
         Ok(())
     }
 
@@ -153,7 +164,7 @@ impl Infer {
     }
 
     /// What the nodes read from their environment.
-    fn settings(&self) -> Result<[(&'static str, OsString); 20]> {
+    fn settings(&self) -> Result<[(&'static str, OsString); 22]> {
         let text = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
         Ok([
             ("SPSAM_INPUT", absolute(&self.input)?.into()),
@@ -175,6 +186,8 @@ impl Infer {
             ("SPSAM_RESAMPLE_LABELS", u8::from(self.resample_labels).to_string().into()),
             ("SPSAM_THREADS", self.threads.to_string().into()),
             ("SPSAM_WINDOW", self.window.to_string().into()),
+            ("SPSAM_PART", self.part.to_string().into()),
+            ("SPSAM_PARTS", self.parts.to_string().into()),
             ("SPSAM_BASE", std::env::current_dir().wrap_err("this folder")?.into()),
         ])
     }

@@ -12,7 +12,7 @@ use self_prompt_sam::runtime::live::LiveLoader;
 use self_prompt_sam::runtime::view::PageAddress;
 
 use super::check;
-use super::dataflow::{Dataflow, Ended, Flow};
+use super::dataflow::{Dataflow, Ended, Flow, LOG};
 use super::infer::{absolute, failed, slice_axis};
 
 #[derive(Args)]
@@ -147,7 +147,7 @@ impl Stream {
         check::weights(&bundle)?;
         LiveLoader::new(read.clone(), &bundle)?;
         check::output(&read.output)?;
-        let ended = Dataflow::start(&flow, &settings, &read.output, self.verbose)?.wait(|dataflow| {
+        let ended = Dataflow::start(&flow, &settings, &read.output, LOG, self.verbose)?.wait(|dataflow| {
             dataflow.terminate();
             Ok("stopping")
         })?;

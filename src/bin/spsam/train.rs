@@ -13,7 +13,7 @@ use self_prompt_sam::runtime::training::STOP_FILE;
 use self_prompt_sam::training::{self, Outcome, TrainingConfig};
 
 use super::check;
-use super::dataflow::{Dataflow, Ended, Flow, signals_to_end};
+use super::dataflow::{Dataflow, Ended, Flow, LOG, signals_to_end};
 use super::dataset::checked;
 use super::infer::failed;
 use super::plan::{self, PlanOptions};
@@ -108,7 +108,7 @@ impl Train {
             ("SPSAM_RESUME", resume.into()),
             ("SPSAM_DATA_CHECKED", "1".into()),
         ];
-        let ended = Dataflow::start(&flow, &settings, &config.output, self.verbose)?.wait(|_| {
+        let ended = Dataflow::start(&flow, &settings, &config.output, LOG, self.verbose)?.wait(|_| {
             // Do not stop dora, which would end its nodes before the checkpoint is written.
             fs::write(&stop_file, "").wrap_err_with(|| stop_file.display().to_string())?;
             Ok("stopping after this step with a checkpoint")

@@ -26,7 +26,9 @@ use super::events::{Flow, Happening, serve};
 use super::join::{Leave, join};
 use super::loader::delivery::Delivery;
 use super::loader::guard::{refuse_results, refuse_to_overwrite};
+use super::loader::replicas::Replicas;
 use super::settings::{Settings, number};
+use super::stage::declared_outputs;
 use crate::bundle::{Bundle, BundleConfig};
 use crate::report::segmentation_name;
 use crate::volume::{BoxMm, CaseFiles, CasePlan, ClassTable, PlanOptions, PreparedCase};
@@ -107,7 +109,8 @@ impl LiveLoader {
             work::start("complete", loader.clone(), to_io)?,
         ];
         let image_size = loader.config.network.image_size;
-        let mut delivery = Delivery::new(&loader.settings, loader.classes.clone(), image_size, false);
+        let replicas = Replicas::of(&declared_outputs(node));
+        let mut delivery = Delivery::new(&loader.settings, loader.classes.clone(), image_size, replicas);
         delivery.commanded_unix_ms = command_start(node.dataflow_id());
         let mut run = LiveRun::new(loader, delivery, workers);
         run.hello(node)?;

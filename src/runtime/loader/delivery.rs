@@ -10,6 +10,7 @@ use eyre::{Result, WrapErr};
 use uuid::Uuid;
 
 use super::outgoing::{send_case, send_slices};
+use super::replicas::Replicas;
 use crate::message::control::{
     Ack, AckMessage, CaseMessage, CaseOpen, LiveCase, Status, from_json, search_name,
 };
@@ -81,16 +82,15 @@ pub(in crate::runtime) struct Delivery {
     /// Control messages that the writer must acknowledge, by case, with the time when they were last sent.
     unconfirmed: BTreeMap<String, (CaseMessage, Instant)>,
     writer_id: Option<String>,
-    /// Whether the dataflow declares the output for labels.
-    sends_labels: bool,
+    replicas: Replicas,
     announced: Instant,
 }
 
 impl Delivery {
     /// Of cases with these classes for a network with inputs of `image_size` × `image_size` pixels.
-    pub fn new(settings: &Settings, classes: ClassTable, image_size: i64, sends_labels: bool) -> Self {
+    pub fn new(settings: &Settings, classes: ClassTable, image_size: i64, replicas: Replicas) -> Self {
         let timing = Timing {
-            credits: settings.credits,
+            credits: settings.credits * replicas.count(),
             ack_timeout: settings.ack_timeout,
             max_attempts: MAX_ATTEMPTS,
         };
@@ -108,7 +108,7 @@ impl Delivery {
             next_segment: i64::try_from(started.as_micros()).unwrap_or(0),
             unconfirmed: BTreeMap::new(),
             writer_id: None,
-            sends_labels,
+            replicas,
             announced: Instant::now(),
         }
     }
@@ -179,6 +179,7 @@ impl Delivery {
             Ack::Hello | Ack::Located { .. } => None,
             Ack::Segment(segment) => {
                 self.dispatcher.acknowledge(segment, Instant::now());
+                self.replicas.forget(|other| other == segment);
                 None
             }
             Ack::Working(segments) => {
@@ -317,6 +318,7 @@ impl Delivery {
         if let Some(first) = first {
             self.open.remove(&first);
             self.dispatcher.close_case(first);
+            self.replicas.forget(|segment| !self.dispatcher.is_open(segment));
         }
     }
 
@@ -369,7 +371,7 @@ impl Delivery {
         }
     }
 
-    fn send_window(&self, node: &mut DoraNode, segment: i64, attempt: i64) -> Result<()> {
+    fn send_window(&mut self, node: &mut DoraNode, segment: i64, attempt: i64) -> Result<()> {
         let Some((&first, case)) = self.open.range(..=segment).next_back() else { return Ok(()) };
         let case_id = case.plan.files.case_id.as_str();
         if attempt > 0 {
@@ -392,6 +394,7 @@ impl Delivery {
             times: NodeTimes::new(),
             shape: Vec::new(),
         };
-        send_slices(node, header, (&case.prepared, window), self.sends_labels, case.is_live())
+        let outputs = self.replicas.deal(segment);
+        send_slices(node, header, (&case.prepared, window), outputs, case.is_live())
     }
 }

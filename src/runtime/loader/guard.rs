@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use eyre::{Result, bail};
 
 use crate::dicom::is_series;
-use crate::report::{OutputRecord, RESULT_FILES, label_map_name, segmentation_name};
+use crate::report::{OutputRecord, label_map_name, result_files, segmentation_name};
 use crate::runtime::Settings;
 use crate::volume::{CaseFiles, LabelFiles};
 
@@ -15,7 +15,8 @@ use crate::volume::{CaseFiles, LabelFiles};
 /// # Errors
 /// Names the file.
 pub(in crate::runtime) fn refuse_to_overwrite(cases: &[CaseFiles], settings: &Settings) -> Result<()> {
-    refuse_results(cases, &RESULT_FILES, settings)
+    let files = result_files(settings.part);
+    refuse_results(cases, &files.each_ref().map(String::as_str), settings)
 }
 
 /// As [`refuse_to_overwrite`], for the results of the cases and these other files.

@@ -9,7 +9,7 @@ use dora_node_api::{DoraNode, MetadataParameters};
 use eyre::Result;
 use ndarray::{Array, Dimension};
 
-use super::LABELS;
+use super::replicas::Outputs;
 use crate::message::control::{CaseMessage, to_json};
 use crate::message::{NodeTimes, SliceHeader, encode_text};
 use crate::runtime::clock::now_ns;
@@ -24,7 +24,7 @@ pub(in crate::runtime) fn send_case(node: &mut DoraNode, message: &CaseMessage) 
     send(node, "cases", MetadataParameters::new(), encode_text(&to_json(message)?))
 }
 
-/// Sends the slices of window `window` of a case, and its labels if the dataflow wants them. `header` is completed by
+/// Sends the slices of window `window` of a case, and its labels if there is an output for them. `header` is completed by
 /// their number and shape and, in a live run, by the time that the loader takes.
 ///
 /// # Errors
@@ -33,17 +33,17 @@ pub(super) fn send_slices(
     node: &mut DoraNode,
     header: SliceHeader,
     (case, window): (&PreparedCase, usize),
-    with_labels: bool,
+    outputs: &Outputs,
     is_live: bool,
 ) -> Result<()> {
     let began_ns = now_ns();
     let voxels = case.window(window);
-    let labels = with_labels.then(|| case.label_window(window)).flatten();
+    let labels = outputs.labels.as_ref().and_then(|output| Some((output, case.label_window(window)?)));
     let voxels = voxels.permuted_axes([1, 0, 2, 3]);
     let (depth, modalities, height, width) = voxels.dim();
     let header = SliceHeader { count: depth as i64, ..header };
     // Slices are lent parts of the window, which is copied only if there are several modalities.
-    let (voxels, labels) = (values_of(voxels), labels.map(values_of));
+    let (voxels, labels) = (values_of(voxels), labels.map(|(output, labels)| (output, values_of(labels))));
     let plane = height * width;
     for seq in 0..depth {
         let times = is_live.then(|| (node.id().to_string(), [began_ns, now_ns()]));
@@ -54,10 +54,10 @@ pub(super) fn send_slices(
         };
         let length = modalities * plane;
         let slice = Float32Array::new(voxels.slice(seq * length, length), None);
-        send(node, "slices", at(&[modalities, height, width]), Arc::new(slice))?;
-        if let Some(labels) = &labels {
+        send(node, &outputs.slices, at(&[modalities, height, width]), Arc::new(slice))?;
+        if let Some((output, labels)) = &labels {
             let slice = UInt8Array::new(labels.slice(seq * plane, plane), None);
-            send(node, LABELS, at(&[height, width]), Arc::new(slice))?;
+            send(node, output, at(&[height, width]), Arc::new(slice))?;
         }
     }
     Ok(())

@@ -1,11 +1,11 @@
 //! Sending DICOM segmentations to a receiver, by an outbox in the folder of the results.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use eyre::{Result, WrapErr};
 
+use crate::runtime::Settings;
 use crate::scanner::outbox::{Courier, Outbox, OutboxLimits};
 use crate::scanner::sender::Destination;
 
@@ -19,8 +19,8 @@ const PATIENCE_IF_STOPPED: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// An outbox that cannot be used.
-pub(super) fn start(output: &Path, to: &Destination) -> Result<(Arc<Outbox>, Courier)> {
-    let folder = output.join(FOLDER);
+pub(super) fn start(settings: &Settings, to: &Destination) -> Result<(Arc<Outbox>, Courier)> {
+    let folder = settings.output.join(settings.part.name(FOLDER));
     let outbox = Outbox::open(&folder, OutboxLimits::default());
     let outbox = Arc::new(outbox.wrap_err_with(|| format!("outbox {}", folder.display()))?);
     let waiting = outbox.waiting()?.len();

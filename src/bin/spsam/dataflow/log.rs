@@ -8,8 +8,8 @@ use std::thread;
 
 use eyre::{Result, WrapErr};
 
-/// Name of the file in the output folder.
-pub const NAME: &str = "spsam.log";
+/// Usual name of the file in the output folder.
+pub const LOG: &str = "spsam.log";
 
 /// A file to which several streams are written. Output that cannot be written is dropped: a full disk must not stop
 /// a node.
@@ -22,10 +22,9 @@ pub struct Log {
 
 impl Log {
     /// Starts a new log.
-    pub fn create(output: &Path, verbose: bool) -> Result<Self> {
-        let path = output.join(NAME);
-        let file = File::create(&path).wrap_err_with(|| path.display().to_string())?;
-        Ok(Self { path, file: Arc::new(Mutex::new(file)), verbose })
+    pub fn create(path: &Path, verbose: bool) -> Result<Self> {
+        let file = File::create(path).wrap_err_with(|| path.display().to_string())?;
+        Ok(Self { path: path.into(), file: Arc::new(Mutex::new(file)), verbose })
     }
 
     pub fn path(&self) -> &Path {
