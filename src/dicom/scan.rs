@@ -25,8 +25,19 @@ const TRANSFER_SYNTAX: Tag = Tag(0x0002, 0x0010);
 const PIXEL_DATA: Tag = Tag(0x7fe0, 0x0010);
 /// Pixels of 32 bits (PS3.3 C.7.6.24).
 const FLOAT_PIXEL_DATA: Tag = Tag(0x7fe0, 0x0008);
+/// High byte of the groups of overlays, and the element with their bits.
+const OVERLAYS: u16 = 0x60;
+const OVERLAY_DATA: u16 = 0x3000;
 /// Longest text of an UID.
 const LONGEST_UID: u32 = 64;
+/// Value representations with lengths of 16 bits (PS3.5 7.1.2). All others, also those that are not known, have 32 bits.
+const SHORT: [&[u8; 2]; 21] = [
+    b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL",
+    b"SS", b"ST", b"TM", b"UI", b"UL", b"US",
+];
+/// The others that are known; what is not known is read as UN.
+const LONG: [&[u8; 2]; 13] =
+    [b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"];
 /// Preamble and prefix.
 pub(super) const PREFIX_BYTES: u64 = 132;
 
@@ -139,28 +150,14 @@ impl<S: Read + Seek> Walk<S> {
         if !vr.iter().all(u8::is_ascii_uppercase) {
             return Err(format!("element {tag} has no valid value representation"));
         }
-        let is_long = matches!(
-            &vr,
-            b"OB"
-                | b"OD"
-                | b"OF"
-                | b"OL"
-                | b"OV"
-                | b"OW"
-                | b"SQ"
-                | b"SV"
-                | b"UC"
-                | b"UN"
-                | b"UR"
-                | b"UT"
-                | b"UV"
-        );
-        let length = match is_long {
-            true => {
+        let is_short = SHORT.contains(&&vr);
+        let vr = if is_short || LONG.contains(&&vr) { vr } else { *b"UN" };
+        let length = match is_short {
+            true => u32::from(self.number(is_big_endian)?),
+            false => {
                 self.number(is_big_endian)?;
                 self.long(is_big_endian)?
             }
-            false => u32::from(self.number(is_big_endian)?),
         };
         Ok(Element { tag, vr, length })
     }
@@ -244,13 +241,30 @@ impl<S: Read + Seek> Walk<S> {
                 _ => match self.level(&element, is_implicit, levels.is_empty())? {
                     Some(level) if levels.len() < MOST_LEVELS => levels.push(level),
                     Some(_) => return Err(format!("more than {MOST_LEVELS} sequences within each other")),
-                    None => self.skip(u64::from(element.length))?,
+                    None => self.skip_value(&element, is_implicit)?,
                 },
             }
         }
         match levels.is_empty() {
             true => Ok(None),
             false => Err("truncated: it ends within a sequence".into()),
+        }
+    }
+
+    /// Skips a value. Of a value that is no whole number of its units the parser would leave the rest, and take it for the
+    /// next element.
+    fn skip_value(&mut self, element: &Element, is_implicit: bool) -> Result<(), String> {
+        let &Element { tag, vr, length } = element;
+        let vr = match is_implicit {
+            false => VR::from_binary(vr),
+            true if tag.0 >> 8 == OVERLAYS && tag.1 == OVERLAY_DATA => Some(VR::OW),
+            true => StandardDataDictionary.by_tag(tag).map(|entry| entry.vr().relaxed()),
+        };
+        match vr.map(|vr| (vr, unit_bytes(vr))) {
+            Some((vr, bytes)) if length % bytes != 0 => {
+                Err(format!("element {tag} has {length} bytes, but values of {vr} have {bytes} each"))
+            }
+            _ => self.skip(u64::from(length)),
         }
     }
 
@@ -271,6 +285,16 @@ impl<S: Read + Seek> Walk<S> {
         let end = (length != UNDEFINED).then(|| self.at + u64::from(length));
         let is_implicit = is_implicit || &vr == b"UN";
         Ok(Some(Level { end, is_implicit, is_pixels: is_top && tag == PIXEL_DATA }))
+    }
+}
+
+/// Bytes of a single value (PS3.5 6.2).
+fn unit_bytes(vr: VR) -> u32 {
+    match vr {
+        VR::US | VR::SS | VR::OW => 2,
+        VR::AT | VR::FL | VR::OF | VR::OL | VR::SL | VR::UL => 4,
+        VR::FD | VR::OD | VR::OV | VR::SV | VR::UV => 8,
+        _ => 1,
     }
 }
 
@@ -298,15 +322,32 @@ mod tests {
     const EXPLICIT: &str = "1.2.840.10008.1.2.1\0";
     const IMPLICIT: &str = "1.2.840.10008.1.2\0";
     /// Patient comments of 2 GB in 12 bytes, and pixel data of 4 bytes.
-    const LONG: &[u8] = b"\x10\0\0\x40UT\0\0\0\0\0\x80";
+    const LARGE: &[u8] = b"\x10\0\0\x40UT\0\0\0\0\0\x80";
     const PIXELS: &[u8] = b"\xe0\x7f\x10\0OW\0\0\x04\0\0\0\x01\x02\x03\x04";
 
     #[test]
     fn lengths_beyond_the_end_are_refused() {
         assert_eq!(scanned(EXPLICIT, PIXELS), Ok(Some(4)));
         assert!(scanned(EXPLICIT, &PIXELS[..PIXELS.len() - 1]).unwrap_err().contains("truncated"));
-        assert!(scanned(EXPLICIT, &[LONG, PIXELS].concat()).unwrap_err().contains("truncated"));
+        assert!(scanned(EXPLICIT, &[LARGE, PIXELS].concat()).unwrap_err().contains("truncated"));
         assert!(scanned(IMPLICIT, b"\x10\0\x10\0\xf0\xff\xff\xffA^").unwrap_err().contains("truncated"));
+        // With a value representation that does not exist, the length has 32 bits, as the parser reads it.
+        let unknown = b"\x10\0\x20\0IO\x0a\0SECRET-ID ";
+        assert!(scanned(EXPLICIT, &[unknown, PIXELS].concat()).unwrap_err().contains("truncated"));
+    }
+
+    /// The parser reads whole numbers only.
+    #[test]
+    fn values_that_are_no_whole_number_of_units_are_refused() {
+        for (syntax, number) in [
+            (EXPLICIT, &b"\x20\0\x0e\0UL\x06\x001.2\0\0\0"[..]),
+            (EXPLICIT, b"\x28\0\x10\0US\x03\0\x04\0\0"),
+            (IMPLICIT, b"\x28\0\x10\0\x03\0\0\0\x04\0\0"),
+        ] {
+            let error = scanned(syntax, &[number, PIXELS].concat()).unwrap_err();
+            assert!(error.contains("bytes, but values of"), "{error}");
+        }
+        assert_eq!(scanned(EXPLICIT, &[&b"\x28\0\x10\0US\x02\0\x04\0"[..], PIXELS].concat()), Ok(Some(4)));
     }
 
     #[test]

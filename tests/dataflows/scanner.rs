@@ -92,8 +92,15 @@ impl Live {
 
     /// The images that have arrived are those of the files, as pydicom reads them.
     fn assert_same(&self, series: &[PathBuf]) {
+        self.assert_close(0, series);
+    }
+
+    /// As [`Live::assert_same`], but pixels may differ by so much.
+    fn assert_close(&self, tolerance: u16, series: &[PathBuf]) {
         let script = project().join("tests/python/compare_frames.py");
-        let output = Command::new(python()).arg(script).arg(self.frames()).args(series).output().unwrap();
+        let mut compare = Command::new(python());
+        compare.arg(script).arg(tolerance.to_string()).arg(self.frames()).args(series);
+        let output = compare.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }
@@ -170,6 +177,45 @@ fn series_of_real_senders_arrive_unchanged() {
     assert!(live.run.finish().success(), "{}", live.run.log());
     live.assert_same(&series);
     assert!(!live.run.log().to_lowercase().contains("secret"), "{}", live.run.log());
+}
+
+/// Lossless ones arrive as what was encoded, lossy ones as other decoders read them, but for rounding.
+#[test]
+fn series_arrive_in_every_transfer_syntax_that_can_be_made_here() {
+    let programs = ["dcmsend", "dcmcjpls", "dcmconv", "dcmcjpeg", "dcmcrle", "dcmdjpeg"].map(dcmtk);
+    let [Some(dcmsend), Some(dcmcjpls), ..] = &programs else {
+        return skipped("needs the Debian package dcmtk");
+    };
+    let mut live = Live::start(10, &[]);
+    let folder = live.bench.path("syntaxes");
+    let script = project().join("tests/python/transfer_syntaxes.py");
+    assert!(Command::new(python()).arg(script).arg(&folder).status().unwrap().success());
+    let folders = |name: &str| -> Vec<PathBuf> {
+        fs::read_dir(folder.join(name)).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let send = |files: Vec<String>| {
+        // -dn: as they are
+        let mut arguments = vec!["-dn", "-aec", "SPSAM", "127.0.0.1", &live.port];
+        arguments.extend(files.iter().map(String::as_str));
+        Command::new(dcmsend).args(arguments).output().unwrap()
+    };
+    let jpeg_ls = live.bench.path("jpeg_ls.dcm");
+    let plain = &files(&folder.join("lossless/explicit"))[0];
+    assert!(Command::new(dcmcjpls).arg(plain).arg(&jpeg_ls).status().unwrap().success());
+    send(vec![jpeg_ls.to_str().unwrap().to_owned()]); // refused: it would be one series too many
+    let (lossless, lossy) = (folders("lossless"), folders("lossy"));
+    assert_eq!((lossless.len(), lossy.len()), (7, 3));
+    for folder in lossless.iter().chain(&lossy) {
+        let sent = send(files(folder));
+        let said = String::from_utf8_lossy(&sent.stderr).into_owned();
+        assert!(sent.status.success(), "{}: {said}; log:\n{}", folder.display(), live.run.log());
+    }
+    assert!(live.run.finish().success(), "{}", live.run.log());
+    let truth = |sent: &[PathBuf]| -> Vec<PathBuf> {
+        sent.iter().map(|sent| folder.join("truth").join(sent.file_name().unwrap())).collect()
+    };
+    live.assert_same(&truth(&lossless));
+    live.assert_close(2, &truth(&lossy));
 }
 
 /// The source is killed while series arrive, and the receiver loses every image once.

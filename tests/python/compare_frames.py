@@ -1,8 +1,9 @@
 """Compares images that arrived at a node with the DICOM files that were sent, as pydicom reads them.
 
-    compare_frames.py FRAMES SERIES...
+    compare_frames.py TOLERANCE FRAMES SERIES...
 
-FRAMES is the folder of frames_receiver.py; each SERIES is a folder with the files of one series.
+TOLERANCE is how far pixels may differ; FRAMES is the folder of frames_receiver.py; each SERIES is a folder with the files of one
+series.
 """
 
 import hashlib
@@ -36,7 +37,7 @@ def rounded(values):
     return tuple(round(float(value), 4) for value in values)
 
 
-def main(frames, folders):
+def main(tolerance, frames, folders):
     count = 0
     for folder in folders:
         datasets = [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
@@ -50,7 +51,7 @@ def main(frames, folders):
         assert len(metadata) == len(expected), f"{folder}: {len(metadata)} images of {len(expected)}"
         for index, meta in enumerate(metadata):
             values, orientation, spacing = expected.pop(rounded(meta["position"]))
-            np.testing.assert_array_equal(arrived[f"image_{index}"], np.float32(values), str(folder))
+            np.testing.assert_allclose(arrived[f"image_{index}"], np.float32(values), 0, tolerance, err_msg=str(folder))
             np.testing.assert_allclose(meta["orientation"], [float(x) for x in orientation], atol=1e-6)
             assert rounded(meta["pixel_spacing"]) == rounded(spacing)
             assert not any("secret" in str(value).lower() for value in meta.values())
@@ -60,4 +61,4 @@ def main(frames, folders):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [Path(argument) for argument in sys.argv[2:]])
+    main(float(sys.argv[1]), Path(sys.argv[2]), [Path(argument) for argument in sys.argv[3:]])
