@@ -27,6 +27,7 @@ mod slice;
 mod source;
 mod split;
 mod syntax;
+mod vr;
 
 pub(crate) use element::new_uid;
 pub use error::DicomError;

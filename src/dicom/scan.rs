@@ -12,6 +12,7 @@ use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 
 use super::syntax::Encoding;
+use super::vr::{has_short_length, known, unit_bytes};
 
 /// Sequences within sequences.
 const MOST_LEVELS: usize = 32;
@@ -19,6 +20,8 @@ const UNDEFINED: u32 = u32::MAX;
 const ITEM: Tag = Tag(0xfffe, 0xe000);
 const ITEM_END: Tag = Tag(0xfffe, 0xe00d);
 const SEQUENCE_END: Tag = Tag(0xfffe, 0xe0dd);
+/// Length of the file meta information behind this element.
+const GROUP_LENGTH: Tag = Tag(0x0002, 0x0000);
 const CLASS: Tag = Tag(0x0002, 0x0002);
 const INSTANCE: Tag = Tag(0x0002, 0x0003);
 const TRANSFER_SYNTAX: Tag = Tag(0x0002, 0x0010);
@@ -30,14 +33,6 @@ const OVERLAYS: u16 = 0x60;
 const OVERLAY_DATA: u16 = 0x3000;
 /// Longest text of an UID.
 const LONGEST_UID: u32 = 64;
-/// Value representations with lengths of 16 bits (PS3.5 7.1.2). All others, also those that are not known, have 32 bits.
-const SHORT: [&[u8; 2]; 21] = [
-    b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL",
-    b"SS", b"ST", b"TM", b"UI", b"UL", b"US",
-];
-/// The others that are known; what is not known is read as UN.
-const LONG: [&[u8; 2]; 13] =
-    [b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"];
 /// Preamble and prefix.
 pub(super) const PREFIX_BYTES: u64 = 132;
 
@@ -150,8 +145,8 @@ impl<S: Read + Seek> Walk<S> {
         if !vr.iter().all(u8::is_ascii_uppercase) {
             return Err(format!("element {tag} has no valid value representation"));
         }
-        let is_short = SHORT.contains(&&vr);
-        let vr = if is_short || LONG.contains(&&vr) { vr } else { *b"UN" };
+        let is_short = has_short_length(vr);
+        let vr = known(vr);
         let length = match is_short {
             true => u32::from(self.number(is_big_endian)?),
             false => {
@@ -165,6 +160,7 @@ impl<S: Read + Seek> Walk<S> {
     /// Reads group 2, which is explicit little-endian.
     fn file_meta(&mut self) -> Result<FileMeta, String> {
         let mut meta = FileMeta::default();
+        let mut announced = None;
         loop {
             let start = self.at;
             let mut group = [0; 2];
@@ -178,6 +174,11 @@ impl<S: Read + Seek> Walk<S> {
             }
             let element = self.element(false, false)?;
             let uid = match element.tag {
+                GROUP_LENGTH if element.length == 4 => {
+                    let length = self.long(false)?;
+                    announced = Some(self.at + u64::from(length));
+                    continue;
+                }
                 CLASS => &mut meta.class_uid,
                 INSTANCE => &mut meta.instance_uid,
                 TRANSFER_SYNTAX => &mut meta.transfer_syntax,
@@ -193,6 +194,10 @@ impl<S: Read + Seek> Walk<S> {
         }
         if meta.transfer_syntax.is_empty() {
             return Err("no transfer syntax".into());
+        }
+        // The parser believes the length.
+        if announced.is_some_and(|end| end != self.at) {
+            return Err("its meta information is longer or shorter than it says".into());
         }
         meta.data_set_at = self.at;
         Ok(meta)
@@ -288,16 +293,6 @@ impl<S: Read + Seek> Walk<S> {
     }
 }
 
-/// Bytes of a single value (PS3.5 6.2).
-fn unit_bytes(vr: VR) -> u32 {
-    match vr {
-        VR::US | VR::SS | VR::OW => 2,
-        VR::AT | VR::FL | VR::OF | VR::OL | VR::SL | VR::UL => 4,
-        VR::FD | VR::OD | VR::OV | VR::SV | VR::UV => 8,
-        _ => 1,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,6 +355,11 @@ mod tests {
         assert_eq!((&*found.class_uid, &*found.instance_uid), ("1.2.3", ""));
         assert_eq!(found.transfer_syntax, "1.2.840.10008.1.2");
         assert_eq!(&bytes[found.data_set_at as usize..], PIXELS);
+        for (length, is_good) in [(26, true), (24, false), (80, false)] {
+            let group = [&b"\0".repeat(128)[..], b"DICM", b"\x02\0\0\0UL\x04\0", &[length, 0, 0, 0]].concat();
+            let bytes = [&group[..], b"\x02\0\x10\0UI\x12\x001.2.840.10008.1.2\0", PIXELS].concat();
+            assert_eq!(meta(&bytes).is_ok(), is_good, "{length}");
+        }
     }
 
     #[test]
