@@ -11,7 +11,7 @@ use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 
-use super::syntax::Encoding;
+use super::syntax::{Encoding, Syntax};
 use super::vr::{has_short_length, known, unit_bytes};
 
 /// Sequences within sequences.
@@ -80,12 +80,12 @@ struct Element {
 pub(super) fn scan<S: Read + Seek>(source: S, length: u64) -> Result<Scanned, String> {
     let mut walk = Walk::new(source, length)?;
     let transfer_syntax = walk.file_meta()?.transfer_syntax;
-    if super::syntax::Syntax::of_uid(&transfer_syntax).is_err() {
+    let Ok(syntax) = Syntax::of_uid(&transfer_syntax) else {
         // refused, and may be compressed as a whole
         return Ok(Scanned { transfer_syntax, pixels: None, is_float: false });
-    }
+    };
     let encoding = Encoding::of_uid(&transfer_syntax);
-    let (tag, pixels) = walk.data_set(encoding)?.unzip();
+    let (tag, pixels) = walk.data_set(encoding, syntax == Syntax::Native)?.unzip();
     Ok(Scanned { transfer_syntax, pixels, is_float: tag == Some(FLOAT_PIXEL_DATA) })
 }
 
@@ -215,8 +215,13 @@ impl<S: Read + Seek> Walk<S> {
         self.source.seek(SeekFrom::Start(to)).map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// Which native pixel data there are, and where they lie.
-    fn data_set(&mut self, encoding: Encoding) -> Result<Option<(Tag, Range<u64>)>, String> {
+    /// Which native pixel data there are, and where they lie. Files with native pixels are not parsed beyond them, others to
+    /// their end.
+    fn data_set(
+        &mut self,
+        encoding: Encoding,
+        has_native_pixels: bool,
+    ) -> Result<Option<(Tag, Range<u64>)>, String> {
         let mut levels: Vec<Level> = Vec::new();
         while self.at < self.length {
             while let Some(end) = levels.last().and_then(|level| level.end).filter(|&end| self.at >= end) {
@@ -233,12 +238,15 @@ impl<S: Read + Seek> Walk<S> {
             let element = self.element(is_implicit, encoding.is_big_endian)?;
             let is_native = [PIXEL_DATA, FLOAT_PIXEL_DATA].contains(&element.tag);
             if levels.is_empty() && is_native && element.length != UNDEFINED {
+                if !has_native_pixels {
+                    return Err("its pixels are not encapsulated, as its transfer syntax says".into());
+                }
                 let start = self.at;
                 self.skip(u64::from(element.length))?;
                 return Ok(Some((element.tag, start..self.at)));
             }
             match element.tag {
-                SEQUENCE_END if is_pixels => return Ok(None),
+                SEQUENCE_END if is_pixels && has_native_pixels => return Ok(None),
                 ITEM_END | SEQUENCE_END => {
                     levels.pop().ok_or("a delimiter without a sequence")?;
                 }
@@ -294,97 +302,4 @@ impl<S: Read + Seek> Walk<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Cursor;
-
-    /// A file in this transfer syntax with this data set.
-    fn file(transfer_syntax: &str, data_set: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![0; 128];
-        bytes.extend(b"DICM\x02\0\x10\0UI");
-        bytes.extend((transfer_syntax.len() as u16).to_le_bytes());
-        bytes.extend(transfer_syntax.as_bytes());
-        bytes.extend(data_set);
-        bytes
-    }
-
-    fn scanned(transfer_syntax: &str, data_set: &[u8]) -> Result<Option<u64>, String> {
-        let bytes = file(transfer_syntax, data_set);
-        scan(Cursor::new(&bytes), bytes.len() as u64)
-            .map(|scanned| scanned.pixels.map(|pixels| pixels.end - pixels.start))
-    }
-
-    const EXPLICIT: &str = "1.2.840.10008.1.2.1\0";
-    const IMPLICIT: &str = "1.2.840.10008.1.2\0";
-    /// Patient comments of 2 GB in 12 bytes, and pixel data of 4 bytes.
-    const LARGE: &[u8] = b"\x10\0\0\x40UT\0\0\0\0\0\x80";
-    const PIXELS: &[u8] = b"\xe0\x7f\x10\0OW\0\0\x04\0\0\0\x01\x02\x03\x04";
-
-    #[test]
-    fn lengths_beyond_the_end_are_refused() {
-        assert_eq!(scanned(EXPLICIT, PIXELS), Ok(Some(4)));
-        assert!(scanned(EXPLICIT, &PIXELS[..PIXELS.len() - 1]).unwrap_err().contains("truncated"));
-        assert!(scanned(EXPLICIT, &[LARGE, PIXELS].concat()).unwrap_err().contains("truncated"));
-        assert!(scanned(IMPLICIT, b"\x10\0\x10\0\xf0\xff\xff\xffA^").unwrap_err().contains("truncated"));
-        // With a value representation that does not exist, the length has 32 bits, as the parser reads it.
-        let unknown = b"\x10\0\x20\0IO\x0a\0SECRET-ID ";
-        assert!(scanned(EXPLICIT, &[unknown, PIXELS].concat()).unwrap_err().contains("truncated"));
-    }
-
-    /// The parser reads whole numbers only.
-    #[test]
-    fn values_that_are_no_whole_number_of_units_are_refused() {
-        for (syntax, number) in [
-            (EXPLICIT, &b"\x20\0\x0e\0UL\x06\x001.2\0\0\0"[..]),
-            (EXPLICIT, b"\x28\0\x10\0US\x03\0\x04\0\0"),
-            (IMPLICIT, b"\x28\0\x10\0\x03\0\0\0\x04\0\0"),
-        ] {
-            let error = scanned(syntax, &[number, PIXELS].concat()).unwrap_err();
-            assert!(error.contains("bytes, but values of"), "{error}");
-        }
-        assert_eq!(scanned(EXPLICIT, &[&b"\x28\0\x10\0US\x02\0\x04\0"[..], PIXELS].concat()), Ok(Some(4)));
-    }
-
-    #[test]
-    fn the_data_set_begins_after_group_2() {
-        let meta = |bytes: &[u8]| file_meta(Cursor::new(bytes), bytes.len() as u64);
-        let bytes = [&b"\0".repeat(128)[..], b"DICM", b"\x02\0\x02\0UI\x06\x001.2.3\0"].concat();
-        assert_eq!(meta(&bytes).unwrap_err(), "no transfer syntax");
-        let bytes = [&bytes[..], b"\x02\0\x10\0UI\x12\x001.2.840.10008.1.2\0", PIXELS].concat();
-        let found = meta(&bytes).unwrap();
-        assert_eq!((&*found.class_uid, &*found.instance_uid), ("1.2.3", ""));
-        assert_eq!(found.transfer_syntax, "1.2.840.10008.1.2");
-        assert_eq!(&bytes[found.data_set_at as usize..], PIXELS);
-        for (length, is_good) in [(26, true), (24, false), (80, false)] {
-            let group = [&b"\0".repeat(128)[..], b"DICM", b"\x02\0\0\0UL\x04\0", &[length, 0, 0, 0]].concat();
-            let bytes = [&group[..], b"\x02\0\x10\0UI\x12\x001.2.840.10008.1.2\0", PIXELS].concat();
-            assert_eq!(meta(&bytes).is_ok(), is_good, "{length}");
-        }
-    }
-
-    #[test]
-    fn deep_nesting_is_refused() {
-        for (syntax, sequence) in [
-            (IMPLICIT, &b"\x08\0\x40\x11\xff\xff\xff\xff"[..]),
-            (EXPLICIT, b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff"),
-        ] {
-            let nested = [sequence, b"\xfe\xff\0\xe0\xff\xff\xff\xff"].concat().repeat(1000);
-            assert!(scanned(syntax, &nested).unwrap_err().contains("32 sequences"));
-        }
-    }
-
-    #[test]
-    fn sequences_of_both_kinds_are_left_at_their_end() {
-        let item = b"\xfe\xff\0\xe0\0\0\0\0";
-        let defined = [&b"\x08\0\x40\x11SQ\0\0\x08\0\0\0"[..], item].concat();
-        let delimited = [
-            &b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff"[..],
-            b"\xfe\xff\x0d\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0",
-        ]
-        .concat();
-        assert_eq!(scanned(EXPLICIT, &[&defined[..], &delimited, PIXELS].concat()), Ok(Some(4)));
-        let rle = b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\0\0\0\0\xfe\xff\0\xe0\x02\0\0\0ab\xfe\xff\xdd\xe0\0\0\0\0";
-        assert_eq!(scanned("1.2.840.10008.1.2.5\0", rle), Ok(None));
-        assert!(scanned("1.2.840.10008.1.2.5\0", &rle[..rle.len() - 9]).unwrap_err().contains("truncated"));
-    }
-}
+mod tests;
