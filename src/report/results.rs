@@ -54,8 +54,8 @@ pub struct Results {
 }
 
 impl Results {
-    /// Makes the folder and checks that it can be written to. Runs over other parts of the cases may write to it, too. Voxels whose truth is one of `ignore` are excluded
-    /// from all metrics.
+    /// Makes the folder and checks that it can be written to. Runs over other parts of the cases may write to it, too.
+    /// Voxels whose truth is one of `ignore` are excluded from all metrics.
     ///
     /// # Errors
     /// A folder that cannot be made or written to.

@@ -1,9 +1,9 @@
 //! The writer: assembles windows into label maps on the original grid, passes complete ones to the exporter, and
 //! acknowledges to the loader what has arrived and what is written.
 //!
-//! Its memory is bounded: the loader keeps at most `SPSAM_WINDOW` windows in flight for each replica and, while one of them is late,
-//! gets at most four times as many ahead of it, in at most three cases. For each case the writer holds the label map
-//! and the slices of logits that a later window still covers. At most `MAX_EARLY` windows of unknown cases wait.
+//! Its memory is bounded: the loader keeps at most `SPSAM_WINDOW` windows in flight for each replica and, while one of
+//! them is late, gets at most four times as many ahead of it, in at most three cases. For each case the writer holds the
+//! label map and the slices of logits that a later window still covers. At most `MAX_EARLY` windows of unknown cases wait.
 
 mod delivery;
 mod desk;

@@ -279,10 +279,13 @@ pub fn association(bytes: &[u8]) -> bool {
     STATION.with_borrow_mut(|station| {
         if station.as_ref().is_none_or(|station| station.served >= ASSOCIATIONS) {
             *station = None;
-            *station = Some(Station::open().expect("a receiver on loopback"));
+            match Station::open() {
+                Ok(opened) => *station = Some(opened),
+                Err(error) => panic!("a receiver on loopback: {error}"),
+            }
         }
         let answers = station.as_mut().map(|station| station.answer(bytes));
-        answers.expect("a receiver").is_ok_and(|answers| answers.ends_with(&RELEASED))
+        answers.is_some_and(|answers| answers.is_ok_and(|answers| answers.ends_with(&RELEASED)))
     })
 }
 
