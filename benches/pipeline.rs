@@ -13,9 +13,9 @@ use eyre::{Result, WrapErr, bail, ensure, eyre};
 use ndarray::ArrayView4;
 use self_prompt_sam::message::control::CaseOpen;
 use self_prompt_sam::network::segmenter::Segmenter;
-use self_prompt_sam::report::Results;
+use self_prompt_sam::report::{CasePart, Results};
 use self_prompt_sam::runtime::{Settings, compute, exit_code, loader::Loader, prepare};
-use self_prompt_sam::volume::{self, LabelAssembler};
+use self_prompt_sam::volume::{self, IgnoreValues, LabelAssembler};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -248,8 +248,13 @@ fn in_process() -> Result<()> {
     let output = settings.output.clone();
     let by_labels =
         settings.labels.is_some() && std::env::var("SPSAM_PROMPT_SOURCE").is_ok_and(|s| s == "labels");
-    let mut results =
-        Results::new(&output.join("figures"), &bundle, "in process".into(), volume::IgnoreValues::default())?;
+    let mut results = Results::new(
+        &output.join("figures"),
+        CasePart::WHOLE,
+        &bundle,
+        "in process".into(),
+        IgnoreValues::default(),
+    )?;
     let loader = Loader::new(settings, &bundle)?;
     let (mut figures, mut slices) = (0.0, 0);
     for (index, files) in loader.cases().iter().enumerate() {
