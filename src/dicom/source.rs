@@ -113,6 +113,12 @@ impl Source {
             return Err("its values have a table (Modality LUT), which is not supported".into());
         }
         let bits = Bits::read(file, is_float)?;
+        if syntax == Syntax::LossyJpeg && bits.allocated > u8::BITS {
+            return Err(format!(
+                "its lossy JPEG images have {} bits, and only 8 are supported; convert the file, for example with gdcmconv --raw",
+                bits.stored
+            ));
+        }
         Ok(Self {
             path: path.into(),
             syntax,

@@ -10,8 +10,10 @@ const EXPLICIT_BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 pub(super) enum Syntax {
     /// Pixels as they are. They may be big-endian in the file.
     Native,
-    /// Run lengths, or a JPEG that holds its own size.
+    /// Run lengths, or a lossless JPEG that holds its own size.
     Encapsulated,
+    /// A lossy JPEG, of which only images of 8 bits are read.
+    LossyJpeg,
     /// JPEG 2000 and its high-throughput variant.
     Jpeg2000,
 }
@@ -68,11 +70,8 @@ impl Syntax {
             uids::IMPLICIT_VR_LITTLE_ENDIAN | uids::EXPLICIT_VR_LITTLE_ENDIAN | EXPLICIT_BIG_ENDIAN => {
                 Ok(Self::Native)
             }
-            uids::RLE_LOSSLESS
-            | uids::JPEG_BASELINE8_BIT
-            | uids::JPEG_EXTENDED12_BIT
-            | uids::JPEG_LOSSLESS
-            | uids::JPEG_LOSSLESS_SV1 => Ok(Self::Encapsulated),
+            uids::RLE_LOSSLESS | uids::JPEG_LOSSLESS | uids::JPEG_LOSSLESS_SV1 => Ok(Self::Encapsulated),
+            uids::JPEG_BASELINE8_BIT | uids::JPEG_EXTENDED12_BIT => Ok(Self::LossyJpeg),
             uids::JPEG2000_LOSSLESS
             | uids::JPEG2000
             | uids::HTJ2K_LOSSLESS

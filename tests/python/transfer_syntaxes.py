@@ -28,7 +28,7 @@ BY_DCMTK = {
     "jpeg_baseline": ["dcmcjpeg", "+eb"],
     "jpeg_extended": ["dcmcjpeg", "+ee"],
 }
-# Extended JPEG with 12 bits is refused in one line: the decoder does not read it.
+# Extended JPEG with 12 bits is refused.
 EIGHT_BITS = {"jpeg_baseline", "jpeg_extended"}
 LOSSY = {"jpeg_baseline", "jpeg_extended", "jpeg2000"}
 
