@@ -14,7 +14,7 @@ use super::LiveLoader;
 use super::complete::case_name;
 use super::image::Image;
 use super::provisional::Request;
-use super::series::{Key, Series};
+use super::series::{Key, Series, in_order};
 use super::source_link::SourceLink;
 use super::work::Job;
 use crate::message::control::{CaseMessage, from_json};
@@ -26,8 +26,6 @@ use crate::runtime::notice::{Notice, tell};
 
 /// Most complete cases in memory at the same time.
 const MAX_COMPLETE: usize = 2;
-/// Every so many provisional cases of a series look at whole images, for what appears away from the last masks.
-const WHOLE_EVERY: u64 = 8;
 /// With so many series with images in memory, or so many bytes of images, only the images of the series that has most are
 /// taken; the others wait in the source.
 const MAX_SERIES: usize = 64;
@@ -110,8 +108,14 @@ impl LiveRun {
         if !self.has_room(&key) {
             return Ok(());
         }
-        self.series.entry(key).or_default().add(image);
+        self.begun(key).add(image);
         self.source.acknowledge(node, FrameAck::Images { series_id, revision, indices })
+    }
+
+    /// A series; if it is new, it begins now.
+    fn begun(&mut self, key: Key) -> &mut Series {
+        let place = self.series.values().map(|series| series.place + 1).max().unwrap_or(0);
+        self.series.entry(key).or_insert_with(|| Series::new(place))
     }
 
     /// Whether there is room for another image of a series. There always is for one series, so that it gets complete.
@@ -152,14 +156,14 @@ impl LiveRun {
                     say(format!("series {name} begins"));
                 }
                 self.replace_earlier(node, &key)?;
-                self.series.entry(key).or_default().name = Some(name);
+                self.begun(key).name = Some(name);
             }
             SeriesMessage::Closed { series_id, revision, images } => {
                 let key = (series_id, revision);
                 if self.source.answer_if_done(node, &key)? {
                     return Ok(());
                 }
-                let series = self.series.entry(key.clone()).or_default();
+                let series = self.begun(key.clone());
                 series.closed = Some(images);
                 if images <= 0 {
                     series.errors.push("a series without images".into());
@@ -171,7 +175,7 @@ impl LiveRun {
                 if self.source.answer_if_done(node, &key)? {
                     return Ok(());
                 }
-                let series = self.series.entry(key.clone()).or_default();
+                let series = self.begun(key.clone());
                 let name = case_name(series.name.as_ref().unwrap_or(&key.0), &[], key.1);
                 series.errors.push(error.clone());
                 self.delivery.fail(node, name, error)?;
@@ -304,15 +308,14 @@ impl LiveRun {
     }
 
     fn ask_for_provisional(&mut self) -> Result<()> {
-        for ((series_id, revision), series) in &mut self.series {
+        for ((series_id, revision), series) in in_order(&mut self.series) {
             let is_busy = series.is_making || !series.provisional.is_empty();
             if is_busy || series.new.is_empty() {
                 continue;
             }
-            series.bounds = if series.asked % WHOLE_EVERY == 0 { None } else { series.next_bounds };
             let session = self.delivery.session_id();
             let name = format!("{series_id}.{revision} {session} {}", series.asked);
-            series.asked += 1;
+            let bounds = series.next_bounds();
             series.is_making = true;
             let request = Request {
                 series_id: series_id.clone(),
@@ -320,7 +323,7 @@ impl LiveRun {
                 name,
                 images: series.images(),
                 new: std::mem::take(&mut series.new),
-                bounds: series.bounds,
+                bounds,
             };
             give(&self.workers[0], Job::Provisional(request))?;
         }
@@ -328,7 +331,7 @@ impl LiveRun {
     }
 
     fn ask_for_complete(&mut self) -> Result<()> {
-        for (key, series) in &mut self.series {
+        for (key, series) in in_order(&mut self.series) {
             // The last images are shown first, as the complete series takes longer.
             if series.is_full() && series.new.is_empty() && !series.is_complete {
                 series.is_complete = true;

@@ -35,7 +35,7 @@ impl LiveRun {
     fn on_provisional(&mut self, node: &mut DoraNode, key: &Key, cases: Vec<Provisional>) -> Result<()> {
         let Some(series) = self.series.get_mut(key) else { return Ok(()) };
         series.is_making = false;
-        series.next_bounds = None;
+        series.bounds = None;
         for case in cases {
             match case {
                 Provisional::Case(case, live) => {
