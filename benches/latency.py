@@ -8,8 +8,9 @@ A volume is sent by `spsam send` to `dataflows/stream.yml` at 1, 5 and 20 slices
 source takes them. Times of an image are from its last byte at the receiver to its provisional mask on the edge `masks`; images
 outside the region of interest have masks, too, which need no network. "First mask" is from the last byte of the first image to
 the first mask, "final masks" from that of the last image to the last final mask. "Offline" is seconds_total of `infer.yml` for
-the same volume, and the last column is what a live run takes longer after the last image. Further tables have everything that
-`live` in summary.json has, such as the parts of these times.
+the same volume, "final - offline" is what a live run takes longer after the last image, and "same bytes" says whether both label
+maps are equal. Further tables have the Dice of provisional masks, and everything that `live` in summary.json has, such as the parts
+of these times.
 
 Tables go to stderr, JSON goes to stdout.
 """
@@ -17,30 +18,12 @@ Tables go to stderr, JSON goes to stdout.
 import argparse
 import json
 import math
-import os
-import re
-import socket
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from dataflow import DORA, PROJECT, machine, run, table, without_builds
-
-SAMPLE = PROJECT / ".spsam/sample/mni152_t1.nii.gz"
-LEFT_HIPPOCAMPUS = "-44,-46,-32,-9,6,6"
-SPSAM = PROJECT / "target/release/spsam"
-COLLECTOR = """
-  - id: mask-times
-    path: {node}
-    inputs:
-      masks: {{ source: metrics-writer/masks, queue_size: 4096, queue_policy: drop_oldest }}
-    input_types:
-      masks: spsam/v1/Mask
-    finish_grace_secs: 86400
-"""
-START_SECS = 300  # until the receiver listens
+from dataflow import PROJECT, machine, run, table
+from stream import LEFT_HIPPOCAMPUS, SAMPLE, Stream, pixels
 
 
 def main() -> None:
@@ -68,62 +51,42 @@ def parse() -> argparse.Namespace:
 
 def measure(options: argparse.Namespace, rate: float, folder: Path) -> dict:
     """A live run, and an offline run of the volume that it has written."""
-    output, times = folder / "live", folder / "times.jsonl"
-    folder.mkdir(parents=True)
     settings = {"SPSAM_MODEL": str(options.model.resolve()), "SPSAM_ROI": options.roi}
-    live(options, rate, output, times, settings)
-    figures = json.loads((output / "summary.json").read_text())["live"]
-    masks = [json.loads(line) for line in times.read_text().splitlines()]
-    images = list((output / "images").glob("*.nii.gz"))
+    with Stream(folder, settings | {"SPSAM_SERIES": "1"}) as stream:
+        stream.wait_until_ready()
+        sender = stream.send(options.image, "--rate", rate, *(["--axis", options.axis] if options.axis else []))
+        if sender.wait() != 0 or stream.finish() != 0:
+            raise SystemExit(f"the live run failed; its log:\n{stream.log()[-3000:]}")
+        figures, masks = stream.live(), stream.masks()
+        images = list((stream.output / "images").glob("*.nii.gz"))
     if len(images) != 1:
         raise SystemExit(f"{len(images)} volumes were made from the images; one is expected")
     offline = run(folder / "offline", settings | {"SPSAM_INPUT": str(images[0])}, "infer.yml")
+    same = (folder / "offline" / images[0].name).read_bytes() == (stream.output / images[0].name).read_bytes()
     return figures_of(masks) | {
         "offline_s": offline.summary["timings"]["seconds_total"],
+        "as_offline": same,
+        "by_distance": by_distance(masks),
         "live": figures,
     }
 
 
-def live(options: argparse.Namespace, rate: float, output: Path, times: Path, settings: dict[str, str]) -> None:
-    """Runs the dataflow, sends the volume to it, and waits for both."""
-    flow = without_builds("stream.yml", output.parent)
-    with flow.open("a") as file:
-        file.write(COLLECTOR.format(node=PROJECT / "benches/mask_times.py"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = "127.0.0.1:{}".format(free.getsockname()[1])
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DORA_")}
-    environment |= settings | {
-        "SPSAM_OUTPUT": str(output),
-        "SPSAM_SERIES": "1",
-        "SPSAM_LISTEN": address,
-        "MASK_TIMES": str(times),
-        "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}",
+def by_distance(masks: list[dict]) -> dict[int, dict]:
+    """Dice of provisional masks against final ones over all classes, by the number of images that had come after theirs (at least)."""
+    final = {mask["index"]: pixels(mask) for mask in masks if not mask["provisional"]}
+    counts: dict[int, list[int]] = {}
+    for mask in (mask for mask in masks if mask["provisional"]):
+        newer = sum(mask["received_ns"] < other["received_ns"] <= mask["sent_ns"] for other in masks if other["provisional"])
+        newer = max(start for start in (0, 1, 2, 4, 8, 16, 32) if start <= newer)
+        one, other = pixels(mask), final[mask["index"]]
+        count = counts.setdefault(newer, [0, 0, 0])
+        count[0] += 1
+        count[1] += int(((one == other) & (one > 0)).sum())
+        count[2] += int((one > 0).sum() + (other > 0).sum())
+    return {
+        newer: {"images": images, "dice": 2 * both / total if total else None}
+        for newer, (images, both, total) in sorted(counts.items())
     }
-    log = output.with_suffix(".log")
-    command = [SPSAM, "send", options.image, "--to", address, "--rate", str(rate), "--wait", str(START_SECS)]
-    with log.open("w") as sink:
-        dora = subprocess.Popen([DORA, "run", flow], env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
-        try:
-            # The receiver listens before the other nodes have loaded their weights, which no scanner would wait for.
-            wait_for(log, dora, "listens on")
-            time.sleep(2)
-            sent = subprocess.run([*command, *(["--axis", options.axis] if options.axis else [])], stdout=sys.stderr)
-            if sent.returncode == 0:
-                dora.wait()
-        finally:
-            dora.terminate()  # dora stops its nodes
-            dora.wait()
-    if sent.returncode != 0 or dora.returncode != 0:
-        raise SystemExit(f"the live run failed; its log:\n{log.read_text()[-3000:]}")
-
-
-def wait_for(log: Path, process: subprocess.Popen, text: str) -> None:
-    until = time.monotonic() + START_SECS
-    while not re.search(text, log.read_text()):
-        if process.poll() is not None or time.monotonic() > until:
-            raise SystemExit(f"the dataflow does not start; its log:\n{log.read_text()[-3000:]}")
-        time.sleep(0.1)
 
 
 def figures_of(masks: list[dict]) -> dict:
@@ -152,9 +115,16 @@ def show(rates: dict[str, dict]) -> None:
         times = found["provisional"]
         after = found["final_masks_s"] - found["offline_s"]
         numbers = [times["p50"], times["p95"], times["max"], found["first_mask_s"], found["final_masks_s"], found["offline_s"], after]
-        rows.append([rate, str(times["images"]), *(f"{number:.2f}" for number in numbers)])
-    header = ["slices/s", "images", "p50", "p95", "max", "first mask", "final masks", "offline", "final - offline"]
+        rows.append([rate, str(times["images"]), *(f"{number:.2f}" for number in numbers), "yes" if found["as_offline"] else "NO"])
+    header = ["slices/s", "images", "p50", "p95", "max", "first mask", "final masks", "offline", "final - offline", "same bytes"]
     print(table(header, rows), file=sys.stderr)
+    rows = [
+        [rate, str(newer), str(one["images"]), "no class" if one["dice"] is None else f"{one['dice']:.3f}"]
+        for rate, found in rates.items()
+        for newer, one in found["by_distance"].items()
+    ]
+    header = ["slices/s", "images that came meanwhile, at least", "masks", "Dice, provisional to final"]
+    print("\n" + table(header, rows), file=sys.stderr)
     for kind in next(iter(rates.values()))["live"]:
         found = {rate: flat(rates[rate]["live"].get(kind) or {}) for rate in rates}
         keys = list(dict.fromkeys(key for figures in found.values() for key in figures))
