@@ -116,7 +116,7 @@ def main() -> None:
         else:
             print("disk full: not tried; it needs root", file=sys.stderr)
     print(table(["attack", "what the attacker was told", "peak, MB", "rise, MB", "same process", "next series right"], rows))
-    if any("NO" in line for line in rows):
+    if any(cell.startswith("NO") for line in rows for cell in line):
         sys.exit(1)
 
 

@@ -36,6 +36,8 @@ def main() -> None:
     show(report["rates"])
     json.dump(report, sys.stdout, indent=2)
     print()
+    if not all(found["as_offline"] for found in report["rates"].values()):
+        raise SystemExit("a live label map differs from the offline one")
 
 
 def parse() -> argparse.Namespace:

@@ -8,7 +8,8 @@ the memory of each node and the size of the spool are taken. At the end every se
 others and to that of `infer.yml`, and every image one final and at least one provisional mask. Tables compare each sixth of the run:
 the largest memory of each node (resident and not shared), times of masks, and how far the final masks lag behind.
 
-Complete series are segmented without mirroring unless `--mirror` is given: at 10 slices a second two cores have no time for it.
+The machine must have nothing else to do: where complete series fall 64 behind, the receiver refuses further ones (A700), and
+what is refused is counted as lost. Complete series are segmented without mirroring unless `--mirror` is given: at 10 slices a second two cores have no time for it.
 Tables go to stderr, JSON goes to stdout. The exit status is 1 if something was lost.
 """
 

@@ -101,7 +101,7 @@ impl Series {
         self.is_divided && self.waiting.is_empty() && self.unwritten.is_empty()
     }
 
-    /// Columns and rows in which the next provisional case looks; `None` = everywhere.
+    /// Columns and rows in which the next provisional case looks, which is counted as asked for; `None` = everywhere.
     pub fn next_bounds(&mut self) -> Option<[[usize; 2]; 2]> {
         let is_everywhere = self.asked.is_multiple_of(WHOLE_EVERY) || self.shown < GUIDING_IMAGES;
         self.asked += 1;
